@@ -1,0 +1,34 @@
+# make quickstart   a real sweep on the embedded model and images, a few minutes on two cores
+# make test         lint, types and tests
+# Both make .venv first, from nothing but Python 3.10+ and a package index.
+
+PYTHON ?= python3
+UV_VERSION := 0.13.9
+BIN := .venv/bin
+
+.PHONY: quickstart test lock clean
+
+quickstart: .venv/ready
+	$(BIN)/sweeper run search_spaces/quickstart.yaml
+
+test: .venv/ready
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/pytest
+
+# Exact versions, installed without resolving: torchattacks' pin of requests can't be resolved.
+.venv/ready: requirements.txt pyproject.toml
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet uv==$(UV_VERSION)
+	$(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps -r requirements.txt
+	$(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps --no-build-isolation --editable .
+	touch $@
+
+# Resolves requirements.txt anew; pyproject.toml holds the constraints and the one override.
+lock: .venv/ready
+	$(BIN)/uv pip compile pyproject.toml --all-extras --universal --python-version 3.10 \
+	  --no-header --no-annotate --no-emit-index-url --upgrade --output-file requirements.txt
+
+clean:
+	rm -rf .venv

@@ -1,0 +1,13 @@
+"""The science of the sweeper: objectives, attacks, models, data and metrics, as a PyTorch library.
+
+`FINETUNE` is what the sweeper knows of it: names of things, imported when they are needed.
+"""
+
+FINETUNE = {
+    "trial": "trainables.config:TrialConfig",
+    "evaluation": "trainables.config:EvaluationConfig",
+    "metrics": "trainables.config:trial_metrics",
+    "trainable": "trainables.finetune:Finetune",
+    "measure": "trainables.finetune:measure",
+    "check": "trainables.finetune:check",
+}

@@ -1,0 +1,1 @@
+"""Attacks: plain functions of a model, images and labels."""

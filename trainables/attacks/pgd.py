@@ -1,0 +1,93 @@
+"""Projected gradient descent in the L-infinity ball. Madry et al., ICLR 2018, arXiv 1706.06083."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+import torch
+from torch import Tensor, nn
+
+AttackLoss = Callable[[Tensor, Tensor], Tensor]
+
+
+def pgd(
+    logits_of: Callable[[Tensor], Tensor],
+    images: Tensor,
+    labels: Tensor,
+    *,
+    loss: AttackLoss,
+    start: Tensor,
+    epsilon: float,
+    step_size: float,
+    steps: int,
+    keep_best: bool = False,
+) -> Tensor:
+    """Images within `epsilon` of `images`, inside [0, 1], that ascend `loss`.
+
+    logits_of: maps (B, 3, H, W) pixels in [0, 1] to (B, K) logits.  labels: (B,).
+    loss: (logits, labels) -> (B,) per image; it is summed, never averaged: a mean would scale the
+    gradients by 1/B and push small ones to zero in low precision, and pixels with an exactly zero
+    gradient are never attacked.  start: (B, 3, H, W) initial perturbation, see `uniform_start`.
+    keep_best: return the point of highest loss of each image instead of the last one, at the cost
+    of one more forward pass. Weights receive no gradient and no graph stays attached to the result.
+    """
+    if epsilon == 0:
+        return images
+    adversarial = (images + start).clamp(0, 1)
+    best, best_loss = adversarial, torch.full_like(labels, -torch.inf, dtype=torch.float32)
+
+    def remember(value: Tensor) -> None:
+        nonlocal best, best_loss
+        better = value > best_loss
+        best = torch.where(better.view(-1, 1, 1, 1), adversarial, best)
+        best_loss = torch.where(better, value, best_loss)
+
+    for _ in range(steps):
+        with torch.enable_grad():
+            adversarial.requires_grad_(True)
+            value = loss(logits_of(adversarial), labels)
+            (gradient,) = torch.autograd.grad(value.sum(), adversarial)
+        adversarial = adversarial.detach()
+        if keep_best:
+            remember(value.detach())
+        moved = adversarial + step_size * gradient.sign()
+        adversarial = (images + (moved - images).clamp(-epsilon, epsilon)).clamp(0, 1)
+    if not keep_best:
+        return adversarial
+    with torch.no_grad():
+        remember(loss(logits_of(adversarial), labels))
+    return best
+
+
+def uniform_start(images: Tensor, epsilon: float, generator: torch.Generator) -> Tensor:
+    """A uniform random perturbation in [-epsilon, epsilon], from a generator of the caller's."""
+    return torch.empty_like(images).uniform_(-epsilon, epsilon, generator=generator)
+
+
+def uniform_start_per_image(images: Tensor, epsilon: float, seed: int, first: int) -> Tensor:
+    """As `uniform_start`, but a function of the seed and each image's own index, first, first + 1...,
+    so that an evaluation does not depend on its batch size or device."""
+    generator = torch.Generator()
+    shape = images.shape[1:]
+    starts = [
+        torch.empty(shape).uniform_(-epsilon, epsilon, generator=generator.manual_seed((seed << 32) + i))
+        for i in range(first, first + len(images))
+    ]
+    return torch.stack(starts).to(images.device)
+
+
+@contextmanager
+def attacked(model: nn.Module) -> Iterator[None]:
+    """Inside: eval mode, and no weight asks for a gradient. Afterwards, every sub-module's mode and
+    every parameter's flag is what it was, also after an exception."""
+    modes = [(module, module.training) for module in model.modules()]
+    flags = [(parameter, parameter.requires_grad) for parameter in model.parameters()]
+    model.eval().requires_grad_(False)
+    try:
+        yield
+    finally:
+        for module, mode in modes:
+            module.training = mode
+        for parameter, flag in flags:
+            parameter.requires_grad_(flag)

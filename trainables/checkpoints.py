@@ -1,0 +1,27 @@
+"""Checkpoints: flat safetensors files, whole or not there at all, without any pickled object."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+FILE = "checkpoint.safetensors"
+
+
+def save(folder: Path, tensors: dict[str, Tensor]) -> None:
+    """Replaces the folder's checkpoint at once: a reader sees the old one or the new one."""
+    partial = folder / f"{FILE}.{os.getpid()}.partial"
+    save_file({name: tensor.cpu() for name, tensor in tensors.items()}, partial)
+    partial.replace(folder / FILE)
+
+
+def load(folder: Path) -> dict[str, Tensor] | None:
+    """The folder's checkpoint on the CPU; None if there is none, or it can't be read."""
+    try:
+        return load_file(folder / FILE)
+    except (FileNotFoundError, SafetensorError):
+        return None

@@ -1,0 +1,1 @@
+"""Data sets: names.py lists them, registry.py loads them."""

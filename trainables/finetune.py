@@ -1,0 +1,169 @@
+"""The trainable of a sweep: one trial as a Ray Tune actor, and the evaluation of a finished trial.
+
+A trial's folder is its memory. Every epoch writes, in this order, `epoch-NNN.parquet` (per-image
+records), `epoch-NNN.json` (metrics) and `checkpoint.safetensors`; the checkpoint commits the epoch.
+A trial that starts in a folder with a checkpoint goes on from it, whatever ended it before: a lost
+worker, a killed driver, Ctrl-C. As an epoch depends on the seed and its number alone, an epoch that
+has to be repeated gives the same numbers.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import time
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import torch
+from ray.tune import Trainable
+
+from trainables import checkpoints, models
+from trainables.config import EvaluationConfig, TrialConfig, trial_metrics
+from trainables.data import registry
+from trainables.data.images import ImageSet, Split
+from trainables.evaluate import evaluate, summarize
+from trainables.models import PixelClip
+from trainables.training import Diverged, Trainer, default_device
+
+Report = dict[str, Any]
+
+
+class Finetune(Trainable):
+    """One epoch of adversarial fine-tuning per step, evaluated clean and attacked after each.
+
+    config: `trial` and `evaluation` (configurations as plain dictionaries), `seed`, `folder`,
+    `threads` (CPU threads this trial may use).
+    """
+
+    def setup(self, config: dict[str, Any]) -> None:
+        torch.set_num_threads(config["threads"])
+        self.folder = Path(config["folder"])
+        self.folder.mkdir(parents=True, exist_ok=True)
+        self.trial = TrialConfig.model_validate(config["trial"])
+        self.evaluation = EvaluationConfig.model_validate(config["evaluation"])
+        self.trainer = Trainer(self.trial, config["seed"])
+        self.sets = evaluation_sets(self.trial, "validation", self.trainer.pretrained)
+        checkpoint = checkpoints.load(self.folder)
+        if checkpoint is not None:
+            self.trainer.load_state(checkpoint)
+
+    def step(self) -> Report:
+        if self.trainer.epoch >= self.trial.epochs:  # restarted after its last epoch was committed
+            return self._report(json.loads(epoch_file(self.folder, self.trainer.epoch).read_text()))
+        try:
+            summary = self.trainer.train_epoch()
+        except Diverged as error:
+            return self._failure(str(error))
+        started = time.perf_counter()
+        records = evaluate(self.trainer.model, self.sets, self.trial.data.prompt, self.evaluation)
+        epoch = {
+            "epoch": summary.epoch,
+            "split": "validation",
+            "metrics": summarize(records),
+            "training": {"loss": summary.loss, **{f"loss.{k}": v for k, v in summary.parts.items()}},
+            "images_per_second": summary.images_per_second,
+            "training_seconds": summary.seconds,
+            "evaluation_seconds": time.perf_counter() - started,
+        }
+        if not all(math.isfinite(value) for value in epoch["metrics"].values()):
+            return self._failure(f"a metric is not finite after epoch {summary.epoch}")
+        write_results(epoch_file(self.folder, summary.epoch), epoch, records)
+        checkpoints.save(self.folder, self.trainer.state())
+        return self._report(epoch)
+
+    def _report(self, epoch: Report) -> Report:
+        return {
+            **epoch["metrics"],
+            "epoch": epoch["epoch"],
+            "images_per_second": epoch["images_per_second"],
+            "failed": None,
+            "done": epoch["epoch"] >= self.trial.epochs,
+        }
+
+    def _failure(self, reason: str) -> Report:
+        """The last report of a trial that can't go on; it carries every key, as Tune requires."""
+        return {
+            **dict.fromkeys(trial_metrics(self.trial), math.nan),
+            "epoch": self.trainer.epoch,
+            "images_per_second": math.nan,
+            "failed": reason,
+            "done": True,
+        }
+
+    def save_checkpoint(self, checkpoint_dir: str) -> None:
+        checkpoints.save(Path(checkpoint_dir), self.trainer.state())
+
+    def load_checkpoint(self, checkpoint: Any) -> None:
+        tensors = checkpoints.load(Path(checkpoint))
+        if tensors is not None:
+            self.trainer.load_state(tensors)
+
+    def reset_config(self, new_config: dict[str, Any]) -> bool:
+        """Makes this process ready for another trial; the frozen model and the data stay."""
+        del self.trainer
+        self.setup(new_config)
+        return True
+
+
+def epoch_file(folder: Path, epoch: int) -> Path:
+    return folder / f"epoch-{epoch:03d}.json"
+
+
+def write_results(file: Path, result: Report, records: pd.DataFrame) -> None:
+    """Records beside `file` as Parquet, then `file` itself, each complete or not there."""
+    table = file.with_suffix(".parquet")
+    partial = file.with_suffix(".partial")
+    records.to_parquet(partial, index=False)
+    partial.replace(table)
+    partial.write_text(json.dumps(result, indent=1, allow_nan=False))
+    partial.replace(file)
+
+
+def evaluation_sets(trial: TrialConfig, split: Split, model: PixelClip) -> list[ImageSet]:
+    return [registry.load(config, split, model.image_size) for config in trial.data.evaluated]
+
+
+def fine_tuned(trial: TrialConfig, folder: Path | None) -> PixelClip:
+    """The model of a trial's checkpoint; the pre-trained one without a folder."""
+    pretrained = models.load(trial.model.name, trial.model.pretrained, default_device())
+    if folder is None:
+        return pretrained
+    tensors = checkpoints.load(folder)
+    if tensors is None:
+        raise FileNotFoundError(f"no readable checkpoint in {folder}")
+    model = models.trainable_copy(pretrained, text=trial.method.trains_text)
+    weights = {k.removeprefix("model."): v for k, v in tensors.items() if k.startswith("model.")}
+    model.clip.load_state_dict(weights, strict=False)
+    return model.eval().requires_grad_(False)
+
+
+def measure(
+    trial: dict[str, Any],
+    evaluation: dict[str, Any],
+    split: Split,
+    target: str,
+    checkpoint: str | None,
+    threads: int,
+) -> None:
+    """Evaluates a finished trial, or the pre-trained model if `checkpoint` is None, and writes
+    `target` (JSON) with its records beside it. Does nothing where `target` is there already."""
+    file = Path(target)
+    if file.exists():
+        return
+    torch.set_num_threads(threads)
+    file.parent.mkdir(parents=True, exist_ok=True)
+    config = TrialConfig.model_validate(trial)
+    model = fine_tuned(config, None if checkpoint is None else Path(checkpoint))
+    sets = evaluation_sets(config, split, model)
+    records = evaluate(model, sets, config.data.prompt, EvaluationConfig.model_validate(evaluation))
+    write_results(file, {"split": split, "metrics": summarize(records)}, records)
+
+
+def check(trial: dict[str, Any]) -> None:
+    """Raises ModelError or DataError, one line each, if data or weights of a trial are missing."""
+    config = TrialConfig.model_validate(trial)
+    for data in (config.data.train, *config.data.evaluated):
+        registry.check(data)
+    models.check(config.model.name, config.model.pretrained)

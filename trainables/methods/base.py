@@ -1,0 +1,121 @@
+"""What a method is: typed hyper-parameters and a loss on lazily computed views of a batch.
+
+A method's file holds a pure loss function of tensors, where the paper is checked against the code,
+and a small class that says which tensors it wants. Only tensor methods are used, so that the
+hyper-parameters can be validated without importing torch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol, TypeVar
+
+from pydantic import BaseModel, ConfigDict
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+LossParts = dict[str, "Tensor"]
+"""Named terms of a loss, weights applied: (B,) per image, or a scalar where a term is one number
+for the batch. The loss is the sum of their means."""
+
+
+class View(Protocol):
+    """One model on one version of the batch. Each property is computed once, when first asked for."""
+
+    @property
+    def logits(self) -> Tensor:
+        """(B, K): exp(logit_scale) times the cosines."""
+
+    @property
+    def cosines(self) -> Tensor:
+        """(B, K) float32 cosines of image and class-text features."""
+
+    @property
+    def features(self) -> Tensor:
+        """(B, D) image features, unnormalised."""
+
+    @property
+    def contrast(self) -> Tensor:
+        """(B, B) scaled cosines of the images (rows) and their own captions (columns)."""
+
+
+class FrozenViews(Protocol):
+    """Views of a model that receives no gradient."""
+
+    @property
+    def clean(self) -> View: ...
+    @property
+    def adversarial(self) -> View: ...
+
+
+class Views(FrozenViews, Protocol):
+    """All a loss may ask for about one batch; what it does not ask for is never computed."""
+
+    labels: Tensor
+
+    @property
+    def frozen(self) -> FrozenViews:
+        """The original, pre-trained model."""
+
+    @property
+    def average(self) -> FrozenViews:
+        """The exponential moving average of the trained model."""
+
+    @property
+    def projections(self) -> tuple[Tensor, Tensor]:
+        """Visual (D_v, D) and text (D_t, D) projection weights of the trained model."""
+
+
+class Method(BaseModel):
+    """Base of all objectives. Subclasses add `name: Literal[...]`, typed fields and `loss`."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    trains_text: ClassVar[bool] = False
+    """Train both towers and the logit scale; by default the image tower alone is trained."""
+
+    name: str
+
+    def loss(self, views: Views) -> LossParts:
+        raise NotImplementedError(f"{type(self).__name__}.loss")
+
+    def attack_loss(self, logits: Tensor, labels: Tensor) -> Tensor:
+        """(B,) what the inner attack ascends for each image: the cross-entropy by default."""
+        return cross_entropy(logits, labels)
+
+    def averaging(self, step: int, total_steps: int) -> float | None:
+        """Momentum with which the moving average is updated after `step`; None: no update."""
+        return None
+
+    def check_attack(self, attack: Any) -> None:
+        """Raises ValueError if the method can't be trained with this attack configuration."""
+        if attack.epsilon == 0:
+            raise ValueError(f"{self.name} trains on adversarial images: attack.epsilon must be above 0")
+
+
+METHODS: dict[str, type[Method]] = {}
+"""All objectives by name."""
+
+M = TypeVar("M", bound=type[Method])
+
+
+def register(name: str) -> Callable[[M], M]:
+    """Makes a method known under its name, which is also the value of its `name` field."""
+
+    def add(cls: M) -> M:
+        METHODS[name] = cls
+        return cls
+
+    return add
+
+
+def cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:
+    """(B,) cross-entropy in nats of (B, K) logits, in float32 whatever the logits' precision."""
+    return -logits.float().log_softmax(-1).gather(-1, labels[:, None]).squeeze(-1)
+
+
+def kl_divergence(target: Tensor, logits: Tensor) -> Tensor:
+    """(B,) KL(softmax(target) || softmax(logits)) in nats, in float32. Both (B, K)."""
+    p, q = target.float().log_softmax(-1), logits.float().log_softmax(-1)
+    return (p.exp() * (p - q)).sum(-1)

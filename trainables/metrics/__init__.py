@@ -1,0 +1,1 @@
+"""Metrics of an evaluation; names.py lists them all."""

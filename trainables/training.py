@@ -1,0 +1,309 @@
+"""Adversarial fine-tuning of a CLIP, in plain PyTorch: no Ray, no sweep.
+
+    trainer = Trainer(TrialConfig.model_validate({"method": {"name": "tecoa"}}), seed=0)
+    while trainer.epoch < trainer.config.epochs:
+        print(trainer.train_epoch())
+"""
+
+from __future__ import annotations
+
+import copy
+import math
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cached_property, partial
+
+import numpy as np
+import open_clip
+import torch
+from torch import Tensor
+
+from trainables import models
+from trainables.attacks.pgd import attacked, pgd, uniform_start
+from trainables.config import OptimizerConfig, TrialConfig
+from trainables.data import registry
+from trainables.data.images import ImageSet
+from trainables.models import PixelClip
+from trainables.views import Batch, BatchViews, ModelViews
+
+
+class Diverged(Exception):
+    """The loss is not finite; the weights are of no use any more."""
+
+
+@dataclass(frozen=True)
+class EpochSummary:
+    """What one epoch of training cost and gave. loss and parts: means over the epoch's images."""
+
+    epoch: int
+    loss: float
+    parts: dict[str, float]
+    images_per_second: float
+    seconds: float
+
+
+def default_device() -> str:
+    return "cuda" if torch.cuda.is_available() else "cpu"
+
+
+class Trainer:
+    """One trial's state: the trained model, the optimiser, how many epochs are done.
+
+    Everything random depends on `seed` and the epoch alone, so a trainer restored after epoch n
+    goes on exactly as one that was never interrupted.
+    """
+
+    def __init__(self, config: TrialConfig, seed: int, device: str | None = None) -> None:
+        self.config = config
+        self.seed = seed
+        self.epoch = 0
+        self.method = config.method
+        self.pretrained = models.load(config.model.name, config.model.pretrained, device or default_device())
+        self.device = self.pretrained.device
+        self.images = registry.load(config.data.train, "train", self.pretrained.image_size).sample(
+            config.data.images
+        )
+        self.model = models.trainable_copy(self.pretrained, text=self.method.trains_text)
+        self.prompts = models.class_prompts(config.data.prompt, self.images.classes)
+        self.frozen_text = self.pretrained.encode_classes(self.prompts)
+        self.parameters = [p for p in self.model.parameters() if p.requires_grad]
+        self.optimizer = build_optimizer(config.optimizer, self.parameters)
+        self._average: PixelClip | None = None
+
+    @property
+    def steps_per_epoch(self) -> int:
+        return max(1, len(self.images) // self.config.batch_size)
+
+    @property
+    def total_steps(self) -> int:
+        return self.steps_per_epoch * self.config.epochs
+
+    @property
+    def average(self) -> PixelClip:
+        """The moving average of the trained model; a copy of it until the first update."""
+        if self._average is None:
+            self._average = PixelClip(copy.deepcopy(self.model.clip), self.model.tokenizer)
+            self._average.to(self.device).eval().requires_grad_(False)
+        return self._average
+
+    def class_text(self) -> Tensor:
+        """(K, D) class texts of the trained model, detached."""
+        return self.model.encode_classes(self.prompts) if self.method.trains_text else self.frozen_text
+
+    @cached_property
+    def _frozen_clean_features(self) -> Tensor:
+        """(N, D) features of all training images by the pre-trained model, computed once."""
+        return frozen_features(self.pretrained, self.images)
+
+    @cached_property
+    def _captions(self) -> Tensor:
+        """(K, 80, L) tokens of the 80 OpenAI templates for every class."""
+        templates = open_clip.OPENAI_IMAGENET_TEMPLATES
+        return torch.stack([self.model.tokens([t(name) for t in templates]) for name in self.images.classes])
+
+    def train_epoch(self) -> EpochSummary:
+        """One pass over the training images. Raises Diverged if a loss was not finite."""
+        started = time.perf_counter()
+        seed = int(np.random.SeedSequence([self.seed, self.epoch]).generate_state(1)[0])
+        generator = torch.Generator(self.device).manual_seed(seed)
+        self.model.train()
+        totals: dict[str, Tensor] = {}
+        for step, indices in enumerate(self._batches(seed), start=self.epoch * self.steps_per_epoch):
+            for name, value in self._train_step(step, indices, generator).items():
+                totals[name] = totals.get(name, torch.zeros((), device=self.device)) + value
+        self.epoch += 1
+        parts = {name: float(total) / self.steps_per_epoch for name, total in totals.items()}
+        loss = sum(parts.values())
+        if not math.isfinite(loss):
+            raise Diverged(f"the training loss is {loss} in epoch {self.epoch}")
+        seconds = time.perf_counter() - started
+        count = self.steps_per_epoch * min(self.config.batch_size, len(self.images))
+        return EpochSummary(self.epoch, loss, parts, count / seconds, seconds)
+
+    def _batches(self, seed: int) -> Iterator[np.ndarray]:
+        order = np.random.default_rng(seed).permutation(len(self.images))
+        size = self.config.batch_size
+        for step in range(self.steps_per_epoch):
+            yield np.sort(order[step * size : (step + 1) * size])
+
+    def _train_step(self, step: int, indices: np.ndarray, generator: torch.Generator) -> dict[str, Tensor]:
+        """Means of the loss parts, detached; nothing here waits for the device."""
+        set_learning_rate(self.optimizer, self.config.optimizer, step, self.total_steps)
+        views = self._views(indices, generator)
+        parts = self.method.loss(views)
+        means = {name: part.mean() for name, part in parts.items()}
+        self.optimizer.zero_grad(set_to_none=True)
+        torch.stack([mean.double() for mean in means.values()]).sum().backward()
+        if self.config.optimizer.gradient_clip is not None:
+            torch.nn.utils.clip_grad_norm_(self.parameters, self.config.optimizer.gradient_clip)
+        self.optimizer.step()
+        momentum = self.method.averaging(step, self.total_steps)
+        if momentum is not None:
+            update_average(self.average, self.model, momentum)
+        return {name: mean.detach() for name, mean in means.items()}
+
+    def _views(self, indices: np.ndarray, generator: torch.Generator) -> BatchViews:
+        clean = to_pixels(self.images.images[indices], self.device)
+        if self.config.data.augment:
+            clean = augment(clean, generator)
+        labels = torch.from_numpy(self.images.labels[indices]).to(self.device)
+        text = self.class_text()
+        adversarial = self._attack(clean, labels, text, generator)
+        batch = Batch(clean, adversarial, labels, captions=partial(self._draw_captions, labels, generator))
+        return BatchViews(
+            batch,
+            trained=ModelViews(self.model, text, batch, gradient=True),
+            frozen=lambda: ModelViews(
+                self.pretrained,
+                self.frozen_text,
+                batch,
+                gradient=False,
+                clean_features=None
+                if self.config.data.augment
+                else self._frozen_clean_features[torch.from_numpy(indices).to(self.device)],
+            ),
+            average=lambda: ModelViews(self.average, self.frozen_text, batch, gradient=False),
+            projections=self.model.projections,
+        )
+
+    def _attack(self, clean: Tensor, labels: Tensor, text: Tensor, generator: torch.Generator) -> Tensor:
+        attack = self.config.attack
+        if attack.epsilon == 0:
+            return clean
+        with attacked(self.model):
+            scale = self.model.scale
+            return pgd(
+                lambda pixels: scale * models.cosines(self.model.features(pixels), text),
+                clean,
+                labels,
+                loss=self.method.attack_loss,
+                start=uniform_start(clean, attack.epsilon, generator),
+                epsilon=attack.epsilon,
+                step_size=attack.step,
+                steps=attack.steps,
+            )
+
+    def _draw_captions(self, labels: Tensor, generator: torch.Generator) -> Tensor:
+        template = torch.randint(
+            self._captions.shape[1], labels.shape, generator=generator, device=self.device
+        )
+        return self._captions[labels, template]
+
+    def trained_weights(self) -> dict[str, Tensor]:
+        """The parameters that fine-tuning changed, by open_clip's names."""
+        return {
+            name: parameter.detach()
+            for name, parameter in self.model.clip.named_parameters()
+            if parameter.requires_grad
+        }
+
+    def state(self) -> dict[str, Tensor]:
+        """All that `load_state` needs, as a flat dictionary of tensors without any pickled object."""
+        tensors = {f"model.{name}": value for name, value in self.trained_weights().items()}
+        if self._average is not None:
+            tensors |= {f"average.{name}": v for name, v in self._average.clip.state_dict().items()}
+        for index, parameter in enumerate(self.parameters):
+            for key, value in self.optimizer.state.get(parameter, {}).items():
+                if value is not None:
+                    tensors[f"optimizer.{index}.{key}"] = torch.as_tensor(value)
+        return {"epoch": torch.tensor(self.epoch)} | {k: v.contiguous() for k, v in tensors.items()}
+
+    def load_state(self, tensors: dict[str, Tensor]) -> None:
+        self.epoch = int(tensors["epoch"])
+        with torch.no_grad():
+            for name, parameter in self.model.clip.named_parameters():
+                if parameter.requires_grad:
+                    parameter.copy_(tensors[f"model.{name}"])
+        average = {k[8:]: v for k, v in tensors.items() if k.startswith("average.")}
+        if average:
+            self.average.clip.load_state_dict(average)
+        for key, value in tensors.items():
+            if key.startswith("optimizer."):
+                _, index, name = key.split(".", 2)
+                parameter = self.parameters[int(index)]
+                # AdamW keeps its step counter on the CPU
+                place = "cpu" if value.ndim == 0 else self.device
+                self.optimizer.state[parameter][name] = value.clone().to(place)
+
+
+def to_pixels(images: np.ndarray, device: torch.device) -> Tensor:
+    """(B, 3, H, W) float pixels in [0, 1] on `device` of (B, H, W, 3) uint8 images."""
+    tensor = torch.from_numpy(np.ascontiguousarray(images))
+    if device.type == "cuda":
+        tensor = tensor.pin_memory().to(device, non_blocking=True)
+    return tensor.permute(0, 3, 1, 2).float().div_(255)
+
+
+@torch.no_grad()
+def image_features(model: PixelClip, images: ImageSet, batch_size: int = 256) -> Tensor:
+    """(N, D) features of all images of a set."""
+    batches = range(0, len(images), batch_size)
+    return torch.cat(
+        [model.features(to_pixels(images.images[i : i + batch_size], model.device)) for i in batches]
+    )
+
+
+_frozen_features: dict[tuple[PixelClip, str], Tensor] = {}
+
+
+def frozen_features(model: PixelClip, images: ImageSet) -> Tensor:
+    """`image_features` of a frozen model, kept for the next trial in this process.
+
+    The key is the model object and the images' content: another model or set is never served.
+    """
+    key = (model, images.fingerprint())
+    if key not in _frozen_features:
+        _frozen_features.clear()
+        _frozen_features[key] = image_features(model, images)
+    return _frozen_features[key]
+
+
+def augment(pixels: Tensor, generator: torch.Generator) -> Tensor:
+    """Random resized crop of 0.9 to 1 of the area and horizontal flip, per image."""
+    count = len(pixels)
+
+    def random(low: float, high: float) -> Tensor:
+        draw = torch.rand(count, generator=generator, device=pixels.device)
+        return low + (high - low) * draw
+
+    side = random(0.9, 1.0).sqrt()
+    flip = random(0, 1).round() * 2 - 1
+    theta = torch.zeros(count, 2, 3, device=pixels.device)
+    theta[:, 0, 0], theta[:, 1, 1] = side * flip, side
+    theta[:, 0, 2], theta[:, 1, 2] = random(-1, 1) * (1 - side), random(-1, 1) * (1 - side)
+    grid = torch.nn.functional.affine_grid(theta, list(pixels.shape), align_corners=False)
+    cropped = torch.nn.functional.grid_sample(pixels, grid, padding_mode="border", align_corners=False)
+    return cropped.clamp(0, 1)
+
+
+def build_optimizer(config: OptimizerConfig, parameters: list[torch.nn.Parameter]) -> torch.optim.Optimizer:
+    if config.name == "adamw":
+        return torch.optim.AdamW(parameters, lr=config.learning_rate, weight_decay=config.weight_decay)
+    return torch.optim.SGD(
+        parameters,
+        lr=config.learning_rate,
+        momentum=config.momentum,
+        weight_decay=config.weight_decay,
+    )
+
+
+def set_learning_rate(
+    optimizer: torch.optim.Optimizer, config: OptimizerConfig, step: int, total_steps: int
+) -> None:
+    """Linear warm-up over `warmup_steps`, then cosine to zero at `total_steps`."""
+    if step < config.warmup_steps:
+        factor = (step + 1) / config.warmup_steps
+    else:
+        rest = max(1, total_steps - config.warmup_steps)
+        factor = 0.5 * (1 + math.cos(math.pi * (step - config.warmup_steps) / rest))
+    for group in optimizer.param_groups:
+        group["lr"] = config.learning_rate * factor
+
+
+@torch.no_grad()
+def update_average(average: PixelClip, model: PixelClip, momentum: float) -> None:
+    """average <- momentum * average + (1 - momentum) * model, for every parameter."""
+    for old, new in zip(average.parameters(), model.parameters(), strict=True):
+        old.lerp_(new, 1 - momentum)
+
