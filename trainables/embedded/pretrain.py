@@ -28,7 +28,7 @@ from torch import Tensor
 from trainables.data.embedded import DIGIT_CLASSES, FASHION_CLASSES, digits, gray_to_rgb
 from trainables.embedded.make_images import remainder
 
-FOLDER = Path(__import__("os").environ.get("F") or Path(__file__).with_name("clip-tiny"))
+FOLDER = Path(__file__).with_name("clip-tiny")
 SEED = 0
 STEPS = 5000
 BATCH = 256

@@ -1,0 +1,186 @@
+"""The `sweeper` command: verbs, and nothing else."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import click
+
+from sweeper.errors import UserError
+
+RUNS = click.option(
+    "--runs",
+    type=click.Path(path_type=Path),
+    default=Path("runs"),
+    envvar="SWEEPER_RUNS",
+    show_default=True,
+    show_envvar=True,
+    help="Folder that holds the runs.",
+)
+PROFILE = click.option("--profile", help="Apply the overrides of this profile of the file.")
+SET = click.option(
+    "--set", "overrides", metavar="KEY=VALUE", multiple=True, help="Override one key; may be repeated."
+)
+FILE = click.argument("file", type=click.Path(path_type=Path))
+RUN = click.argument("run", required=False)
+
+EXIT_INTERRUPTED = 130
+
+
+class Commands(click.Group):
+    """Reports errors a user can mend as they are, without a traceback, with exit code 2."""
+
+    def invoke(self, ctx: click.Context) -> object:
+        try:
+            return super().invoke(ctx)
+        except UserError as error:
+            click.echo(str(error), err=True)
+            ctx.exit(2)
+
+
+@click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(package_name="clip-sweeper")
+def main() -> None:
+    """Sweeps of adversarial CLIP fine-tuning: search, compare, take the Pareto set.
+
+    RUN is a folder or a name under --runs; the latest run when left out.
+    """
+
+
+@main.command()
+@FILE
+@PROFILE
+@SET
+@RUNS
+def run(file: Path, profile: str | None, overrides: tuple[str, ...], runs: Path) -> None:
+    """Run the sweep in FILE and print its Pareto set."""
+    from sweeper import runner, spec
+
+    started = runner.start(spec.load(file, profile, overrides), runs)
+    _drive(started.path)
+
+
+@main.command()
+@RUN
+@RUNS
+def resume(run: str | None, runs: Path) -> None:
+    """Go on with a run that was interrupted."""
+    from sweeper.run import Run
+
+    _drive(Run.find(run, runs).path)
+
+
+def _drive(path: Path) -> None:
+    from sweeper import runner
+    from sweeper.run import Run
+
+    found = Run.load(path)
+    try:
+        runner.drive(found)
+    except KeyboardInterrupt:
+        _print_front(found)
+        click.echo(f"interrupted; go on with: sweeper resume {path}", err=True)
+        sys.exit(EXIT_INTERRUPTED)
+    _print_front(found)
+    click.echo(f"report: {path / 'report' / 'index.html'}\nmlflow: sweeper ui {path}")
+
+
+def _print_front(run: object) -> None:
+    from rich.console import Console
+
+    from sweeper.run import Run
+    from sweeper.table import pareto_table
+
+    assert isinstance(run, Run)
+    Console().print(pareto_table(run.pareto()))
+
+
+@main.command()
+@FILE
+@PROFILE
+@SET
+def plan(file: Path, profile: str | None, overrides: tuple[str, ...]) -> None:
+    """Show what FILE would run, without running it."""
+    from sweeper import spec
+    from sweeper.plan import print_plan
+
+    print_plan(spec.load(file, profile, overrides))
+
+
+@main.command()
+@RUN
+@RUNS
+@click.option("--json", "as_json", is_flag=True, help="Write JSON: every trial, full precision.")
+@click.option("--csv", "as_csv", is_flag=True, help="Write CSV: the Pareto set, full precision.")
+def pareto(run: str | None, runs: Path, as_json: bool, as_csv: bool) -> None:
+    """Print the non-dominated configurations of a run."""
+    from sweeper.result import to_csv
+    from sweeper.run import Run
+
+    found = Run.find(run, runs)
+    if as_json:
+        click.echo(json.dumps(found.pareto(), indent=1, allow_nan=False))
+    elif as_csv:
+        click.echo(to_csv(found.pareto()), nl=False)
+    else:
+        _print_front(found)
+
+
+@main.command()
+@RUN
+@RUNS
+def status(run: str | None, runs: Path) -> None:
+    """Show how far a run is; list the runs."""
+    from sweeper.plan import print_status
+    from sweeper.run import Run
+
+    print_status(Run.find(run, runs), Run.all(runs))
+
+
+@main.command()
+@RUN
+@RUNS
+def report(run: str | None, runs: Path) -> None:
+    """Write the HTML report and its pictures."""
+    from sweeper.report import write_report
+    from sweeper.run import Run
+
+    click.echo(write_report(Run.find(run, runs)))
+
+
+@main.command()
+@RUN
+@RUNS
+def track(run: str | None, runs: Path) -> None:
+    """Deliver to MLflow what it does not have yet."""
+    from sweeper.run import Run
+    from sweeper.tracking import Mirror, tracking_uri
+
+    found = Run.find(run, runs)
+    try:
+        Mirror(found).deliver()
+    except Exception as error:
+        raise UserError(f"MLflow at {tracking_uri(found)} can't be reached: {error}") from error
+
+
+@main.command()
+@RUN
+@RUNS
+@click.option("--port", default=5000, show_default=True)
+def ui(run: str | None, runs: Path, port: int) -> None:
+    """Open MLflow's web page on a run."""
+    from sweeper.run import Run
+    from sweeper.tracking import tracking_uri
+
+    uri = tracking_uri(Run.find(run, runs))
+    if uri.startswith(("http:", "https:")):
+        click.launch(uri)
+        click.echo(uri)
+        return
+    command = [sys.executable, "-m", "mlflow", "ui", "--backend-store-uri", uri, "--port", str(port)]
+    click.echo(f"MLflow on http://127.0.0.1:{port} (Ctrl-C ends it)")
+    sys.exit(subprocess.call(command, env={**os.environ, "MLFLOW_DISABLE_TELEMETRY": "true"}))

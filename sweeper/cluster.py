@@ -1,0 +1,96 @@
+"""The Ray cluster that a sweep runs on: connecting, what fits on it, running calls on it."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+from sweeper.errors import UserError
+from sweeper.spec import Resources
+
+# Read by Ray when it is imported; what a user has set stays.
+QUIET = {
+    "RAY_USAGE_STATS_ENABLED": "0",
+    "RAY_SCHEDULER_EVENTS": "0",
+    "RAY_AIR_NEW_OUTPUT": "0",
+    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
+    "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
+}
+
+
+class Cluster:
+    """A connected cluster, and what one trial takes of it."""
+
+    def __init__(self, resources: Resources) -> None:
+        self.resources = resources
+
+    @classmethod
+    @contextmanager
+    def connect(cls, resources: Resources) -> Iterator[Cluster]:
+        """The cluster at RAY_ADDRESS if that is set, else this machine.
+
+        Raises UserError if no node can hold a trial.
+        """
+        for name, value in QUIET.items():
+            os.environ.setdefault(name, value)
+        import ray
+
+        address = os.environ.get("RAY_ADDRESS")
+        local: dict[str, Any] = {} if address else {"include_dashboard": False, "num_cpus": os.cpu_count()}
+        try:
+            ray.init(log_to_driver=False, logging_level=logging.ERROR, configure_logging=True, **local)
+        except ConnectionError as error:
+            raise UserError(f"no Ray cluster answers at RAY_ADDRESS={address}: {error}") from None
+        logging.getLogger("ray.tune").setLevel(logging.CRITICAL)
+        logging.getLogger("ray.train").setLevel(logging.CRITICAL)
+        try:
+            cluster = cls(resources)
+            cluster.check_fit()
+            yield cluster
+        finally:
+            ray.shutdown()
+
+    @property
+    def threads(self) -> int:
+        """CPU threads that one trial computes with, so that trials don't fight for cores."""
+        return max(1, int(self.resources.cpus))
+
+    def _slots(self) -> int:
+        """How many trials the nodes hold side by side."""
+        import ray
+
+        slots = 0
+        for node in ray.nodes():
+            if node["Alive"]:
+                have = node["Resources"]
+                per_cpu = int(have.get("CPU", 0) / self.resources.cpus)
+                gpus = self.resources.gpus
+                slots += min(per_cpu, int(have.get("GPU", 0) / gpus)) if gpus else per_cpu
+        return slots
+
+    def check_fit(self) -> None:
+        if self._slots() == 0:
+            import ray
+
+            have = ray.cluster_resources()
+            raise UserError(
+                f"resources: a trial needs {self.resources.cpus:g} CPUs and {self.resources.gpus:g} GPUs on one "
+                f"node, and the cluster has {have.get('CPU', 0):g} CPUs and {have.get('GPU', 0):g} GPUs in all; "
+                "lower `resources` or connect to a larger cluster with RAY_ADDRESS"
+            )
+
+    def concurrent(self, requested: int | None, trials: int) -> int:
+        """Trials that run side by side: what fits, unless fewer are wanted or there are."""
+        return max(1, min(self._slots(), requested or trials, trials))
+
+    def call(self, function: Callable[..., None], arguments: Sequence[tuple[Any, ...]]) -> None:
+        """Calls `function` once for each tuple of arguments, as many at a time as fit."""
+        import ray
+
+        remote = ray.remote(function).options(  # type: ignore[attr-defined]
+            num_cpus=self.resources.cpus, num_gpus=self.resources.gpus, max_retries=3
+        )
+        ray.get([remote.remote(*each) for each in arguments])

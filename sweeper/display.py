@@ -1,0 +1,113 @@
+"""What the terminal shows while a sweep runs: one live table, or plain lines where there is none."""
+
+from __future__ import annotations
+
+import time
+from types import TracebackType
+from typing import Any
+
+from rich.console import Console, Group, RenderableType
+from rich.live import Live
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
+from rich.table import Table
+from rich.text import Text
+
+from sweeper import result
+from sweeper.run import Run, TrialRecord
+
+FRONT_ROWS = 8
+
+
+class Display:
+    """Progress, running trials, the front so far and the time left. A context manager."""
+
+    def __init__(self, run: Run, concurrent: int, *, quiet: bool = False) -> None:
+        self.run, self.concurrent = run, concurrent
+        self.console = Console(quiet=quiet)
+        self.trials: dict[int, TrialRecord] = {trial.number: trial for trial in run.trials()}
+        self.stage_name = ""
+        self.started = time.monotonic()
+        self.epochs_before = sum(len(trial.epochs) for trial in self.trials.values())
+        self.baseline = run.baseline()
+        self.live: Live | None = None
+        if self.console.is_terminal and not quiet:
+            self.live = Live(console=self.console, get_renderable=self._render, refresh_per_second=2)
+
+    def __enter__(self) -> Display:
+        self.console.print(f"run {self.run.id}, {self.concurrent} trials at a time, seed {self._seed}")
+        if self.live:
+            self.live.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self.live:
+            self.live.stop()
+
+    @property
+    def _seed(self) -> int:
+        return int(self.run.spec.file.search.seed)
+
+    @property
+    def _planned(self) -> int:
+        return int(self.run.spec.file.search.trials)
+
+    def stage(self, name: str) -> None:
+        self.stage_name = name
+        if name == "searching":
+            self.started = time.monotonic()
+            self.baseline = self.run.baseline()
+        if not self.live:
+            self.console.print(f"{name} ...")
+
+    def update(self, trial: TrialRecord) -> None:
+        before = self.trials.get(trial.number)
+        self.trials[trial.number] = trial
+        changed = before is None or (len(before.epochs), before.status) != (len(trial.epochs), trial.status)
+        if changed and not self.live and trial.epochs:
+            self.console.print(self._line(trial), soft_wrap=True)
+
+    def _line(self, trial: TrialRecord) -> str:
+        metrics = trial.metrics or {}
+        shown = ", ".join(f"{name} {metrics[name]:.3f}" for name in self.run.spec.file.pareto.metrics)
+        state = "" if trial.status == "unfinished" else f", {trial.status}"
+        return f"{trial.id} {trial.method}: epoch {len(trial.epochs)}/{trial.config['epochs']}, {shown}{state}"
+
+    def _time_left(self, trials: list[TrialRecord]) -> str:
+        """From the epochs done by this driver; trials that end early count as done."""
+        done = sum(len(trial.epochs) for trial in trials) - self.epochs_before
+        if not done or self.stage_name != "searching":
+            return "time left: -"
+        per_trial = max(int(trial.config["epochs"]) for trial in trials)
+        unfinished = [trial for trial in trials if trial.status == "unfinished"]
+        left = sum(int(trial.config["epochs"]) - len(trial.epochs) for trial in unfinished)
+        left += per_trial * (self._planned - len(trials))
+        seconds = left * (time.monotonic() - self.started) / done
+        return f"time left: {int(seconds // 60)}:{int(seconds % 60):02d}"
+
+    def _render(self) -> RenderableType:
+        trials = list(self.trials.values())  # the sweep goes on while this thread draws
+        ended = sum(trial.status != "unfinished" for trial in trials)
+        progress = Progress(
+            TextColumn("{task.description}"), BarColumn(bar_width=30), MofNCompleteColumn(),
+            TextColumn("trials, {task.fields[left]}"), console=self.console,
+        )  # fmt: skip
+        progress.add_task(self.stage_name, total=self._planned, completed=ended, left=self._time_left(trials))
+        running = [trial for trial in trials if trial.status == "unfinished"]
+        lines = [Text(self._line(t)) for t in running if t.epochs] or [Text("")]
+        return Group(progress, self._front(trials), *lines)
+
+    def _front(self, trials: list[TrialRecord]) -> Table:
+        metrics = self.run.spec.file.pareto.metrics
+        table = Table(title="Front so far (validation images)", title_justify="left", box=None)
+        for name in ("trial", "method", *metrics):
+            table.add_column(name, justify="left" if name in ("trial", "method") else "right")
+        if self.baseline:
+            table.add_row("", "untrained", *(f"{self.baseline[name]:.3f}" for name in metrics), style="dim")
+            members = result.front(self.run.spec, trials, self.baseline)
+            members.sort(key=lambda trial: -(trial.metrics or {})[metrics[0]])
+            for trial in members[:FRONT_ROWS]:
+                values: dict[str, Any] = trial.metrics or {}
+                table.add_row(trial.id, trial.method, *(f"{values[name]:.3f}" for name in metrics))
+        return table

@@ -1,0 +1,28 @@
+"""Errors a user can do something about: one line each, exit code 2, no traceback."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable, Sequence
+
+
+class UserError(Exception):
+    """One line: what, where, what was expected, what to do."""
+
+
+class SpecError(UserError):
+    """All that is wrong with a sweep file, one line per mistake."""
+
+    def __init__(self, lines: Sequence[str]) -> None:
+        super().__init__("\n".join(lines))
+        self.lines = list(lines)
+
+
+def suggestion(wrong: str, known: Iterable[str]) -> str:
+    """`; did you mean 'epsilon'?` if something known is close, else what is known."""
+    known = sorted(name for name in known if name != wrong)
+    longer = [name for name in known if len(wrong) > 2 and name.startswith(wrong)]
+    close = longer or difflib.get_close_matches(wrong, known, n=1, cutoff=0.6)
+    if close:
+        return f"; did you mean {close[0]!r}?"
+    return f"; expected one of {', '.join(known)}" if known else ""

@@ -1,0 +1,2 @@
+def write_report(run):
+    (run.path/'report').mkdir(exist_ok=True)

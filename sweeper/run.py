@@ -1,0 +1,224 @@
+"""A run: the folder in which everything about one sweep lies.
+
+    sweep.yaml                  the sweep, profile and overrides applied
+    run.json                    id, seed, versions, when and where it was started
+    study.journal               the Optuna study (opens in optuna-dashboard)
+    baseline/validation.json    the untrained model, and .parquet: its per-image records
+    trials/t000/config.json     the trial's configuration and seed
+               /epoch-001.json  metrics after each epoch, and .parquet: per-image records
+               /checkpoint.safetensors
+               /status.json     how it ended; absent while it has not
+    final/t000.json             the Pareto candidates (and baseline.json) on the test images
+    pareto.json                 the result
+    report/  mlflow.db  mlartifacts/
+
+Nothing else is needed to resume, report or track a sweep.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from datetime import datetime
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from sweeper import spec
+from sweeper.errors import UserError
+
+if TYPE_CHECKING:
+    from sweeper.search import Suggestion
+
+Status = Literal["completed", "stopped", "failed", "unfinished"]
+Metrics = dict[str, float]
+
+BASELINE = "baseline"
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Writes strict JSON; a reader sees the old file or the new one."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(f"{path.name}.partial")
+    partial.write_text(json.dumps(value, indent=1, allow_nan=False), encoding="utf-8")
+    partial.replace(path)
+
+
+def read_json(path: Path) -> Any:
+    """The file's value; None if there is no such file."""
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return None
+
+
+@dataclass
+class TrialRecord:
+    """One trial as it lies in the run folder."""
+
+    number: int
+    folder: Path
+    config: dict[str, Any]
+    drawn: dict[str, Any]
+    seed: int
+    status: Status = "unfinished"
+    reason: str | None = None
+    epochs: list[dict[str, Any]] = field(default_factory=list)
+    final: Metrics | None = None
+
+    @property
+    def id(self) -> str:
+        return self.folder.name
+
+    @property
+    def method(self) -> str:
+        return str(self.config["method"]["name"])
+
+    @property
+    def metrics(self) -> Metrics | None:
+        """Validation metrics after the last epoch; None before the first."""
+        return self.epochs[-1]["metrics"] if self.epochs else None
+
+    @property
+    def records(self) -> Path:
+        """Per-image validation records of the last epoch."""
+        return self.folder / f"epoch-{self.epochs[-1]['epoch']:03d}.parquet"
+
+
+class Run:
+    """The run folder `path`, read and written."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    @classmethod
+    def create(cls, root: Path, sweep: spec.SweepSpec, about: dict[str, Any]) -> Run:
+        """A new run folder under `root`, named after the sweep and the time."""
+        stamp = datetime.now().strftime("%Y%m%d-%H%M%S")
+        path = root / f"{sweep.file.name}-{stamp}"
+        serial = 1
+        while True:
+            try:
+                path.mkdir(parents=True)
+                break
+            except FileExistsError:
+                serial += 1
+                path = root / f"{sweep.file.name}-{stamp}-{serial}"
+        (path / "sweep.yaml").write_text(sweep.text(), encoding="utf-8")
+        write_json(path / "run.json", {"id": path.name, "created": stamp, **about})
+        return cls(path.absolute())
+
+    @classmethod
+    def load(cls, path: Path) -> Run:
+        """Raises UserError if `path` is no run folder."""
+        if not (path / "run.json").is_file():
+            raise UserError(f"{path}: not a run folder (no run.json in it); `sweeper status` lists the runs")
+        return cls(path.absolute())
+
+    @classmethod
+    def all(cls, root: Path) -> list[Run]:
+        """The runs under `root`, oldest first."""
+        found = [cls(file.parent.absolute()) for file in root.glob("*/run.json")]
+        return sorted(found, key=lambda run: (run.about["created"], run.path.name))
+
+    @classmethod
+    def find(cls, name: str | None, root: Path) -> Run:
+        """The run of that name or path; the latest under `root` if None. Raises UserError."""
+        if name is not None:
+            return cls.load(root / name if (root / name / "run.json").is_file() else Path(name))
+        runs = cls.all(root)
+        if not runs:
+            raise UserError(f"no runs under {root}; start one with `sweeper run search_spaces/quickstart.yaml`")
+        return runs[-1]
+
+    @property
+    def id(self) -> str:
+        return self.path.name
+
+    def concurrency(self, fits: int) -> int:
+        """Trials side by side, which is also how far the sampler's knowledge lags behind. The first
+        driver's number stays, so that a resumed sweep draws what an uninterrupted one draws."""
+        file = self.path / "concurrency.json"
+        known = read_json(file)
+        if known is None:
+            write_json(file, fits)
+        return int(known or fits)
+
+    @cached_property
+    def about(self) -> dict[str, Any]:
+        about: dict[str, Any] = read_json(self.path / "run.json")
+        return about
+
+    @cached_property
+    def spec(self) -> spec.SweepSpec:
+        return spec.load(self.path / "sweep.yaml")
+
+    @contextmanager
+    def driving(self) -> Iterator[None]:
+        """Holds the run for this process. Raises UserError if another one drives it."""
+        with open(self.path / "driver.lock", "w", encoding="utf-8") as lock:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                raise UserError(f"{self.id} is being run by another process; stop that one first") from None
+            lock.write(str(os.getpid()))
+            lock.flush()
+            yield
+
+    def trial_folder(self, number: int) -> Path:
+        return self.path / "trials" / f"t{number:03d}"
+
+    def add_trial(self, new: Suggestion) -> TrialRecord:
+        folder = self.trial_folder(new.number)
+        content = {"number": new.number, "seed": new.seed, "drawn": new.drawn, "trial": new.config}
+        write_json(folder / "config.json", content)
+        return self._read_trial(folder)
+
+    def end_trial(self, number: int, status: Status, reason: str | None = None) -> None:
+        write_json(self.trial_folder(number) / "status.json", {"status": status, "reason": reason})
+
+    def keep_error(self, number: int, error_file: str) -> None:
+        """Copies the traceback of a failed trial into its folder."""
+        shutil.copy(error_file, self.trial_folder(number) / "error.txt")
+
+    def trial(self, number: int) -> TrialRecord:
+        return self._read_trial(self.trial_folder(number))
+
+    def trials(self) -> list[TrialRecord]:
+        """All trials in order of their numbers."""
+        files = self.path.glob("trials/t*/config.json")
+        return sorted((self._read_trial(file.parent) for file in files), key=lambda trial: trial.number)
+
+    def _read_trial(self, folder: Path) -> TrialRecord:
+        config = read_json(folder / "config.json")
+        trial = TrialRecord(config["number"], folder, config["trial"], config["drawn"], config["seed"])
+        trial.epochs = [read_json(file) for file in sorted(folder.glob("epoch-*.json"))]
+        ended = read_json(folder / "status.json")
+        if ended is not None:
+            trial.status, trial.reason = ended["status"], ended["reason"]
+        final = read_json(self.final_file(trial.id))
+        trial.final = None if final is None else final["metrics"]
+        return trial
+
+    @property
+    def baseline_file(self) -> Path:
+        return self.path / BASELINE / "validation.json"
+
+    def final_file(self, trial_id: str) -> Path:
+        return self.path / "final" / f"{trial_id}.json"
+
+    def baseline(self, split: Literal["validation", "test"] = "validation") -> Metrics | None:
+        """The untrained model's metrics on a split; None until they were measured."""
+        result = read_json(self.baseline_file if split == "validation" else self.final_file(BASELINE))
+        return None if result is None else result["metrics"]
+
+    def pareto(self) -> dict[str, Any]:
+        """The result: see `sweeper.result`."""
+        from sweeper.result import result
+
+        return result(self)

@@ -1,0 +1,177 @@
+"""Runs a sweep: the flow from a validated file to the Pareto set, on Ray Tune.
+
+Everything that happened is in the run folder, so a resumed run takes the same way as a new one and
+finds part of the work done.
+"""
+
+from __future__ import annotations
+
+import platform
+import signal
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from sweeper import result, space
+from sweeper.cluster import Cluster
+from sweeper.display import Display
+from sweeper.run import BASELINE, Run, TrialRecord, write_json
+from sweeper.spec import SweepSpec
+
+PACKAGES = ("torch", "open_clip_torch", "ray", "optuna", "mlflow", "clip-sweeper")
+MAX_FAILURES = 3
+
+
+def start(sweep: SweepSpec, root: Path) -> Run:
+    """A new run folder for a sweep whose data, weights and resources are there.
+
+    Raises UserError if they are not.
+    """
+    preflight(sweep)
+    versions = {"python": platform.python_version()} | {name: version(name) for name in PACKAGES}
+    return Run.create(root, sweep, {"seed": sweep.file.search.seed, "versions": versions})
+
+
+def preflight(sweep: SweepSpec) -> None:
+    """Checks every model and data set that the space can choose, before anything starts."""
+    seen = []
+    for probe in space.probes(sweep.space):
+        trial = sweep.trial(probe.value)
+        needs = {"model": trial.get("model"), "data": trial.get("data")}
+        if needs not in seen:
+            seen.append(needs)
+            sweep.trainable.check(trial)
+
+
+def drive(run: Run, *, quiet: bool = False) -> Run:
+    """Runs what is left of a sweep: the untrained model, the search, the Pareto set on the test
+    images, the report. Raises KeyboardInterrupt after Ctrl-C or SIGTERM; what was done is on disk and
+    `drive` goes on from it."""
+    from sweeper.tracking import Tracker
+
+    sweep = run.spec
+    with run.driving(), Cluster.connect(sweep.file.resources) as cluster:
+        search = sweep.file.search
+        concurrent = run.concurrency(cluster.concurrent(search.concurrent, search.trials))
+        display = Display(run, concurrent, quiet=quiet)
+        with sigterm_as_interrupt(), Tracker(run) as tracker, display:
+            display.stage("measuring the untrained model")
+            measure(run, cluster, "validation", [None])
+            display.stage("searching")
+            search_trials(run, cluster, concurrent, display, tracker.notify)
+            display.stage("measuring the Pareto set on test images")
+            members = result.front(sweep, run.trials(), run.baseline() or {})
+            measure(run, cluster, "test", [None, *members])
+            write_json(run.path / "pareto.json", result.result(run))
+            display.stage("writing the report")
+            from sweeper.report import write_report
+
+            write_report(run)
+            display.stage("finishing MLflow")
+    return run
+
+
+def measure(run: Run, cluster: Cluster, split: str, trials: Sequence[TrialRecord | None]) -> None:
+    """Evaluates trials, or the untrained model for None, on a split, side by side on the cluster."""
+    sweep = run.spec
+    evaluation = sweep.evaluation if split == "validation" else sweep.final
+    calls = []
+    for trial in trials:
+        target = run.final_file(trial.id if trial else BASELINE)
+        if split == "validation":
+            target = run.baseline_file
+        if not target.exists():
+            config = trial.config if trial else sweep.base_trial()
+            checkpoint = str(trial.folder) if trial else None
+            calls.append((config, evaluation, split, str(target), checkpoint, cluster.threads))
+    cluster.call(sweep.trainable.measure, calls)
+
+
+def search_trials(
+    run: Run, cluster: Cluster, concurrent: int, display: Display, notify: Callable[[], None]
+) -> None:
+    """The search itself: Ray Tune asks our searcher for trials until the sweep has them all."""
+    from ray import tune
+
+    from sweeper.search import Search
+    from sweeper.tune import Searcher, Watcher, trial_name
+
+    sweep = run.spec
+    known = run.trials()
+    settle(run, known)
+    search = Search(
+        sweep, run.path / "study.journal", run.id, concurrent, run.baseline() or {}, known=run.trials()
+    )
+    searcher = Searcher(run, search, cluster.threads)
+    if searcher.left:
+        trainable = tune.with_resources(
+            sweep.trainable.actor, {"cpu": sweep.file.resources.cpus, "gpu": sweep.file.resources.gpus}
+        )
+        tuner = tune.Tuner(
+            trainable,
+            tune_config=tune.TuneConfig(
+                search_alg=searcher,
+                scheduler=scheduler(sweep),
+                num_samples=searcher.left,
+                max_concurrent_trials=concurrent,
+                reuse_actors=True,
+                trial_name_creator=trial_name,
+                trial_dirname_creator=trial_name,
+            ),
+            run_config=tune.RunConfig(
+                name=f"attempt-{len(list(run.path.glob('ray/*')))}",
+                storage_path=str(run.path / "ray"),
+                failure_config=tune.FailureConfig(max_failures=MAX_FAILURES),
+                checkpoint_config=tune.CheckpointConfig(checkpoint_frequency=0),
+                callbacks=[Watcher(run, display, notify)],
+                verbose=0,
+            ),
+        )
+        tuner.fit()
+        if searcher.left:
+            raise KeyboardInterrupt  # Tune returns normally after Ctrl-C
+    search.finish()
+
+
+def scheduler(sweep: SweepSpec) -> Any:
+    """Early stopping as a Ray scheduler; without any, first come first served."""
+    from ray.tune.schedulers import AsyncHyperBandScheduler, FIFOScheduler
+
+    stopping = sweep.file.search.early_stopping
+    if stopping is None:
+        return FIFOScheduler()
+    return AsyncHyperBandScheduler(
+        time_attr="epoch",
+        metric=stopping.metric,
+        mode="max",
+        max_t=max_epochs(sweep),
+        grace_period=stopping.grace_epochs,
+        reduction_factor=stopping.reduction_factor,
+    )
+
+
+def max_epochs(sweep: SweepSpec) -> int:
+    return max(int(sweep.trial(probe.value)["epochs"]) for probe in space.probes(sweep.space))
+
+
+def settle(run: Run, trials: Sequence[TrialRecord]) -> None:
+    """Ends the trials that finished all epochs just before an earlier driver died."""
+    for trial in trials:
+        if trial.status == "unfinished" and len(trial.epochs) >= trial.config["epochs"]:
+            run.end_trial(trial.number, "completed")
+
+
+@contextmanager
+def sigterm_as_interrupt() -> Iterator[None]:
+    """Inside, SIGTERM does what Ctrl-C does: Ray Tune handles only the latter."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)

@@ -1,0 +1,159 @@
+"""The search: asks an Optuna study on disk for configurations and tells it what became of them.
+
+Reproducible whatever the timing. Trial n is drawn when trials 0 to n - lag have ended, and the
+sampler knows the results of exactly these, told in order; its random numbers come from the sweep's
+seed and n alone. So the same sweep gives the same configurations on any number of interruptions,
+as long as `concurrent` (the lag) stays the same and trials give the same results.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import warnings
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import optuna
+from optuna.storages import JournalStorage
+from optuna.storages.journal import JournalFileBackend
+from optuna.trial import Trial, TrialState
+
+from sweeper import space
+from sweeper.run import Metrics, TrialRecord
+from sweeper.spec import SweepSpec
+from sweeper.tree import Choice, Range
+
+optuna.logging.set_verbosity(optuna.logging.ERROR)
+warnings.filterwarnings("ignore", category=optuna.exceptions.ExperimentalWarning)
+
+NUMBER = "number"
+
+
+@dataclass(frozen=True)
+class Suggestion:
+    """A drawn trial: its number, resolved configuration, what of it was drawn, training seed."""
+
+    number: int
+    config: dict[str, Any]
+    drawn: dict[str, Any]
+    seed: int
+
+
+class Search:
+    """Ask and tell for one run. Everything is in the study on disk; opening it again goes on.
+
+    known: the trials that the run folder already holds.
+    """
+
+    def __init__(
+        self,
+        sweep: SweepSpec,
+        journal: Path,
+        name: str,
+        lag: int,
+        baseline: Metrics,
+        known: list[TrialRecord] | None = None,
+    ) -> None:
+        self.sweep, self.lag, self.baseline = sweep, lag, baseline
+        self.grid = space.grid(sweep.space)
+        self.study = optuna.create_study(
+            study_name=name,
+            storage=JournalStorage(JournalFileBackend(str(journal))),
+            directions=sweep.file.pareto.directions,
+            load_if_exists=True,
+        )
+        self.study.set_metric_names(sweep.file.pareto.metrics)
+        self.next = len(known or [])
+        self.ended: dict[int, TrialRecord] = {t.number: t for t in known or [] if t.status != "unfinished"}
+        self._drop_torn_trials()
+
+    def ask(self) -> Suggestion | None:
+        """The next configuration; None if it has to wait for results of earlier trials."""
+        ready = self.next - self.lag
+        if any(number not in self.ended for number in range(ready + 1)):
+            return None
+        self._tell_up_to(ready)
+        number = self.next
+        self.study.sampler = self._sampler(number)
+        if self.grid != [{}]:
+            self.study.enqueue_trial(self.grid[number % len(self.grid)], user_attrs={NUMBER: number})
+        trial = self.study.ask()
+        trial.set_user_attr(NUMBER, number)
+        resolved = space.resolve(self.sweep.space, lambda name, d: suggest(trial, name, d))
+        self.next += 1
+        config = self.sweep.trial(resolved.value)
+        return Suggestion(number, config, resolved.drawn, trial_seed(self.sweep.file.search.seed, config))
+
+    def end(self, trial: TrialRecord) -> None:
+        """Takes note of how a trial ended; the sampler is told when its turn comes."""
+        self.ended[trial.number] = trial
+
+    def finish(self) -> None:
+        """Tells the sampler everything that is known."""
+        self._tell_up_to(self.next - 1)
+
+    def _tell_up_to(self, last: int) -> None:
+        waiting = {
+            t.user_attrs[NUMBER]: t.number
+            for t in self.study.get_trials(deepcopy=False, states=(TrialState.RUNNING,))
+            if NUMBER in t.user_attrs
+        }
+        for number in range(last + 1):
+            if number in waiting and number in self.ended:
+                self._tell(waiting[number], self.ended[number])
+
+    def _tell(self, optuna_number: int, record: TrialRecord) -> None:
+        if record.status != "completed" or record.metrics is None:
+            # what was stopped early has no value at full training: telling one would mislead
+            state = TrialState.PRUNED if record.status == "stopped" else TrialState.FAIL
+            self.study.tell(optuna_number, state=state)
+            return
+        metrics = record.metrics
+        trial_id = self.study.get_trials(deepcopy=False)[optuna_number]._trial_id
+        for constraint in self.sweep.file.pareto.constraints:
+            violation = constraint.violation(metrics[constraint.metric], self.baseline[constraint.metric])
+            Trial(self.study, trial_id).set_constraint(str(constraint), violation)
+        values = [metrics[name] for name in self.sweep.file.pareto.metrics]
+        if all(math.isfinite(value) for value in values):
+            self.study.tell(optuna_number, values)
+        else:
+            self.study.tell(optuna_number, state=TrialState.FAIL)
+
+    def _drop_torn_trials(self) -> None:
+        """Fails what was being drawn when an earlier driver died, before its trial was written."""
+        for trial in self.study.get_trials(deepcopy=False, states=(TrialState.RUNNING, TrialState.WAITING)):
+            if trial.user_attrs.get(NUMBER, self.next) >= self.next:
+                self.study.tell(trial.number, state=TrialState.FAIL, skip_if_finished=True)
+
+    def _sampler(self, number: int) -> optuna.samplers.BaseSampler:
+        search = self.sweep.file.search
+        seed = stable_hash(search.seed, "sampler", number) % 2**32
+        if search.sampler == "random":
+            return optuna.samplers.RandomSampler(seed=seed)
+        if search.sampler == "nsga2":
+            return optuna.samplers.NSGAIISampler(seed=seed, population_size=max(4, search.trials // 4))
+        return optuna.samplers.TPESampler(
+            seed=seed, n_startup_trials=search.startup_trials, multivariate=True, group=True
+        )
+
+
+def suggest(trial: Trial, name: str, distribution: Choice | Range) -> Any:
+    """The sampler's value for one parameter: an option's label, or a number."""
+    if isinstance(distribution, Choice):
+        return trial.suggest_categorical(name, space.labels(distribution))
+    if distribution.integer:
+        return trial.suggest_int(name, int(distribution.low), int(distribution.high))
+    return trial.suggest_float(name, distribution.low, distribution.high, log=distribution.log)
+
+
+def trial_seed(sweep_seed: int, config: dict[str, Any]) -> int:
+    """A trial's training seed: a hash of the sweep's seed and its configuration."""
+    return stable_hash(sweep_seed, "trial", config) % 2**31
+
+
+def stable_hash(*parts: Any) -> int:
+    text = json.dumps(parts, sort_keys=True)
+    return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big")

@@ -1,0 +1,145 @@
+"""The search space: a trial's configuration with distributions in place of some of its values."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from sweeper.errors import SpecError
+from sweeper.tree import Choice, Mapping, Node, Place, Range, Scalar, Sequence, join
+
+Path = tuple[str | int, ...]
+Decide = Callable[[str, "Choice | Range"], Any]
+"""(parameter name, distribution) -> the label of an option, or a number."""
+
+
+@dataclass(frozen=True)
+class Resolved:
+    """A configuration without distributions, where each of its values stands, and what was drawn:
+    the picked numbers and labels, by their dotted path in the configuration."""
+
+    value: Any
+    places: dict[Path, Place]
+    drawn: dict[str, Any]
+
+
+def labels(choice: Choice) -> list[str]:
+    """A short, unique name of each option: its value, its `name`, or its number."""
+    names = []
+    for option in choice.options:
+        if isinstance(option, Mapping):
+            option = option.items.get("name", option)
+        names.append(str(option.value) if isinstance(option, Scalar) else "")
+    if "" in names or len(set(names)) < len(names):
+        return [str(index) for index in range(len(names))]
+    return names
+
+
+def resolve(node: Node, decide: Decide) -> Resolved:
+    """The configuration that `decide` picks. Parameters are named by their dotted path; inside an
+    option of a choice the option's label is part of it: `method`, `method.pmg.alpha`."""
+    places: dict[Path, Place] = {}
+    drawn: dict[str, Any] = {}
+
+    def visit(node: Node, name: str, path: Path) -> Any:
+        places[path] = node.place
+        if isinstance(node, Mapping):
+            for key, place in node.keys.items():
+                places[(*path, key, "")] = place  # where the key itself stands
+            return {k: visit(v, join(name, k), (*path, k)) for k, v in node.items.items()}
+        if isinstance(node, Sequence):
+            return [visit(v, join(name, str(i)), (*path, i)) for i, v in enumerate(node.items)]
+        if isinstance(node, Choice):
+            label = drawn[".".join(map(str, path))] = decide(name, node)
+            option = node.options[labels(node).index(label)]
+            inner = join(name, label) if not isinstance(option, Scalar) else name
+            return visit(option, inner, path)
+        if isinstance(node, Range):
+            value = int(decide(name, node)) if node.integer else float(decide(name, node))
+            drawn[".".join(map(str, path))] = value
+            return value
+        return node.value
+
+    return Resolved(visit(node, "", ()), places, drawn)
+
+
+def probes(node: Node, found: dict[str, Choice | Range] | None = None) -> Iterator[Resolved]:
+    """Configurations that together use every option and both ends of every range at least once.
+
+    If all of them are valid, every option is valid where it stands. The distributions met on the
+    way are noted in `found`, by name.
+    """
+    visited: set[tuple[str, Any]] = set()
+    waiting: list[dict[str, Any]] = [{}]
+    while waiting:
+        assignment = waiting.pop(0)
+
+        def decide(name: str, distribution: Choice | Range, assignment: dict[str, Any] = assignment) -> Any:
+            if found is not None:
+                found[name] = distribution
+            first, *others = values(distribution)
+            for other in others:
+                if (name, other) not in visited:
+                    visited.add((name, other))
+                    waiting.append({**assignment, name: other})
+            return assignment.get(name, first)
+
+        yield resolve(node, decide)
+
+
+def values(distribution: Choice | Range) -> list[Any]:
+    """All options of a choice, both ends of a range."""
+    if isinstance(distribution, Choice):
+        return labels(distribution)
+    return [distribution.low, distribution.high]
+
+
+def grid(node: Node) -> list[dict[str, str]]:
+    """All combinations of the `!grid` values, as {parameter name: label}; one empty without grids.
+
+    Raises SpecError for a grid inside a choice, whose number of combinations would be random.
+    """
+    return _grid(node, "", inside_choice=False)
+
+
+def _grid(node: Node, name: str, *, inside_choice: bool) -> list[dict[str, str]]:
+    if isinstance(node, (Mapping, Sequence)):
+        children = (
+            [(join(name, k), v) for k, v in node.items.items()]
+            if isinstance(node, Mapping)
+            else [(join(name, str(i)), v) for i, v in enumerate(node.items)]
+        )
+        combinations: list[dict[str, str]] = [{}]
+        for child_name, child in children:
+            inner = _grid(child, child_name, inside_choice=inside_choice)
+            combinations = [{**a, **b} for a in combinations for b in inner]
+        return combinations
+    if not isinstance(node, Choice):
+        return [{}]
+    if node.grid and inside_choice:
+        raise SpecError(
+            [f"{node.place}: trial.{name}: !grid inside a !choice; use !choice here, or !grid outside too"]
+        )
+    found: list[dict[str, str]] = []
+    for label, option in zip(labels(node), node.options, strict=True):
+        inner = _grid(option, join(name, label), inside_choice=inside_choice or not node.grid)
+        found += [{name: label, **combination} for combination in inner] if node.grid else []
+    return found if node.grid else [{}]
+
+
+def distributions(node: Node) -> dict[str, Choice | Range]:
+    """Every parameter of the space by name, conditional ones included."""
+    found: dict[str, Choice | Range] = {}
+    for _ in probes(node, found):
+        pass
+    return found
+
+
+def describe(distribution: Choice | Range) -> str:
+    """As it would be written in a sweep file, options by their labels."""
+    if isinstance(distribution, Choice):
+        return f"{'!grid' if distribution.grid else '!choice'} [{', '.join(labels(distribution))}]"
+    tag = "!int" if distribution.integer else "!loguniform" if distribution.log else "!uniform"
+    return f"{tag} [{distribution.low:g}, {distribution.high:g}]"
+

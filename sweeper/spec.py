@@ -1,0 +1,414 @@
+"""The sweep file: what its keys are, and how a file becomes a validated `SweepSpec`.
+
+    name: my-sweep
+    trial: {...}         # one trial's configuration, distributions in place of some values
+    evaluation: {...}    # how every trial is measured; the same for all
+    final: {...}         # how the Pareto set is measured on the test images, once
+    pareto: {...}        # metrics to maximize and minimize, constraints
+    search: {...}  resources: {...}  tracking: {...}
+    profiles: {...}      # named partial overrides of all of the above
+
+`trial`, `evaluation` and `final` belong to the trainable; it brings their types.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Sequence as AbstractSequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, NonNegativeFloat, PositiveFloat, PositiveInt, ValidationError
+
+from sweeper import space, tree
+from sweeper.errors import SpecError, suggestion
+from sweeper.trainable import Trainable
+from sweeper.tree import Choice, Mapping, Node, Place, Range
+
+
+class Section(BaseModel):
+    """Base of all sections: unknown keys are errors, values never change."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Constraint(Section):
+    """`metric >= bound` or `<=`; a relative bound is a multiple of the untrained model's value."""
+
+    metric: str
+    at_least: bool
+    bound: float
+    relative: bool
+
+    def violation(self, value: float, baseline: float) -> float:
+        """How far `value` is on the wrong side; 0 where the constraint holds."""
+        bound = self.bound * baseline if self.relative else self.bound
+        return max(0.0, bound - value if self.at_least else value - bound)
+
+    def __str__(self) -> str:
+        bound = f"{self.bound:g}" + (" * baseline" if self.relative else "")
+        return f"{self.metric} {'>=' if self.at_least else '<='} {bound}"
+
+
+class ParetoConfig(Section):
+    """What "better" means: the metrics of the Pareto front, and what a member must satisfy."""
+
+    maximize: list[str] = Field(["robust_accuracy", "clean_accuracy"], description="The more the better.")
+    minimize: list[str] = Field(["robust_ece"], description="The less the better.")
+    subject_to: dict[str, str] = Field(
+        {}, description='Constraints, as in `{clean_accuracy: ">= 0.9 * baseline"}`.'
+    )
+
+    @property
+    def metrics(self) -> list[str]:
+        return [*self.maximize, *self.minimize]
+
+    @property
+    def directions(self) -> list[Literal["maximize", "minimize"]]:
+        return ["maximize"] * len(self.maximize) + ["minimize"] * len(self.minimize)
+
+    @cached_property
+    def constraints(self) -> list[Constraint]:
+        """Raises ValueError for a constraint that can't be read."""
+        return [parse_constraint(metric, text) for metric, text in self.subject_to.items()]
+
+
+class EarlyStopping(Section):
+    """Asynchronous successive halving on one metric: at each rung the worst are stopped."""
+
+    metric: str = Field("robust_accuracy", description="Compared at the rungs; maximised.")
+    grace_epochs: PositiveInt = Field(1, description="Epochs before the first decision.")
+    reduction_factor: float = Field(3, gt=1, description="One in so many goes on at each rung.")
+
+
+class SearchConfig(Section):
+    """How many trials, chosen how."""
+
+    trials: PositiveInt = 20
+    sampler: Literal["tpe", "nsga2", "random"] = Field(
+        "tpe", description="Multi-objective TPE, NSGA-II or random search, all Optuna's."
+    )
+    startup_trials: PositiveInt = Field(10, description="Trials drawn at random before TPE learns.")
+    seed: int = Field(0, ge=0)
+    concurrent: PositiveInt | None = Field(None, description="Trials at a time; what fits by default.")
+    early_stopping: EarlyStopping | None = None
+
+
+class Resources(Section):
+    """What one trial takes. A fraction of a GPU shares it; nothing limits its memory then."""
+
+    cpus: PositiveFloat = 1
+    gpus: NonNegativeFloat = 0
+
+
+class Tracking(Section):
+    """MLflow. The server or database is MLFLOW_TRACKING_URI, by default a SQLite file in the run."""
+
+    mlflow: bool = True
+    experiment: str = Field("clip-sweeper", description="MLflow experiment the runs belong to.")
+
+
+class SweepFile(Section):
+    """The top level of a sweep file. The trainable's sections are validated by its own types."""
+
+    name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
+    trial: dict[str, Any]
+    evaluation: dict[str, Any] = {}
+    final: dict[str, Any] | None = None
+    pareto: ParetoConfig = ParetoConfig()
+    search: SearchConfig = SearchConfig()
+    resources: Resources = Resources()
+    tracking: Tracking = Tracking()
+    profiles: dict[str, Any] = {}
+
+
+@dataclass(frozen=True)
+class SweepSpec:
+    """A validated sweep: everything a run needs to know."""
+
+    file: SweepFile
+    tree: Mapping
+    trainable: Trainable
+    evaluation: dict[str, Any]
+    final: dict[str, Any]
+
+    @property
+    def space(self) -> Node:
+        return self.tree.items["trial"]
+
+    def text(self) -> str:
+        """The sweep as YAML, profile and overrides applied; loads back as the same sweep."""
+        return tree.dump(self.tree)
+
+    def base_trial(self) -> dict[str, Any]:
+        """The first option and lower end of everything: what the untrained model is measured with."""
+        return self.trial(next(space.probes(self.space)).value)
+
+    def trial(self, value: dict[str, Any]) -> dict[str, Any]:
+        """A resolved configuration with all defaults filled in, as plain JSON values."""
+        dumped: dict[str, Any] = self.trainable.trial.model_validate(value).model_dump(mode="json")
+        return dumped
+
+
+def load(path: Path, profile: str | None = None, overrides: AbstractSequence[str] = ()) -> SweepSpec:
+    """Reads and validates a sweep file. Raises SpecError with one line for every mistake."""
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise SpecError([f"{path}: can't be read: {getattr(error, 'strerror', None) or error}"]) from None
+    return from_text(text, str(path), profile, overrides)
+
+
+def from_text(
+    text: str, source: str, profile: str | None = None, overrides: AbstractSequence[str] = ()
+) -> SweepSpec:
+    """As `load`, from the text itself; `source` names it in messages."""
+    root = tree.parse(text, source)
+    if not isinstance(root, Mapping):
+        raise SpecError([f"{source}:1: expected the keys of a sweep (name, trial, ...), got a list or a value"])
+    if profile is not None:
+        root = apply_profile(root, profile, source)
+    for assignment in overrides:
+        root = tree.override(root, assignment)
+    assert isinstance(root, Mapping)
+    return validate(root)
+
+
+def apply_profile(root: Mapping, profile: str, source: str) -> Mapping:
+    """The tree with the overrides of `profiles.PROFILE` laid over it, and without `profiles`."""
+    profiles = root.items.get("profiles")
+    known = list(profiles.items) if isinstance(profiles, Mapping) else []
+    if not isinstance(profiles, Mapping) or profile not in known:
+        hint = suggestion(profile, known) if known else "; the file has no profiles"
+        raise SpecError([f"{source}: no profile {profile!r}{hint}"])
+    kept = Mapping({k: v for k, v in root.items.items() if k != "profiles"}, root.place, root.keys)
+    merged = tree.merge(kept, profiles.items[profile])
+    if not isinstance(merged, Mapping):
+        raise SpecError([f"{profiles.items[profile].place}: profiles.{profile}: expected keys to override"])
+    return merged
+
+
+def validate(root: Mapping) -> SweepSpec:
+    """Raises SpecError with all mistakes that could be found."""
+    lines = list(misplaced_distributions(root))
+    resolved = space.resolve(without(root, "trial", "profiles"), first_value)
+    value = resolved.value | {"trial": {}} if "trial" in root.items else resolved.value
+    try:
+        file = SweepFile.model_validate(value)
+    except ValidationError as error:
+        raise SpecError([*lines, *explain(error, SweepFile, resolved, value)]) from None
+    trainable = Trainable.find("finetune")
+    lines += explain_section(trainable.evaluation, resolved, "evaluation")
+    lines += explain_section(trainable.evaluation, resolved, "final")
+    trials, trial_lines = validate_space(root.items["trial"], trainable)
+    lines += trial_lines
+    lines += check_profiles(root)
+    if trials:
+        lines += check_metrics(file, trainable.metric_names(trials), resolved.places)
+    if not lines:
+        lines += check_grid(root.items["trial"], file, resolved.places)
+    if lines:
+        raise SpecError(list(dict.fromkeys(lines)))
+    evaluation = trainable.evaluation.model_validate(file.evaluation).model_dump(mode="json")
+    final = evaluation | {"images": None} if file.final is None else file.final
+    final = trainable.evaluation.model_validate(final).model_dump(mode="json")
+    return SweepSpec(file, root, trainable, evaluation, final)
+
+
+def validate_space(node: Node, trainable: Trainable) -> tuple[list[Any], list[str]]:
+    """Validated probes of the space, and a line for every mistake in it."""
+    if not isinstance(node, Mapping):
+        return [], [f"{node.place}: trial: expected the keys of a trial's configuration"]
+    trials, lines = [], []
+    for probe in space.probes(node):
+        try:
+            trials.append(trainable.trial.model_validate(probe.value))
+        except ValidationError as error:
+            lines += explain(error, trainable.trial, probe, probe.value, "trial")
+    return trials, lines
+
+
+def first_value(_: str, distribution: Choice | Range) -> Any:
+    return space.values(distribution)[0]
+
+
+def without(root: Mapping, *keys: str) -> Mapping:
+    return Mapping({k: v for k, v in root.items.items() if k not in keys}, root.place, root.keys)
+
+
+def misplaced_distributions(root: Mapping) -> Iterator[str]:
+    for name, distribution in space.distributions(without(root, "trial", "profiles")).items():
+        yield (
+            f"{distribution.place}: {name}: a distribution can't stand here; "
+            "only values under `trial` are searched"
+        )
+
+
+def check_profiles(root: Mapping) -> Iterator[str]:
+    profiles = root.items.get("profiles")
+    if isinstance(profiles, Mapping):
+        for name, profile in profiles.items.items():
+            try:
+                if not isinstance(profile, Mapping):
+                    raise SpecError([f"{profile.place}: profiles.{name}: expected keys to override"])
+                validate(apply_profile(root, name, ""))
+            except SpecError as error:
+                yield from error.lines
+
+
+def check_metrics(
+    file: SweepFile, known: AbstractSequence[str], places: dict[space.Path, Place]
+) -> Iterator[str]:
+    """A line for every metric that no trial reports, and every constraint that can't be read."""
+    for direction, names in (("maximize", file.pareto.maximize), ("minimize", file.pareto.minimize)):
+        for index, name in enumerate(names):
+            place = at(places, ("pareto", direction, index))
+            if name not in known:
+                yield f"{place}: pareto.{direction}: unknown metric {name!r}{metric_hint(name, known)}"
+            elif file.pareto.metrics.count(name) > 1:
+                yield f"{place}: pareto.{direction}: {name!r} is listed twice; keep it once"
+    if not file.pareto.metrics:
+        yield f"{at(places, ('pareto',))}: pareto: no metric to maximize or minimize; name at least one"
+    for name, text in file.pareto.subject_to.items():
+        place = at(places, ("pareto", "subject_to", name))
+        if name not in known:
+            yield f"{place}: pareto.subject_to: unknown metric {name!r}{metric_hint(name, known)}"
+        try:
+            parse_constraint(name, text)
+        except ValueError as error:
+            yield f"{place}: pareto.subject_to.{name}: {error}"
+    stopping = file.search.early_stopping
+    if stopping is not None and stopping.metric not in known:
+        place = at(places, ("search", "early_stopping", "metric"))
+        hint = metric_hint(stopping.metric, known)
+        yield f"{place}: search.early_stopping.metric: unknown metric {stopping.metric!r}{hint}"
+
+
+def metric_hint(name: str, known: AbstractSequence[str]) -> str:
+    hint = suggestion(name, known)
+    return hint if "did you mean" in hint else f"; metrics are {', '.join(known[:4])}, ... (`sweeper plan` lists all)"
+
+
+def check_grid(node: Node, file: SweepFile, places: dict[space.Path, Place]) -> Iterator[str]:
+    try:
+        combinations = len(space.grid(node))
+    except SpecError as error:
+        yield from error.lines
+        return
+    if combinations > file.search.trials:
+        place = at(places, ("search", "trials"))
+        yield (
+            f"{place}: search.trials: {file.search.trials} trials can't cover the {combinations} "
+            f"combinations of !grid values; give at least {combinations}"
+        )
+
+
+def parse_constraint(metric: str, text: str) -> Constraint:
+    match = re.fullmatch(r"\s*(>=|<=)\s*([-+.0-9eE/]+)\s*(\*\s*baseline)?\s*", text)
+    bound = tree.number(match[2]) if match else None
+    if match is None or bound is None:
+        raise ValueError(f"can't read {text!r}; expected '>= 0.5', '<= 0.1' or '>= 0.9 * baseline'")
+    return Constraint(metric=metric, at_least=match[1] == ">=", bound=bound, relative=match[3] is not None)
+
+
+def explain_section(model: type[BaseModel], resolved: space.Resolved, key: str) -> list[str]:
+    value = resolved.value.get(key)
+    if value is None:
+        return []
+    places = {path[1:]: place for path, place in resolved.places.items() if path[:1] == (key,)}
+    try:
+        model.model_validate(value)
+    except ValidationError as error:
+        return explain(error, model, space.Resolved(value, places, {}), value, key)
+    return []
+
+
+QUIET_BESIDE_OTHERS = {"string_type", "model_type", "dict_type", "model_attributes_type"}
+
+
+def explain(
+    error: ValidationError, model: type[BaseModel], resolved: space.Resolved, value: Any, prefix: str = ""
+) -> list[str]:
+    """One line for each mistake: place, key path, what is wrong, what was expected."""
+    found = [(real_path(item["loc"], value, item["type"]), item) for item in error.errors()]
+    lines = []
+    for path, item in found:
+        if item["type"] in QUIET_BESIDE_OTHERS and any(
+            other[: len(path)] == path and second["type"] not in QUIET_BESIDE_OTHERS
+            for other, second in found
+        ):
+            continue  # the other branch of a union says what is really wrong
+        key = ".".join(str(part) for part in (prefix, *path) if part != "")
+        place = at(resolved.places, path)
+        lines.append(f"{place}: {key}: {reason(item, model, path, value)}" if key else f"{place}: {item['msg']}")
+    return lines
+
+
+def real_path(loc: tuple[int | str, ...], value: Any, kind: str) -> space.Path:
+    """Pydantic's location without the names of union members, which are not in the file."""
+    path: list[int | str] = []
+    for position, part in enumerate(loc):
+        inside = (isinstance(value, dict) and part in value) or (
+            isinstance(value, list) and isinstance(part, int) and part < len(value)
+        )
+        if inside:
+            value = value[part]
+            path.append(part)
+        elif position == len(loc) - 1 and kind == "missing":
+            path.append(part)
+    return tuple(path)
+
+
+def at(places: dict[space.Path, Place], path: space.Path) -> Place:
+    """Where the key at `path` stands, or the nearest thing around it."""
+    for length in range(len(path), -1, -1):
+        for candidate in ((*path[:length], ""), path[:length]):
+            if candidate in places:
+                return places[candidate]
+    return Place("sweep")
+
+
+def reason(item: Any, model: type[BaseModel], path: space.Path, value: Any) -> str:
+    kind, context, given = item["type"], item.get("ctx", {}), item.get("input")
+    if kind == "extra_forbidden":
+        return f"unknown key{suggestion(str(path[-1]), known_keys(model.model_json_schema(), path[:-1], value))}"
+    if kind == "missing":
+        return "this key is required"
+    if kind in ("literal_error", "union_tag_invalid"):
+        expected = re.findall(r"'([^']*)'", context.get("expected") or context.get("expected_tags", ""))
+        given = context.get("tag", given)
+        return f"{given!r} is not known{suggestion(str(given), expected)}"
+    if kind == "union_tag_not_found":
+        return "expected a `name` here, which says what the other keys mean"
+    if kind in ("dict_type", "model_type", "model_attributes_type"):
+        return f"expected keys and values here, got {given!r}"
+    if kind == "value_error":
+        return str(context["error"])
+    message = item["msg"][0].lower() + item["msg"][1:]
+    shown = repr(given) if not isinstance(given, (dict, list)) else f"a {type(given).__name__}"
+    return f"{message.replace('input should', 'should')}, got {shown}"
+
+
+def known_keys(schema: dict[str, Any], path: space.Path, value: Any) -> set[str]:
+    """All keys that may stand at `path` of `value`. Of a union whose members are told apart by
+    their `name`, only the member that `value` names counts."""
+    definitions = schema.get("$defs", {})
+
+    def expand(node: dict[str, Any], value: Any) -> Iterator[dict[str, Any]]:
+        if "$ref" in node:
+            yield from expand(definitions[node["$ref"].rsplit("/", 1)[1]], value)
+            return
+        name = node.get("properties", {}).get("name", {}).get("const")
+        if name is None or not isinstance(value, dict) or value.get("name") == name:
+            yield node
+        for member in (*node.get("anyOf", ()), *node.get("oneOf", ())):
+            yield from expand(member, value)
+
+    nodes = list(expand(schema, value))
+    for part in path:
+        value = value[part]
+        inner = [n.get("items") if isinstance(part, int) else n.get("properties", {}).get(part) for n in nodes]
+        nodes = [expanded for n in inner if n for expanded in expand(n, value)]
+    return {key for n in nodes for key in n.get("properties", {})}

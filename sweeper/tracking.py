@@ -1,0 +1,227 @@
+"""MLflow as a mirror of the run folder.
+
+The folder is the truth. `Mirror.deliver` compares it with what MLflow has and sends the difference,
+so it can be called at any time, any number of times: while the sweep runs, after a resume, or by
+`sweeper track RUN` when a server was away. Runs are found again by their tags.
+
+One parent run per sweep, one child per trial, and one for the untrained model. Metrics carry their
+split, `validation.robust_accuracy`, and the epoch as step.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import threading
+import time
+from types import TracebackType
+from typing import Any
+
+from rich.console import Console
+
+from sweeper.run import BASELINE, Metrics, Run, TrialRecord, read_json
+from sweeper.tree import walk
+
+SWEEP, TRIAL, PARENT = "sweep_id", "trial_id", "mlflow.parentRunId"
+EVERY_SECONDS = 5.0
+
+
+def tracking_uri(run: Run) -> str:
+    """MLFLOW_TRACKING_URI, or a SQLite file in the run folder."""
+    return os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{run.path / 'mlflow.db'}"
+
+
+class Mirror:
+    """Delivers one run to one MLflow server or database."""
+
+    def __init__(self, run: Run) -> None:
+        from mlflow import MlflowClient
+
+        for name in ("mlflow", "mlflow.store.db.utils", "alembic"):
+            logging.getLogger(name).setLevel(logging.ERROR)
+
+        self.run = run
+        self.uri = tracking_uri(run)
+        self.client = MlflowClient(tracking_uri=self.uri)
+        self.experiment = self._experiment()
+        self.ids: dict[str, str] = {}
+        self.epochs: dict[str, int] = {}
+        self.ended: set[str] = set()
+        self._find_runs()
+
+    def _experiment(self) -> str:
+        name = self.run.spec.file.tracking.experiment
+        found = self.client.get_experiment_by_name(name)
+        if found is not None:
+            return str(found.experiment_id)
+        own = self.uri.startswith("sqlite:") and "MLFLOW_TRACKING_URI" not in os.environ
+        location = (self.run.path / "mlartifacts").as_uri() if own else None
+        return str(self.client.create_experiment(name, artifact_location=location))
+
+    def _find_runs(self) -> None:
+        """Notes which runs of this sweep exist, and up to which epoch each was delivered."""
+        token = None
+        while True:
+            page = self.client.search_runs(
+                [self.experiment], f"tags.{SWEEP} = '{self.run.id}'", max_results=1000, page_token=token
+            )
+            for found in page:
+                trial = found.data.tags.get(TRIAL, "")
+                self.ids[trial] = found.info.run_id
+                self.epochs[trial] = int(found.data.metrics.get("epoch", 0))
+                if found.data.tags.get("complete") == "true":
+                    self.ended.add(trial)
+            token = page.token
+            if not token:
+                return
+
+    def _run_id(self, trial: str, name: str, tags: dict[str, str], params: dict[str, Any]) -> str:
+        """The MLflow run of a trial (the parent for ""), created with its parameters if need be."""
+        if trial not in self.ids:
+            from mlflow.entities import Param
+
+            identity = {SWEEP: self.run.id, **tags} | ({TRIAL: trial, PARENT: self.ids[""]} if trial else {})
+            created = self.client.create_run(self.experiment, run_name=name, tags=identity)
+            self.ids[trial], self.epochs[trial] = created.info.run_id, 0
+            values = [Param(key, str(value)) for key, value in params.items()]
+            for first in range(0, len(values), 100):
+                self.client.log_batch(self.ids[trial], params=values[first : first + 100])
+        return self.ids[trial]
+
+    def deliver(self) -> None:
+        """Sends everything that MLflow does not have yet."""
+        run = self.run
+        sections = json.loads(run.spec.file.model_dump_json(include={"search", "pareto", "resources"}))
+        settings = walk(sections) | walk({"evaluation": run.spec.evaluation, "final": run.spec.final})
+        new = "" not in self.ids
+        parent = self._run_id("", run.id, {"kind": "sweep"}, settings)
+        if new:
+            self.client.log_artifact(parent, str(run.path / "sweep.yaml"))
+        final = read_json(run.path / "pareto.json")
+        self._deliver_baseline(final is not None)
+        members = {t["id"] for t in final["trials"] if t["pareto"]} if final else None
+        for trial in run.trials():
+            if trial.id not in self.ended:
+                self._deliver_trial(trial, members)
+        if final is not None and "" not in self.ended and (run.path / "report").is_dir():
+            self.client.log_artifact(parent, str(run.path / "pareto.json"))
+            self.client.log_artifacts(parent, str(run.path / "report"), "report")
+            self.client.log_metric(parent, "trials", len(final["trials"]))
+            self.client.log_metric(parent, "pareto_trials", len(members or ()))
+            self._end("", "FINISHED")
+
+    def _deliver_baseline(self, final: bool) -> None:
+        validation, test = self.run.baseline(), self.run.baseline("test")
+        if validation is None or BASELINE in self.ended:
+            return
+        tags = {"kind": "baseline", "method": "untrained"}
+        run_id = self._run_id(BASELINE, "untrained", tags, walk(self.run.spec.base_trial()["model"], "model"))
+        if self.epochs[BASELINE] == 0:
+            self._log(run_id, {"epoch": 1} | named("validation", validation), step=0)
+            self.epochs[BASELINE] = 1
+        if final and test is not None:
+            self._log(run_id, named("test", test), step=0)
+            self.client.log_artifact(run_id, str(self.run.baseline_file.with_suffix(".parquet")), "records")
+            self._end(BASELINE, "FINISHED")
+
+    def _deliver_trial(self, trial: TrialRecord, members: set[str] | None) -> None:
+        params = {"seed": trial.seed, **walk(trial.config)}
+        new = trial.id not in self.ids
+        run_id = self._run_id(trial.id, f"{trial.id} {trial.method}", {"method": trial.method}, params)
+        if new:
+            self.client.log_artifact(run_id, str(trial.folder / "config.json"))
+        for epoch in trial.epochs[self.epochs[trial.id] :]:
+            metrics = named("validation", epoch["metrics"]) | named("training", epoch["training"])
+            metrics |= {"epoch": epoch["epoch"], "images_per_second": epoch["images_per_second"]}
+            self._log(run_id, metrics, step=epoch["epoch"])
+            self.epochs[trial.id] = epoch["epoch"]
+        if trial.status == "unfinished" or members is None:
+            return
+        self.client.set_tag(run_id, "status", trial.status)
+        self.client.set_tag(run_id, "pareto", str(trial.id in members).lower())
+        if trial.reason:
+            self.client.set_tag(run_id, "reason", trial.reason)
+        if trial.final is not None:
+            self._log(run_id, named("test", trial.final), step=len(trial.epochs))
+        if trial.epochs:
+            self.client.log_artifact(run_id, str(trial.records), "records")
+        for plot in sorted((self.run.path / "report").glob(f"{trial.id}-*.png")):
+            self.client.log_artifact(run_id, str(plot), "plots")
+        self._end(trial.id, "FAILED" if trial.status == "failed" else "FINISHED")
+
+    def _log(self, run_id: str, metrics: Metrics, step: int) -> None:
+        from mlflow.entities import Metric
+
+        now = int(time.time() * 1000)
+        values = [Metric(name, float(value), now, step) for name, value in metrics.items()]
+        for first in range(0, len(values), 1000):
+            self.client.log_batch(run_id, metrics=values[first : first + 1000])
+
+    def _end(self, trial: str, status: str) -> None:
+        self.client.set_tag(self.ids[trial], "complete", "true")
+        self.client.set_terminated(self.ids[trial], status)
+        self.ended.add(trial)
+
+
+def named(prefix: str, metrics: Metrics) -> Metrics:
+    return {f"{prefix}.{name}": value for name, value in metrics.items()}
+
+
+class Tracker:
+    """Delivers in the background while a sweep runs, and once more at its end. A context manager.
+
+    A server that is away costs the sweep nothing: what it misses is delivered by the next attempt.
+    """
+
+    def __init__(self, run: Run) -> None:
+        self.run = run
+        self.enabled = run.spec.file.tracking.mlflow
+        self.wake, self.stop = threading.Event(), threading.Event()
+        self.thread = threading.Thread(target=self._loop, name="mlflow", daemon=True)
+        self.mirror: Mirror | None = None
+        self.error: Exception | None = None
+
+    def __enter__(self) -> Tracker:
+        if self.enabled:
+            self.thread.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if not self.enabled:
+            return
+        self.stop.set()
+        self.wake.set()
+        self.thread.join()
+        self._deliver()
+        if self.error is not None:
+            reason = " ".join(str(self.error).split())[:200]
+            Console(stderr=True).print(
+                f"MLflow at {tracking_uri(self.run)} could not be reached ({reason}); nothing is lost, "
+                f"deliver it later with: sweeper track {self.run.id}",
+                markup=False,
+                soft_wrap=True,
+            )
+
+    def notify(self) -> None:
+        """Something new is in the run folder."""
+        self.wake.set()
+
+    def _loop(self) -> None:
+        while not self.stop.is_set():
+            self._deliver()
+            self.wake.wait()
+            self.wake.clear()
+            self.stop.wait(EVERY_SECONDS)
+
+    def _deliver(self) -> None:
+        try:
+            self.mirror = self.mirror or Mirror(self.run)
+            self.mirror.deliver()
+            self.error = None
+        except Exception as error:  # whatever a server or its client raises must not end the sweep
+            self.mirror, self.error = None, error
+
+

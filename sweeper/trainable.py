@@ -1,0 +1,74 @@
+"""What the sweeper knows of a trainable: six names, imported when they are needed.
+
+A package offers a trainable under the entry-point group `sweeper.trainables`: a dictionary with
+`trial` and `evaluation` (pydantic models), `metrics` (names a trial reports), `trainable` (a Ray
+Tune Trainable), `measure` (evaluates a finished trial) and `check` (are data and weights there?),
+each as "module:name". The sweeper reaches into nothing else.
+"""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import cached_property, lru_cache
+from importlib.metadata import entry_points
+from typing import TYPE_CHECKING, Any
+
+from sweeper.errors import UserError, suggestion
+
+if TYPE_CHECKING:
+    from pydantic import BaseModel
+
+GROUP = "sweeper.trainables"
+
+
+@dataclass(frozen=True)
+class Trainable:
+    """A trainable by its names; each is imported at first use."""
+
+    name: str
+    names: dict[str, str]
+
+    @staticmethod
+    @lru_cache
+    def find(name: str) -> Trainable:
+        """The installed trainable of that name. Raises UserError if there is none."""
+        found = {point.name: point for point in entry_points(group=GROUP)}
+        if name not in found:
+            raise UserError(f"no trainable {name!r} is installed{suggestion(name, found)}")
+        return Trainable(name, found[name].load())
+
+    def _get(self, what: str) -> Any:
+        module, _, attribute = self.names[what].partition(":")
+        return getattr(importlib.import_module(module), attribute)
+
+    @cached_property
+    def trial(self) -> type[BaseModel]:
+        return self._get("trial")
+
+    @cached_property
+    def evaluation(self) -> type[BaseModel]:
+        return self._get("evaluation")
+
+    def metric_names(self, trials: Sequence[BaseModel]) -> list[str]:
+        """Metrics that every one of the given configurations reports, in order."""
+        names_of: Callable[[Any], list[str]] = self._get("metrics")
+        first, *others = [names_of(trial) for trial in trials]
+        return [name for name in first if all(name in names for names in others)]
+
+    @property
+    def actor(self) -> Any:
+        """The Ray Tune class."""
+        return self._get("trainable")
+
+    @property
+    def measure(self) -> Callable[..., None]:
+        return self._get("measure")
+
+    def check(self, trial: dict[str, Any]) -> None:
+        """Raises UserError with one line if data or weights of the trial are missing."""
+        try:
+            self._get("check")(trial)
+        except Exception as error:
+            raise UserError(str(error)) from error

@@ -1,0 +1,295 @@
+"""YAML as a tree that remembers where everything stands, and holds distributions as data.
+
+A sweep file can hold plain YAML and five tags: `!choice`, `!grid`, `!uniform`, `!loguniform`,
+`!int`. Any other tag is an error, so a file cannot construct an object or run code.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Mapping as AbstractMapping
+from dataclasses import dataclass, field, replace
+from typing import Any, Union
+
+import yaml
+
+from sweeper.errors import SpecError, suggestion
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a value stands: `file:line`, or the option of the command line that set it."""
+
+    source: str
+    line: int | None = None
+
+    def __str__(self) -> str:
+        return self.source if self.line is None else f"{self.source}:{self.line}"
+
+
+@dataclass(frozen=True)
+class Scalar:
+    value: None | bool | int | float | str
+    place: Place
+
+
+@dataclass(frozen=True)
+class Sequence:
+    items: tuple[Node, ...]
+    place: Place
+
+
+@dataclass(frozen=True)
+class Mapping:
+    items: dict[str, Node]
+    place: Place
+    keys: dict[str, Place] = field(default_factory=dict)
+
+    def with_item(self, key: str, node: Node, place: Place) -> Mapping:
+        return replace(self, items={**self.items, key: node}, keys={**self.keys, key: place})
+
+
+@dataclass(frozen=True)
+class Choice:
+    """One of several values, drawn by the sampler; with `grid` each of them is run."""
+
+    options: tuple[Node, ...]
+    grid: bool
+    place: Place
+
+
+@dataclass(frozen=True)
+class Range:
+    """A number between low and high, both included."""
+
+    low: float
+    high: float
+    log: bool
+    integer: bool
+    place: Place
+
+
+Node = Union[Scalar, Sequence, Mapping, Choice, Range]
+
+TAGS = ("!choice", "!grid", "!uniform", "!loguniform", "!int")
+FRACTION = re.compile(r"^\s*([-+0-9.eE]+)\s*/\s*([-+0-9.eE]+)\s*$")
+
+
+class _Loader(yaml.SafeLoader):
+    """Only composes and resolves scalars. Unlike YAML 1.1 it reads 1e-6 as a number."""
+
+
+_Loader.yaml_implicit_resolvers = {
+    first: [pair for pair in pairs if pair[0] != "tag:yaml.org,2002:timestamp"]
+    for first, pairs in yaml.SafeLoader.yaml_implicit_resolvers.items()
+}
+_Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:float",
+    re.compile(r"^[-+]?(\d+\.?\d*|\.\d+)[eE][-+]?\d+$"),
+    list("-+0123456789."),
+)
+
+
+def parse(text: str, source: str, path: str = "") -> Node:
+    """The tree of a YAML text. Raises SpecError on anything that is not plain YAML and our tags.
+
+    path: the key the text is the value of, for messages.
+    """
+    loader = _Loader(text)
+    try:
+        node = loader.get_single_node()
+        if node is None:
+            raise SpecError([f"{source}: the file is empty; expected the keys of a sweep"])
+        return _build(loader, node, source, path)
+    except yaml.MarkedYAMLError as error:
+        mark = error.problem_mark or error.context_mark
+        where = source if mark is None else f"{source}:{mark.line + 1}"
+        problem = (error.problem or "can't be read").replace("\n", " ")
+        raise SpecError([f"{where}: not valid YAML: {problem}"]) from None
+    except yaml.YAMLError as error:
+        raise SpecError([f"{source}: not valid YAML: {' '.join(str(error).split())}"]) from None
+    except RecursionError:
+        raise SpecError([f"{source}: nested too deeply, or an alias contains itself"]) from None
+    finally:
+        loader.dispose()
+
+
+def _build(loader: _Loader, node: yaml.Node, source: str, path: str) -> Node:
+    place = Place(source, node.start_mark.line + 1)
+    if node.tag.startswith("!"):
+        return _distribution(loader, node, place, path)
+    if isinstance(node, yaml.MappingNode):
+        items: dict[str, Node] = {}
+        keys: dict[str, Place] = {}
+        for key_node, value in node.value:
+            key = str(key_node.value) if isinstance(key_node, yaml.ScalarNode) else None
+            key_place = Place(source, key_node.start_mark.line + 1)
+            if key is None:
+                raise SpecError([f"{key_place}: {path or 'top level'}: a key must be a plain word"])
+            inner = join(path, key)
+            if key in items:
+                raise SpecError(
+                    [f"{key_place}: {inner}: key given twice, first on line {keys[key].line}; remove one"]
+                )
+            items[key], keys[key] = _build(loader, value, source, inner), key_place
+        return Mapping(items, place, keys)
+    if isinstance(node, yaml.SequenceNode):
+        return Sequence(
+            tuple(_build(loader, item, source, join(path, str(i))) for i, item in enumerate(node.value)),
+            place,
+        )
+    if not node.tag.startswith("tag:yaml.org,2002:"):
+        raise SpecError([f"{place}: {path}: unknown tag {node.tag}{suggestion(node.tag, TAGS)}"])
+    return Scalar(loader.construct_object(node), place)
+
+
+def _distribution(loader: _Loader, node: yaml.Node, place: Place, path: str) -> Node:
+    if node.tag not in TAGS:
+        raise SpecError([f"{place}: {path}: unknown tag {node.tag}{suggestion(node.tag, TAGS)}"])
+    if not isinstance(node, yaml.SequenceNode):
+        raise SpecError([f"{place}: {path}: {node.tag} needs a list, as in {node.tag} [1, 2]"])
+    if node.tag in ("!choice", "!grid"):
+        if not node.value:
+            raise SpecError([f"{place}: {path}: {node.tag} is empty; give at least one value"])
+        options = tuple(_build(loader, option, source=place.source, path=path) for option in node.value)
+        return Choice(options, node.tag == "!grid", place)
+    return _range(node, place, path)
+
+
+def _range(node: yaml.SequenceNode, place: Place, path: str) -> Range:
+    texts = [item.value if isinstance(item, yaml.ScalarNode) else None for item in node.value]
+    bounds = [number(text) for text in texts]
+    if len(bounds) != 2 or None in bounds:
+        raise SpecError(
+            [f"{place}: {path}: {node.tag} needs two numbers, low and high, as in {node.tag} [1, 10]"]
+        )
+    low, high = (float(bound) for bound in bounds if bound is not None)
+    if low >= high:
+        raise SpecError(
+            [f"{place}: {path}: {node.tag} [{texts[0]}, {texts[1]}] is reversed or empty; low must be below high"]
+        )
+    integer = node.tag == "!int"
+    if integer and not (low.is_integer() and high.is_integer()):
+        raise SpecError([f"{place}: {path}: !int needs whole numbers, got [{texts[0]}, {texts[1]}]"])
+    log = node.tag == "!loguniform"
+    if log and low <= 0:
+        raise SpecError([f"{place}: {path}: !loguniform needs bounds above 0, got {texts[0]}"])
+    return Range(low, high, log=log, integer=integer, place=place)
+
+
+def number(text: str | None) -> float | None:
+    """A finite number written as such or as a fraction, `8/255`; None if it is neither."""
+    if text is None:
+        return None
+    match = FRACTION.match(text)
+    try:
+        value = float(match[1]) / float(match[2]) if match else float(text)
+    except (ValueError, ZeroDivisionError):
+        return None
+    return value if math.isfinite(value) else None
+
+
+def join(path: str, key: str) -> str:
+    return f"{path}.{key}" if path else key
+
+
+def merge(base: Node, over: Node) -> Node:
+    """`over` laid on `base`: mappings key by key, everything else replaced. A mapping that names
+    something else (`name: pmg` over `name: tecoa`) replaces too: its keys are another thing's."""
+    if not isinstance(base, Mapping) or not isinstance(over, Mapping):
+        return over
+    if "name" in base.items and "name" in over.items and plain(base.items["name"]) != plain(over.items["name"]):
+        return over
+    merged = base
+    for key, node in over.items.items():
+        value = merge(base.items[key], node) if key in base.items else node
+        merged = merged.with_item(key, value, over.keys.get(key, over.place))
+    return merged
+
+
+def override(root: Node, assignment: str) -> Node:
+    """The tree with `KEY=VALUE` set; VALUE is YAML and may be a distribution."""
+    source = f"--set {assignment}"
+    key, equals, text = assignment.partition("=")
+    if not equals or not key.strip():
+        raise SpecError([f"{source}: expected KEY=VALUE, as in trial.epochs=5"])
+    value = parse(text, source, key.strip()) if text.strip() else Scalar(None, Place(source))
+    return _set(root, key.strip().split("."), value, Place(source))
+
+
+def _set(node: Node, path: list[str], value: Node, place: Place) -> Node:
+    if not path:
+        return _placed(value, place)
+    head, *rest = path
+    if isinstance(node, Sequence) and head.isdigit() and int(head) < len(node.items):
+        items = list(node.items)
+        items[int(head)] = _set(items[int(head)], rest, value, place)
+        return replace(node, items=tuple(items))
+    if not isinstance(node, Mapping):
+        node = Mapping({}, place)
+    child = node.items.get(head, Mapping({}, place))
+    return node.with_item(head, _set(child, rest, value, place), place)
+
+
+def _placed(node: Node, place: Place) -> Node:
+    """The same tree, all of it standing at `place`."""
+    if isinstance(node, Mapping):
+        return Mapping(
+            {k: _placed(v, place) for k, v in node.items.items()}, place, dict.fromkeys(node.items, place)
+        )
+    if isinstance(node, Sequence):
+        return Sequence(tuple(_placed(item, place) for item in node.items), place)
+    if isinstance(node, Choice):
+        return Choice(tuple(_placed(option, place) for option in node.options), node.grid, place)
+    return replace(node, place=place)
+
+
+def plain(node: Node) -> Any:
+    """Ordinary Python values; distributions as `{"!choice": [...]}`."""
+    if isinstance(node, Mapping):
+        return {key: plain(value) for key, value in node.items.items()}
+    if isinstance(node, Sequence):
+        return [plain(item) for item in node.items]
+    if isinstance(node, Choice):
+        return {"!grid" if node.grid else "!choice": [plain(option) for option in node.options]}
+    if isinstance(node, Range):
+        tag = "!int" if node.integer else "!loguniform" if node.log else "!uniform"
+        return {tag: [node.low, node.high]}
+    return node.value
+
+
+class _Dumper(yaml.SafeDumper):
+    """Writes a tree back as the YAML it came from, tags included."""
+
+
+def _represent(dumper: _Dumper, node: Node) -> yaml.Node:
+    if isinstance(node, Mapping):
+        return dumper.represent_mapping("tag:yaml.org,2002:map", node.items)
+    if isinstance(node, Sequence):
+        return dumper.represent_sequence("tag:yaml.org,2002:seq", node.items)
+    if isinstance(node, Choice):
+        return dumper.represent_sequence("!grid" if node.grid else "!choice", node.options)
+    if isinstance(node, Range):
+        tag = "!int" if node.integer else "!loguniform" if node.log else "!uniform"
+        bounds = [int(b) if node.integer else b for b in (node.low, node.high)]
+        return dumper.represent_sequence(tag, bounds)
+    return dumper.represent_data(node.value)
+
+
+for _kind in (Mapping, Sequence, Choice, Range, Scalar):
+    _Dumper.add_representer(_kind, _represent)
+
+
+def dump(node: Node) -> str:
+    """The tree as YAML text that `parse` reads back."""
+    return yaml.dump(node, Dumper=_Dumper, sort_keys=False, width=100)
+
+
+def walk(value: AbstractMapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """A nested dictionary with dotted names: `{"attack": {"steps": 2}}` -> `{"attack.steps": 2}`."""
+    flat: dict[str, Any] = {}
+    for key, item in value.items():
+        name = join(prefix, str(key))
+        flat |= walk(item, name) if isinstance(item, AbstractMapping) else {name: item}
+    return flat
