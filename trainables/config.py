@@ -68,7 +68,9 @@ class ModelConfig(Settings):
         "clip-tiny",
         description="`clip-tiny`, an open_clip architecture, `hf-hub:ORG/REPO` or `local-dir:FOLDER`.",
     )
-    pretrained: str | None = Field(None, description="open_clip weight tag of an architecture, e.g. `openai`.")
+    pretrained: str | None = Field(
+        None, description="open_clip weight tag of an architecture, e.g. `openai`."
+    )
 
 
 class ImageFolder(Settings):

@@ -6,7 +6,7 @@ given an interval or broken down without a GPU.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
@@ -14,14 +14,18 @@ import torch
 from torch import Tensor
 
 from trainables.attacks.pgd import attacked, pgd, uniform_start_per_image
-from trainables.config import EvaluationConfig
-from trainables.data.images import ImageSet
 from trainables.methods.base import cross_entropy
 from trainables.metrics import uncertainty
 from trainables.metrics.calibration import expected_calibration_error
 from trainables.metrics.names import DESCRIPTIONS, VERSIONS
 from trainables.models import PixelClip, class_prompts, cosines
 from trainables.training import to_pixels
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from trainables.config import EvaluationConfig
+    from trainables.data.images import ImageSet
 
 MEANS = tuple(name for name in DESCRIPTIONS if name not in ("accuracy", "ece"))
 
@@ -44,7 +48,7 @@ def set_records(model: PixelClip, images: ImageSet, prompt: str, config: Evaluat
     for first in range(0, len(images), config.batch_size):
         clean = to_pixels(images.images[first : first + config.batch_size], model.device)
         labels = torch.from_numpy(images.labels[first : first + config.batch_size]).to(model.device)
-        adversarial = attack_images(model, clean, labels, text, config, first)
+        adversarial = attack_images(model, clean, labels, text, config, first=first)
         columns: dict[str, Tensor] = {"label": labels}
         for version, pixels in zip(VERSIONS, (clean, adversarial), strict=True):
             with torch.no_grad():
@@ -58,7 +62,7 @@ def set_records(model: PixelClip, images: ImageSet, prompt: str, config: Evaluat
 
 
 def attack_images(
-    model: PixelClip, clean: Tensor, labels: Tensor, text: Tensor, config: EvaluationConfig, first: int
+    model: PixelClip, clean: Tensor, labels: Tensor, text: Tensor, config: EvaluationConfig, *, first: int
 ) -> Tensor:
     """Fixed-step PGD that perturbs every image and returns its point of highest cross-entropy."""
     attack = config.attack

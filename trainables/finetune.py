@@ -13,19 +13,22 @@ import json
 import math
 import time
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import pandas as pd
 import torch
 from ray.tune import Trainable
 
 from trainables import checkpoints, models
 from trainables.config import EvaluationConfig, TrialConfig, trial_metrics
 from trainables.data import registry
-from trainables.data.images import ImageSet, Split
 from trainables.evaluate import evaluate, summarize
-from trainables.models import PixelClip
 from trainables.training import Diverged, Trainer, default_device
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from trainables.data.images import ImageSet, Split
+    from trainables.models import PixelClip
 
 Report = dict[str, Any]
 
@@ -58,7 +61,7 @@ class Finetune(Trainable):
             return self._failure(str(error))
         started = time.perf_counter()
         records = evaluate(self.trainer.model, self.sets, self.trial.data.prompt, self.evaluation)
-        epoch = {
+        epoch: Report = {
             "epoch": summary.epoch,
             "split": "validation",
             "metrics": summarize(records),
@@ -139,7 +142,7 @@ def fine_tuned(trial: TrialConfig, folder: Path | None) -> PixelClip:
     return model.eval().requires_grad_(False)
 
 
-def measure(
+def measure(  # noqa: PLR0917 -- called from another process, by position
     trial: dict[str, Any],
     evaluation: dict[str, Any],
     split: Split,

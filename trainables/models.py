@@ -20,6 +20,7 @@ from torch import Tensor, nn
 
 EMBEDDED = {"clip-tiny": Path(__file__).parent / "embedded" / "clip-tiny"}
 
+Clip = open_clip.CLIP | open_clip.CustomTextCLIP
 Tokenizer = Callable[[Sequence[str]], Tensor]
 
 
@@ -30,10 +31,11 @@ class ModelError(Exception):
 class PixelClip(nn.Module):
     """An open_clip model that takes (B, 3, H, W) float pixels in [0, 1] of any size."""
 
+    clip: Clip
     mean: Tensor
     std: Tensor
 
-    def __init__(self, clip: nn.Module, tokenizer: Tokenizer) -> None:
+    def __init__(self, clip: Clip, tokenizer: Tokenizer) -> None:
         super().__init__()
         self.clip = clip
         self.tokenizer = tokenizer
@@ -130,7 +132,9 @@ def load(name: str, pretrained: str | None, device: str) -> PixelClip:
             )
         tokenizer = open_clip.get_tokenizer(source)
     except Exception as error:
-        raise ModelError(f"model {name!r} ({pretrained or 'own weights'}) can't be loaded: {error}") from error
+        raise ModelError(
+            f"model {name!r} ({pretrained or 'own weights'}) can't be loaded: {error}"
+        ) from error
     return PixelClip(clip, tokenizer).to(device).eval().requires_grad_(False)
 
 
@@ -170,4 +174,3 @@ def trainable_copy(model: PixelClip, *, text: bool) -> PixelClip:
     copied.clip.requires_grad_(text)
     copied.clip.visual.requires_grad_(True)
     return copied
-

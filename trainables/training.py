@@ -3,6 +3,8 @@
     trainer = Trainer(TrialConfig.model_validate({"method": {"name": "tecoa"}}), seed=0)
     while trainer.epoch < trainer.config.epochs:
         print(trainer.train_epoch())
+
+Everything random comes from generators of its own, seeded by trial and epoch.
 """
 
 from __future__ import annotations
@@ -10,9 +12,9 @@ from __future__ import annotations
 import copy
 import math
 import time
-from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property, partial
+from typing import TYPE_CHECKING
 
 import numpy as np
 import open_clip
@@ -21,11 +23,15 @@ from torch import Tensor
 
 from trainables import models
 from trainables.attacks.pgd import attacked, pgd, uniform_start
-from trainables.config import OptimizerConfig, TrialConfig
 from trainables.data import registry
-from trainables.data.images import ImageSet
 from trainables.models import PixelClip
 from trainables.views import Batch, BatchViews, ModelViews
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from trainables.config import OptimizerConfig, TrialConfig
+    from trainables.data.images import ImageSet
 
 
 class Diverged(Exception):
@@ -150,7 +156,9 @@ class Trainer:
         labels = torch.from_numpy(self.images.labels[indices]).to(self.device)
         text = self.class_text()
         adversarial = self._attack(clean, labels, text, generator)
-        batch = Batch(clean, adversarial, labels, captions=partial(self._draw_captions, labels, generator))
+        batch = Batch(
+            clean, adversarial, labels, draw_captions=partial(self._draw_captions, labels, generator)
+        )
         return BatchViews(
             batch,
             trained=ModelViews(self.model, text, batch, gradient=True),
@@ -222,14 +230,14 @@ class Trainer:
             if key.startswith("optimizer."):
                 _, index, name = key.split(".", 2)
                 parameter = self.parameters[int(index)]
-                # AdamW keeps its step counter on the CPU
-                place = "cpu" if value.ndim == 0 else self.device
+                # AdamW keeps its step counter on the CPU; the logit scale's averages are scalars too
+                place = "cpu" if name == "step" else self.device
                 self.optimizer.state[parameter][name] = value.clone().to(place)
 
 
 def to_pixels(images: np.ndarray, device: torch.device) -> Tensor:
     """(B, 3, H, W) float pixels in [0, 1] on `device` of (B, H, W, 3) uint8 images."""
-    tensor = torch.from_numpy(np.ascontiguousarray(images))
+    tensor = torch.from_numpy(np.array(images))  # a copy: a memory map is read-only
     if device.type == "cuda":
         tensor = tensor.pin_memory().to(device, non_blocking=True)
     return tensor.permute(0, 3, 1, 2).float().div_(255)
@@ -306,4 +314,3 @@ def update_average(average: PixelClip, model: PixelClip, momentum: float) -> Non
     """average <- momentum * average + (1 - momentum) * model, for every parameter."""
     for old, new in zip(average.parameters(), model.parameters(), strict=True):
         old.lerp_(new, 1 - momentum)
-

@@ -5,24 +5,32 @@ Everything is computed when first asked for, and at most once. Shapes: `methods.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
 from trainables.models import PixelClip, cosines
 
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
 
 @dataclass
 class Batch:
-    """The tensors that all models see. captions: tokens (B, L) of one caption per image."""
+    """The tensors that all models see."""
 
     clean: Tensor
     adversarial: Tensor
     labels: Tensor
-    captions: Callable[[], Tensor]
+    draw_captions: Callable[[], Tensor]
+
+    @cached_property
+    def captions(self) -> Tensor:
+        """Tokens (B, L) of one caption per image, drawn once: student and teacher see the same."""
+        return self.draw_captions()
 
 
 class ImageView:
@@ -51,7 +59,7 @@ class ImageView:
     @cached_property
     def contrast(self) -> Tensor:
         with torch.set_grad_enabled(self.gradient):
-            text = self.model.text_features(self.batch.captions())
+            text = self.model.text_features(self.batch.captions)
             return self.model.scale * cosines(self.features, text)
 
 

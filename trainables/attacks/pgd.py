@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -34,6 +35,7 @@ def pgd(
     """
     if epsilon == 0:
         return images
+    images = images.detach()
     adversarial = (images + start).clamp(0, 1)
     best, best_loss = adversarial, torch.full_like(labels, -torch.inf, dtype=torch.float32)
 
@@ -45,10 +47,9 @@ def pgd(
 
     for _ in range(steps):
         with torch.enable_grad():
-            adversarial.requires_grad_(True)
-            value = loss(logits_of(adversarial), labels)
-            (gradient,) = torch.autograd.grad(value.sum(), adversarial)
-        adversarial = adversarial.detach()
+            pixels = adversarial.clone().requires_grad_(True)
+            value = loss(logits_of(pixels), labels)
+            (gradient,) = torch.autograd.grad(value.sum(), pixels)
         if keep_best:
             remember(value.detach())
         moved = adversarial + step_size * gradient.sign()
@@ -68,13 +69,12 @@ def uniform_start(images: Tensor, epsilon: float, generator: torch.Generator) ->
 def uniform_start_per_image(images: Tensor, epsilon: float, seed: int, first: int) -> Tensor:
     """As `uniform_start`, but a function of the seed and each image's own index, first, first + 1...,
     so that an evaluation does not depend on its batch size or device."""
-    generator = torch.Generator()
-    shape = images.shape[1:]
+    # numpy, because torch's CPU generator forgets all but 32 bits of a seed
     starts = [
-        torch.empty(shape).uniform_(-epsilon, epsilon, generator=generator.manual_seed((seed << 32) + i))
-        for i in range(first, first + len(images))
+        np.random.default_rng((seed, index)).uniform(-epsilon, epsilon, images.shape[1:])
+        for index in range(first, first + len(images))
     ]
-    return torch.stack(starts).to(images.device)
+    return torch.from_numpy(np.stack(starts).astype(np.float32)).to(images.device)
 
 
 @contextmanager

@@ -9,12 +9,15 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
-from numpy.typing import NDArray
 from PIL import Image
 
 from trainables.data.images import ImageSet, Split, carve, stratified_order
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
 
 FASHION_FILE = Path(__file__).parents[1] / "embedded" / "fashion-mnist-8k.npz"
 FASHION_CLASSES = (
@@ -36,9 +39,7 @@ def fashion_mnist(split: Split) -> ImageSet:
     stored = "test" if split == "test" else "train"
     with np.load(FASHION_FILE, allow_pickle=False) as file:
         images, labels = file[f"{stored}_images"], file[f"{stored}_labels"]
-    whole = ImageSet(
-        "fashion-mnist-8k", split, gray_to_rgb(images), labels.astype(np.int64), FASHION_CLASSES
-    )
+    whole = ImageSet("fashion-mnist-8k", split, gray_to_rgb(images), labels.astype(np.int64), FASHION_CLASSES)
     return whole if split == "test" else carve(whole, split)
 
 

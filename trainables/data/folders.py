@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
-from numpy.typing import NDArray
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 
-from trainables.data.images import ImageSet, Split, carve, stratified_order
+from trainables.data.images import ImageSet, Split, carved, stratified_order
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from numpy.typing import NDArray
 
 IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".gif"})
 TEST_FOLDERS = ("test", "val", "validation")
@@ -52,8 +56,14 @@ def image_folder(root: Path, name: str, split: Split, image_size: tuple[int, int
         part = order[:cut] if split == "test" else order[cut:]
         listing = [listing[i] for i in np.sort(part)]
     names = tuple(folder.replace("_", " ") for folder in classes)
-    whole = decode(name, split, listing, names, image_size)
-    return whole if split == "test" else carve(whole, split)
+    return decode(name, split, part_of(listing, split), names, image_size)
+
+
+def part_of(listing: Listing, split: Split) -> Listing:
+    """As `images.carve`, but before decoding: each split is then a memory map, not a copy of a part."""
+    if split == "test":
+        return listing
+    return [listing[i] for i in carved(np.array([label for _, label in listing]), split)]
 
 
 def split_folders(root: Path) -> tuple[Path, Path | None]:
@@ -102,11 +112,13 @@ def tiny_imagenet(root: Path, split: Split) -> ImageSet:
     classes = tuple(words[i].split(",")[0].strip() for i in ids)
     if split == "test":
         label = {wnid: k for k, wnid in enumerate(ids)}
-        rows = (line.split("\t") for line in (folder / "val" / "val_annotations.txt").read_text().splitlines())
+        rows = (
+            line.split("\t") for line in (folder / "val" / "val_annotations.txt").read_text().splitlines()
+        )
         listing = [(folder / "val" / "images" / row[0], label[row[1]]) for row in rows]
         return decode("tiny-imagenet", split, listing, classes, TINY_IMAGENET_SIZE)
-    listing = list_images(folder / "train", ids)
-    return carve(decode("tiny-imagenet", split, listing, classes, TINY_IMAGENET_SIZE), split)
+    listing = part_of(list_images(folder / "train", ids), split)
+    return decode("tiny-imagenet", split, listing, classes, TINY_IMAGENET_SIZE)
 
 
 LAYOUTS = {
@@ -163,9 +175,11 @@ def write_decoded(path: Path, files: Sequence[Path], size: tuple[int, int]) -> N
 def read_image(file: Path, size: tuple[int, int]) -> NDArray[np.uint8]:
     """One RGB image as CLIP sees it: shorter side resized (bicubic), centre cropped. (H, W, 3)."""
     try:
-        image = Image.open(file).convert("RGB")
-    except (UnidentifiedImageError, OSError) as error:
-        raise DataError(f"{file} can't be read as an image ({error}); remove or replace it") from error
+        with Image.open(file) as opened:
+            image = opened.convert("RGB")
+    except Exception as error:  # Pillow's decoders raise SyntaxError, ValueError and others of their own
+        reason = " ".join(str(error).split())
+        raise DataError(f"{file} can't be read as an image ({reason}); remove or replace it") from error
     height, width = size
     factor = max(width / image.width, height / image.height)
     if factor != 1:

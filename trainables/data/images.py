@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
-from numpy.typing import NDArray
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
 
 Split = Literal["train", "validation", "test"]
 
@@ -49,7 +51,7 @@ class ImageSet:
         """Identifies images, labels and class names, by content."""
         digest = hashlib.sha256(repr((self.name, self.split, self.classes)).encode())
         digest.update(np.ascontiguousarray(self.labels).tobytes())
-        digest.update(np.ascontiguousarray(self.images).tobytes())
+        digest.update(np.ascontiguousarray(self.images).reshape(-1))
         return digest.hexdigest()[:16]
 
 
@@ -70,7 +72,11 @@ def carve(training: ImageSet, split: Split) -> ImageSet:
     The cut depends on the labels alone, so it is the same for every trial, sweep and machine,
     and a model selected on `validation` was never trained on it.
     """
-    order = stratified_order(training.labels)
+    return replace(training.take(carved(training.labels, split)), split=split)
+
+
+def carved(labels: NDArray[np.int64], split: Split) -> NDArray[np.int64]:
+    """Which of the original training images `carve` takes."""
+    order = stratified_order(labels)
     cut = round(VALIDATION_FRACTION * len(order))
-    part = order[:cut] if split == "validation" else order[cut:]
-    return replace(training.take(np.sort(part)), split=split)
+    return np.sort(order[:cut] if split == "validation" else order[cut:])

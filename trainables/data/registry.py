@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import lru_cache
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 from trainables.config import DataSetConfig, set_name
 from trainables.data import embedded, folders
 from trainables.data.images import ImageSet, Split
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 Loader = Callable[[Split], ImageSet]
 
@@ -16,6 +19,7 @@ BUILT_IN: dict[str, Loader] = {"fashion-mnist-8k": embedded.fashion_mnist, "digi
 ON_DISK: dict[str, Callable[[Path, Split], ImageSet]] = {
     "tiny-imagenet": folders.tiny_imagenet,
 }
+
 
 def load(config: DataSetConfig, split: Split, image_size: tuple[int, int]) -> ImageSet:
     """The images of one split.
@@ -28,6 +32,7 @@ def load(config: DataSetConfig, split: Split, image_size: tuple[int, int]) -> Im
 
 @lru_cache(maxsize=16)
 def _load(config: DataSetConfig, split: Split, image_size: tuple[int, int]) -> ImageSet:
+    check(config)
     if not isinstance(config, str):
         return folders.image_folder(config.image_folder, set_name(config), split, image_size)
     if config in BUILT_IN:

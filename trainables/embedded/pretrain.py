@@ -7,9 +7,9 @@ Image-text contrastive learning on the 54,000 Fashion-MNIST training images that
 subset leaves out and on the training part of scikit-learn's digits. Each step pairs 256 images
 with two captions of each of the 20 classes, from random prompt templates; an image's positives
 are the captions of its class, a caption's the images of its class (UniCL: Yang et al., CVPR 2022,
-arXiv 2204.03610). The logit scale ends at 100, as in released CLIP models, so that published loss weights, temperatures and
-concentration scales mean here what they mean there. Seeded; about a quarter of an hour on two cores.
-Validation and test images of both sets are never seen.
+arXiv 2204.03610). The logit scale ends at 100, as in released CLIP models, so that published loss
+weights, temperatures and concentration scales mean here what they mean there. Seeded; about a quarter
+of an hour on two cores. Validation and test images of both sets are never seen.
 """
 
 from __future__ import annotations
@@ -124,7 +124,7 @@ def main() -> None:
         if step % 500 == 0:
             print(f"step {step} loss {loss.item():.3f} scale {scale:.0f}", flush=True)
 
-    final = average.module
+    final: open_clip.CLIP = average.module
     final.logit_scale.data.fill_(math.log(LAST_SCALE))
     weights = {name: value.detach().half().contiguous() for name, value in final.state_dict().items()}
     save_file(weights, FOLDER / "open_clip_model.safetensors")

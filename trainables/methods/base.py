@@ -7,12 +7,13 @@ hyper-parameters can be validated without importing torch.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol, TypeVar
 
 from pydantic import BaseModel, ConfigDict
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from torch import Tensor
 
 LossParts = dict[str, "Tensor"]
@@ -84,7 +85,7 @@ class Method(BaseModel):
         """(B,) what the inner attack ascends for each image: the cross-entropy by default."""
         return cross_entropy(logits, labels)
 
-    def averaging(self, step: int, total_steps: int) -> float | None:
+    def averaging(self, step: int, total_steps: int) -> float | None:  # noqa: ARG002
         """Momentum with which the moving average is updated after `step`; None: no update."""
         return None
 

@@ -7,7 +7,10 @@ images. Without a prefix a metric is of the in-distribution set, the first of `d
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 
 DESCRIPTIONS = {
     "accuracy": "share of images classified correctly",

@@ -7,10 +7,12 @@ kappa for all models, so that trials compare. All three are divided so that 1 me
 from __future__ import annotations
 
 import math
-
-from torch import Tensor
+from typing import TYPE_CHECKING
 
 from trainables.methods.dirichlet import PUBLISHED_SCALE, log_concentration
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 def entropy(logits: Tensor) -> Tensor:
