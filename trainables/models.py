@@ -11,6 +11,7 @@ import warnings
 from collections.abc import Callable, Sequence
 from functools import lru_cache
 from pathlib import Path
+from typing import TypeAlias
 
 import open_clip
 import torch
@@ -20,7 +21,7 @@ from torch import Tensor, nn
 
 EMBEDDED = {"clip-tiny": Path(__file__).parent / "embedded" / "clip-tiny"}
 
-Clip = open_clip.CLIP | open_clip.CustomTextCLIP
+Clip: TypeAlias = open_clip.CLIP | open_clip.CustomTextCLIP
 Tokenizer = Callable[[Sequence[str]], Tensor]
 
 

@@ -51,7 +51,7 @@ class ImageSet:
         """Identifies images, labels and class names, by content."""
         digest = hashlib.sha256(repr((self.name, self.split, self.classes)).encode())
         digest.update(np.ascontiguousarray(self.labels).tobytes())
-        digest.update(np.ascontiguousarray(self.images).reshape(-1))
+        digest.update(np.ascontiguousarray(self.images).reshape(-1).data)
         return digest.hexdigest()[:16]
 
 
