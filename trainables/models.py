@@ -133,9 +133,8 @@ def load(name: str, pretrained: str | None, device: str) -> PixelClip:
             )
         tokenizer = open_clip.get_tokenizer(source)
     except Exception as error:
-        raise ModelError(
-            f"model {name!r} ({pretrained or 'own weights'}) can't be loaded: {error}"
-        ) from error
+        source = f"{name!r} ({pretrained or 'own weights'})"
+        raise ModelError(f"model {source} can't be loaded: {' '.join(str(error).split())}") from error
     return PixelClip(clip, tokenizer).to(device).eval().requires_grad_(False)
 
 

@@ -1,0 +1,472 @@
+"""Training, resuming, evaluating and storing, on clip-tiny and a few images."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from sklearn.metrics import accuracy_score, log_loss
+
+from trainables import checkpoints, models
+from trainables.config import AttackConfig, EvaluationConfig, OptimizerConfig, TrialConfig
+from trainables.data import registry
+from trainables.evaluate import evaluate, summarize
+from trainables.metrics.names import metric_names
+from trainables.models import class_prompts, cosines
+from trainables.training import (
+    Diverged,
+    Trainer,
+    augment,
+    frozen_features,
+    image_features,
+    set_learning_rate,
+    to_pixels,
+    update_average,
+)
+from trainables.views import Batch, BatchViews, ModelViews
+
+PROMPT = "This is a photo of a {}"
+METHODS = [
+    {"name": "tecoa"},
+    {"name": "pmg"},
+    {"name": "dirichlet"},
+    {"name": "carot", "average_every": 1},
+]
+
+
+def trial(method="tecoa", epochs=1, optimizer=None, **changes):
+    method = {"name": method} if isinstance(method, str) else method
+    data = {"images": 64} | changes.pop("data", {})
+    return TrialConfig.model_validate(
+        {
+            "method": method,
+            "epochs": epochs,
+            "batch_size": 32,
+            "data": data,
+            "optimizer": optimizer or {"learning_rate": 1e-4},
+        }
+        | changes
+    )
+
+
+def trainer(*args, seed=0, device="cpu", **changes):
+    return Trainer(trial(*args, **changes), seed=seed, device=device)
+
+
+def weights(model):
+    return {name: value.detach().clone() for name, value in model.clip.state_dict().items()}
+
+
+def changed(before, after):
+    return {name for name in before if not torch.equal(before[name], after[name])}
+
+
+def same(a, b):
+    return a.keys() == b.keys() and all(torch.equal(a[name], b[name]) for name in a)
+
+
+# One epoch
+
+
+@pytest.mark.parametrize("method", METHODS, ids=lambda m: m["name"])
+def test_an_epoch_changes_what_the_method_trains_and_nothing_else(method):
+    run = trainer(method)
+    pretrained, before = weights(run.pretrained), weights(run.model)
+    assert same(pretrained, before)
+    summary = run.train_epoch()
+    assert math.isfinite(summary.loss)
+    assert summary.loss == pytest.approx(sum(summary.parts.values()))
+    assert summary.epoch == run.epoch == 1
+    assert summary.images_per_second > 0
+    moved = changed(before, weights(run.model))
+    assert {name for name in moved if name.startswith("visual.")} == {
+        name for name, _ in run.model.clip.named_parameters() if name.startswith("visual.")
+    }
+    outside = {name for name in moved if not name.startswith("visual.")}
+    if method["name"] == "carot":
+        assert {"logit_scale", "text_projection", "ln_final.weight", "token_embedding.weight"} <= outside
+        assert changed(before, weights(run.average))
+    else:
+        assert not outside
+    assert same(pretrained, weights(run.pretrained))
+    assert all(parameter.grad is None for parameter in run.pretrained.parameters())
+
+
+def test_the_same_seed_gives_the_same_weights_and_another_seed_others():
+    runs = [trainer("pmg", data={"augment": True}, seed=seed) for seed in (3, 3, 4)]
+    for noise, run in enumerate(runs):
+        torch.manual_seed(noise)  # the global generators play no part
+        np.random.seed(noise)
+        run.train_epoch()
+    first, second, third = (weights(run.model) for run in runs)
+    assert same(first, second)
+    assert changed(first, third)
+
+
+def test_training_leaves_the_global_generators_alone():
+    run = trainer({"name": "carot", "average_every": 1})
+    before = torch.get_rng_state(), np.random.get_state()[1].copy()
+    run.train_epoch()
+    assert torch.equal(torch.get_rng_state(), before[0])
+    assert np.array_equal(np.random.get_state()[1], before[1])
+
+
+def test_the_loss_reported_is_that_of_the_batches():
+    """At a learning rate of next to nothing, and without an attack: the zero-shot cross-entropy."""
+    run = trainer(
+        "tecoa", optimizer={"learning_rate": 1e-30}, attack={"epsilon": 1e-9, "steps": 1, "step_size": 0}
+    )
+    pixels = to_pixels(run.images.images, run.device)
+    with torch.no_grad():
+        logits = run.pretrained.scale * cosines(run.pretrained.features(pixels), run.frozen_text)
+    expected = torch.nn.functional.cross_entropy(logits, torch.from_numpy(run.images.labels))
+    assert run.train_epoch().loss == pytest.approx(expected.item(), rel=1e-3)
+
+
+def test_adversarial_training_makes_the_model_more_robust():
+    attack = {"epsilon": 8 / 255, "steps": 2}
+    run = trainer(
+        "tecoa",
+        data={"images": 512},
+        optimizer={"learning_rate": 5e-3},
+        attack=attack,
+        batch_size=64,
+    )
+    images = [registry.load("fashion-mnist-8k", "validation", (28, 28))]
+    config = EvaluationConfig(attack=AttackConfig(steps=5), images=100)
+    before = summarize(evaluate(run.pretrained, images, PROMPT, config))["robust_accuracy"]
+    run.train_epoch()
+    assert summarize(evaluate(run.model, images, PROMPT, config))["robust_accuracy"] > before + 0.1
+
+
+def test_a_diverged_trial_says_so():
+    run = trainer("tecoa", optimizer={"learning_rate": 1e30})
+    with pytest.raises(Diverged, match=r"the training loss is (nan|inf) in epoch 1"):
+        run.train_epoch()
+
+
+def test_the_gradient_clip_bounds_a_step():
+    rate, clip = 1e-3, 0.5
+    run = trainer(
+        "tecoa", optimizer={"learning_rate": rate, "momentum": 0, "gradient_clip": clip}, data={"images": 32}
+    )
+    before = weights(run.model)
+    run.train_epoch()
+    after = weights(run.model)
+    step = math.sqrt(sum((after[name] - before[name]).double().square().sum().item() for name in before))
+    assert step == pytest.approx(rate * clip, rel=1e-2)
+
+
+@pytest.mark.parametrize("warmup", [0, 3])
+def test_the_learning_rate_rises_linearly_and_falls_as_a_cosine(warmup):
+    config = OptimizerConfig(learning_rate=0.1, warmup_steps=warmup)
+    optimizer = torch.optim.SGD([torch.zeros(1)], lr=1.0)
+    rates = []
+    for step in range(10):
+        set_learning_rate(optimizer, config, step, 10)
+        rates.append(optimizer.param_groups[0]["lr"])
+    rising = [0.1 * (step + 1) / warmup for step in range(warmup)]
+    falling = [0.05 * (1 + math.cos(math.pi * n / (10 - warmup))) for n in range(10 - warmup)]
+    assert rates == pytest.approx(rising + falling)
+    assert max(rates) == pytest.approx(0.1)
+
+
+# Views
+
+
+def test_student_and_teacher_see_the_same_captions():
+    model = models.load("clip-tiny", None, "cpu")
+    drawn = []
+
+    def draw():
+        drawn.append(model.tokens(["a photo of a bag", "a photo of a coat"] if drawn else ["one", "two"]))
+        return drawn[-1]
+
+    clean = torch.rand(2, 3, 28, 28)
+    text = model.encode_classes(["bag", "coat"])
+    batch = Batch(clean, clean, torch.tensor([0, 1]), draw_captions=draw)
+    student, teacher = (ModelViews(model, text, batch, gradient=False) for _ in "ab")
+    views = BatchViews(
+        batch, student, frozen=lambda: student, average=lambda: teacher, projections=model.projections
+    )
+    assert torch.equal(views.adversarial.contrast, views.average.clean.contrast)
+    assert len(drawn) == 1
+
+
+def test_views_are_computed_once_and_frozen_ones_have_no_graph():
+    run = trainer("pmg")
+    views = run._views(np.arange(8), torch.Generator().manual_seed(0))
+    assert views.adversarial.logits is views.adversarial.logits
+    assert views.adversarial.logits.requires_grad
+    assert views.clean.logits.requires_grad
+    assert not views.frozen.adversarial.logits.requires_grad
+    assert not views.frozen.clean.logits.requires_grad
+    assert not views.average.clean.contrast.requires_grad
+    assert (views.adversarial.pixels - views.clean.pixels).abs().max() <= 8 / 255 + 1e-6
+    pixels = to_pixels(run.images.images[:8], run.device)
+    with torch.no_grad():  # from the cache of frozen features, of these very images
+        expected = run.pretrained.scale * cosines(run.pretrained.features(pixels), run.frozen_text)
+    torch.testing.assert_close(views.frozen.clean.logits, expected, rtol=1e-4, atol=1e-3)
+
+
+@given(seed=st.integers(0, 99))
+@settings(max_examples=10, deadline=None)
+def test_augmentation_keeps_range_shape_and_constant_images(seed):
+    generator = torch.Generator().manual_seed(seed)
+    pixels = torch.rand(3, 3, 8, 8, generator=generator)
+    result = augment(pixels, generator)
+    assert result.shape == pixels.shape
+    assert result.min() >= 0
+    assert result.max() <= 1
+    flat = torch.full((2, 3, 8, 8), 0.25)
+    torch.testing.assert_close(augment(flat, generator), flat)
+
+
+def test_pixels_are_bytes_over_255():
+    images = np.arange(2 * 4 * 5 * 3, dtype=np.uint8).reshape(2, 4, 5, 3)
+    images.setflags(write=False)
+    expected = images.transpose(0, 3, 1, 2) / 255
+    np.testing.assert_allclose(to_pixels(images, torch.device("cpu")), expected, rtol=1e-6)
+
+
+def test_the_average_is_that_of_the_formula():
+    model = models.load("clip-tiny", None, "cpu")
+    average, other = (models.trainable_copy(model, text=True) for _ in "ab")
+    with torch.no_grad():
+        for parameter in other.parameters():
+            parameter.add_(1.0)
+    expected = {n: 0.9 * p + 0.1 * other.clip.get_parameter(n) for n, p in average.clip.named_parameters()}
+    update_average(average, other, 0.9)
+    for name, parameter in average.clip.named_parameters():
+        torch.testing.assert_close(parameter, expected[name])
+
+
+# Resuming
+
+
+@pytest.mark.parametrize(
+    ("method", "optimizer"),
+    [
+        ("pmg", {"name": "sgd", "momentum": 0.9, "learning_rate": 1e-3, "weight_decay": 1e-4}),
+        ("dirichlet", {"name": "adamw", "learning_rate": 1e-4, "weight_decay": 0.1, "warmup_steps": 3}),
+        (
+            {"name": "carot", "average_every": 2},
+            {"name": "adamw", "learning_rate": 1e-4, "weight_decay": 0.1},
+        ),
+        ({"name": "carot", "average_every": 3}, {"name": "sgd", "learning_rate": 1e-3}),
+    ],
+)
+def test_a_restored_run_goes_on_bit_for_bit(tmp_path, method, optimizer):
+    def make():
+        return trainer(method, epochs=2, optimizer=optimizer)
+
+    whole = make()
+    whole.train_epoch()
+    whole.train_epoch()
+
+    first = make()
+    first.train_epoch()
+    checkpoints.save(tmp_path, first.state())
+    first.train_epoch()  # what goes on after a checkpoint does not change it
+    second = make()
+    second.load_state(checkpoints.load(tmp_path))
+    assert second.epoch == 1
+    second.train_epoch()
+
+    assert same(whole.state(), second.state())
+    assert same(weights(whole.model), weights(second.model))
+    assert same(weights(whole.average), weights(second.average))
+
+
+def test_a_checkpoint_is_whole_or_not_there(tmp_path):
+    assert checkpoints.load(tmp_path) is None
+    tensors = {"epoch": torch.tensor(3), "model.a": torch.rand(4, 5)}
+    checkpoints.save(tmp_path, tensors)
+    assert same(checkpoints.load(tmp_path), tensors)
+    assert [file.name for file in tmp_path.iterdir()] == [checkpoints.FILE]
+    data = (tmp_path / checkpoints.FILE).read_bytes()
+    for length in range(len(data)):
+        (tmp_path / checkpoints.FILE).write_bytes(data[:length])
+        assert checkpoints.load(tmp_path) is None, length
+    checkpoints.save(tmp_path, tensors)
+    assert same(checkpoints.load(tmp_path), tensors)
+
+
+# The cache of frozen features
+
+
+def test_frozen_features_are_those_recomputed_and_never_anothers():
+    model = models.load("clip-tiny", None, "cpu")
+    images = registry.load("fashion-mnist-8k", "train", (28, 28)).sample(40)
+    cached = frozen_features(model, images)
+    assert torch.equal(cached, image_features(model, images))
+    assert frozen_features(model, registry.load("fashion-mnist-8k", "train", (28, 28)).sample(40)) is cached
+
+    other_images = registry.load("digits", "train", (28, 28)).sample(40)
+    assert torch.equal(frozen_features(model, other_images), image_features(model, other_images))
+
+    other = models.trainable_copy(model, text=False).requires_grad_(False)
+    with torch.no_grad():
+        other.clip.visual.proj.mul_(2)
+    assert torch.equal(frozen_features(other, images), image_features(other, images))
+    assert not torch.equal(frozen_features(other, images), cached)
+
+
+@pytest.mark.parametrize("batch_size", [1, 7, 40])
+def test_features_do_not_depend_on_the_batch_size(batch_size):
+    model = models.load("clip-tiny", None, "cpu")
+    images = registry.load("digits", "train", (28, 28)).sample(40)
+    torch.testing.assert_close(
+        image_features(model, images, batch_size), image_features(model, images), rtol=1e-4, atol=1e-4
+    )
+
+
+# Evaluation
+
+ATTACK = AttackConfig(epsilon=4 / 255, steps=3)
+
+
+def sets():
+    return [registry.load(name, "validation", (28, 28)) for name in ("fashion-mnist-8k", "digits")]
+
+
+def records_of(device="cpu", **changes):
+    model = models.load("clip-tiny", None, device)
+    config = EvaluationConfig(**({"attack": ATTACK, "images": 60} | changes))
+    return evaluate(model, sets(), PROMPT, config)
+
+
+@pytest.fixture(scope="module")
+def records():
+    return records_of()
+
+
+def test_clean_records_are_those_of_the_logits(records):
+    model = models.load("clip-tiny", None, "cpu")
+    for whole in sets():
+        images = whole.sample(60)
+        text = model.encode_classes(class_prompts(PROMPT, images.classes))
+        with torch.no_grad():
+            features = model.features(to_pixels(images.images, model.device))
+        x = (model.scale * cosines(features, text)).double().numpy()
+        p = np.exp(x - x.max(1, keepdims=True))
+        p /= p.sum(1, keepdims=True)
+        own = records[records["set"] == images.name].reset_index()
+        y, row = images.labels, np.arange(60)
+        one_hot = np.eye(10)[y]
+        others = np.where(one_hot == 1, -np.inf, x)
+        expected = pd.DataFrame(
+            {
+                "label": y,
+                "clean_prediction": p.argmax(1),
+                "clean_correct": p.argmax(1) == y,
+                "clean_confidence": p.max(1),
+                "clean_margin": x[row, y] - others.max(1),
+                "clean_nll": -np.log(p[row, y]),
+                "clean_brier": ((p - one_hot) ** 2).sum(1),
+                "clean_entropy": -(p * np.log(p)).sum(1) / np.log(10),
+            }
+        )
+        for name, column in expected.items():
+            np.testing.assert_allclose(own[name], column, rtol=1e-3, atol=1e-4, err_msg=name)
+
+
+def test_metrics_are_recomputed_from_the_records(records):
+    metrics = summarize(records)
+    assert sorted(metrics) == sorted(metric_names(["fashion-mnist-8k", "digits"]))
+    assert all(math.isfinite(value) for value in metrics.values())
+    by_set = dict(list(records.groupby("set", sort=False)))
+    for prefix, own in (("", by_set["fashion-mnist-8k"]), ("digits.", by_set["digits"])):
+        for version in ("clean", "robust"):
+            accuracy = accuracy_score(own["label"], own[f"{version}_prediction"])
+            assert metrics[f"{prefix}{version}_accuracy"] == pytest.approx(accuracy)
+            confidence, correct = own[f"{version}_confidence"], own[f"{version}_correct"]
+            bins = pd.cut(confidence, np.arange(16) / 15, include_lowest=True)
+            table = pd.DataFrame({"c": confidence, "a": correct.astype(float)}).groupby(bins, observed=True)
+            ece = ((table["c"].mean() - table["a"].mean()).abs() * table.size()).sum() / len(own)
+            assert metrics[f"{prefix}{version}_ece"] == pytest.approx(ece)
+            for name in ("nll", "brier", "confidence", "entropy", "aleatoric", "epistemic"):
+                mean = own[f"{version}_{name}"].to_numpy().mean()
+                assert metrics[f"{prefix}{version}_{name}"] == pytest.approx(mean)
+    for name in metric_names(["only"]):  # one other set: its mean is itself
+        assert metrics[f"transfer.{name}"] == metrics[f"digits.{name}"]
+
+
+def test_nll_is_that_of_scikit_learn():
+    model = models.load("clip-tiny", None, "cpu")
+    images = sets()[0].sample(60)
+    text = model.encode_classes(class_prompts(PROMPT, images.classes))
+    with torch.no_grad():
+        logits = model.scale * cosines(model.features(to_pixels(images.images, model.device)), text)
+    expected = log_loss(images.labels, logits.double().softmax(1).numpy(), labels=range(10))
+    own = records_of(attack=AttackConfig(epsilon=0))
+    assert own["clean_nll"][:60].mean() == pytest.approx(expected, rel=1e-3)
+
+
+def test_the_attack_raises_the_loss_of_every_image(records):
+    assert (records["robust_nll"] >= records["clean_nll"] - 1e-3).mean() > 0.97
+    assert records["robust_correct"].mean() < records["clean_correct"].mean() - 0.1
+
+
+def test_evaluation_does_not_depend_on_the_batch_size(records):
+    other = records_of(batch_size=7)
+    for name in ("set", "split", "index", "label", "clean_prediction", "robust_prediction"):
+        assert (records[name] == other[name]).all(), name
+    a, b = summarize(records), summarize(other)
+    for name in a:
+        if name.endswith("accuracy"):
+            assert a[name] == b[name], name
+        else:  # a pixel whose gradient is all rounding may step either way
+            assert a[name] == pytest.approx(b[name], abs=0.01), name
+
+
+def test_evaluation_repeats_exactly_and_its_seed_counts(records):
+    pd.testing.assert_frame_equal(records, records_of())
+    other = records_of(seed=1)
+    assert (records["clean_confidence"] == other["clean_confidence"]).all()
+    assert (records["robust_confidence"] != other["robust_confidence"]).mean() > 0.5
+
+
+def test_without_an_attack_both_versions_are_the_same():
+    own = records_of(attack=AttackConfig(epsilon=0), images=20)
+    for name in own.filter(like="clean_"):
+        assert (own[name] == own[name.replace("clean_", "robust_")]).all(), name
+
+
+def test_evaluation_leaves_the_model_as_it_was():
+    model = models.trainable_copy(models.load("clip-tiny", None, "cpu"), text=False).train()
+    flags = [parameter.requires_grad for parameter in model.parameters()]
+    evaluate(model, sets()[:1], PROMPT, EvaluationConfig(attack=ATTACK, images=10))
+    assert all(module.training for module in model.modules())
+    assert flags == [parameter.requires_grad for parameter in model.parameters()]
+    assert all(parameter.grad is None for parameter in model.parameters())
+
+
+# On a GPU
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("method", METHODS, ids=lambda m: m["name"])
+def test_an_epoch_and_a_restore_on_cuda(tmp_path, method):
+    optimizer = {"name": "adamw", "learning_rate": 1e-4}
+    run = trainer(method, epochs=2, optimizer=optimizer, device="cuda")
+    assert math.isfinite(run.train_epoch().loss)
+    assert all(value.is_cuda and value.isfinite().all() for value in run.trained_weights().values())
+    checkpoints.save(tmp_path, run.state())
+    restored = trainer(method, epochs=2, optimizer=optimizer, device="cuda")
+    restored.load_state(checkpoints.load(tmp_path))
+    assert math.isfinite(restored.train_epoch().loss)
+
+
+@pytest.mark.gpu
+def test_cuda_and_cpu_agree():
+    cpu, cuda = summarize(records_of(images=300)), summarize(records_of("cuda", images=300))
+    for name in ("clean_accuracy", "digits.clean_accuracy"):
+        assert cuda[name] == pytest.approx(cpu[name], abs=0.01), name
+    for name in ("robust_accuracy", "digits.robust_accuracy"):
+        assert cuda[name] == pytest.approx(cpu[name], abs=0.02), name
