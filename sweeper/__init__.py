@@ -1,8 +1,8 @@
 """Sweeps of adversarial fine-tuning over a Ray cluster: search, compare, take the Pareto set.
 
-    from sweeper import Sweep
-    run = Sweep.from_yaml("search_spaces/dirichlet.yaml").run()
-    run.pareto()
+from sweeper import Sweep
+run = Sweep.from_yaml("search_spaces/dirichlet.yaml").run()
+run.pareto()
 """
 
 from typing import TYPE_CHECKING, Any

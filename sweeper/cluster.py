@@ -77,9 +77,9 @@ class Cluster:
 
             have = ray.cluster_resources()
             raise UserError(
-                f"resources: a trial needs {self.resources.cpus:g} CPUs and {self.resources.gpus:g} GPUs on one "
-                f"node, and the cluster has {have.get('CPU', 0):g} CPUs and {have.get('GPU', 0):g} GPUs in all; "
-                "lower `resources` or connect to a larger cluster with RAY_ADDRESS"
+                f"resources: a trial needs {self.resources.cpus:g} CPUs and {self.resources.gpus:g} GPUs on "
+                f"one node, and the cluster has {have.get('CPU', 0):g} CPUs and {have.get('GPU', 0):g} GPUs "
+                "in all; lower `resources` or connect to a larger cluster with RAY_ADDRESS"
             )
 
     def concurrent(self, requested: int | None, trials: int) -> int:
@@ -90,7 +90,7 @@ class Cluster:
         """Calls `function` once for each tuple of arguments, as many at a time as fit."""
         import ray
 
-        remote = ray.remote(function).options(  # type: ignore[attr-defined]
+        remote = ray.remote(function).options(
             num_cpus=self.resources.cpus, num_gpus=self.resources.gpus, max_retries=3
         )
         ray.get([remote.remote(*each) for each in arguments])

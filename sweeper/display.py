@@ -72,7 +72,9 @@ class Display:
         metrics = trial.metrics or {}
         shown = ", ".join(f"{name} {metrics[name]:.3f}" for name in self.run.spec.file.pareto.metrics)
         state = "" if trial.status == "unfinished" else f", {trial.status}"
-        return f"{trial.id} {trial.method}: epoch {len(trial.epochs)}/{trial.config['epochs']}, {shown}{state}"
+        return (
+            f"{trial.id} {trial.method}: epoch {len(trial.epochs)}/{trial.config['epochs']}, {shown}{state}"
+        )
 
     def _time_left(self, trials: list[TrialRecord]) -> str:
         """From the epochs done by this driver; trials that end early count as done."""

@@ -2,6 +2,7 @@
 
     sweep.yaml                  the sweep, profile and overrides applied
     run.json                    id, seed, versions, when and where it was started
+    concurrency.json            trials side by side; the sampler's knowledge lags as far behind
     study.journal               the Optuna study (opens in optuna-dashboard)
     baseline/validation.json    the untrained model, and .parquet: its per-image records
     trials/t000/config.json     the trial's configuration and seed
@@ -133,7 +134,9 @@ class Run:
             return cls.load(root / name if (root / name / "run.json").is_file() else Path(name))
         runs = cls.all(root)
         if not runs:
-            raise UserError(f"no runs under {root}; start one with `sweeper run search_spaces/quickstart.yaml`")
+            raise UserError(
+                f"no runs under {root}; start one with `sweeper run search_spaces/quickstart.yaml`"
+            )
         return runs[-1]
 
     @property
@@ -169,6 +172,14 @@ class Run:
             lock.write(str(os.getpid()))
             lock.flush()
             yield
+
+    def is_driven(self) -> bool:
+        """Whether a process runs this sweep now."""
+        try:
+            with self.driving():
+                return False
+        except UserError:
+            return True
 
     def trial_folder(self, number: int) -> Path:
         return self.path / "trials" / f"t{number:03d}"

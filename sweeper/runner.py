@@ -103,7 +103,12 @@ def search_trials(
     known = run.trials()
     settle(run, known)
     search = Search(
-        sweep, run.path / "study.journal", run.id, concurrent, run.baseline() or {}, known=run.trials()
+        sweep,
+        run.path / "study.journal",
+        name=run.id,
+        lag=concurrent,
+        baseline=run.baseline() or {},
+        known=run.trials(),
     )
     searcher = Searcher(run, search, cluster.threads)
     if searcher.left:
@@ -125,7 +130,7 @@ def search_trials(
                 name=f"attempt-{len(list(run.path.glob('ray/*')))}",
                 storage_path=str(run.path / "ray"),
                 failure_config=tune.FailureConfig(max_failures=MAX_FAILURES),
-                checkpoint_config=tune.CheckpointConfig(checkpoint_frequency=0),
+                checkpoint_config=tune.CheckpointConfig(checkpoint_frequency=0, checkpoint_at_end=False),
                 callbacks=[Watcher(run, display, notify)],
                 verbose=0,
             ),

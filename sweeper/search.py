@@ -12,6 +12,7 @@ import hashlib
 import json
 import math
 import warnings
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -52,10 +53,11 @@ class Search:
         self,
         sweep: SweepSpec,
         journal: Path,
+        *,
         name: str,
         lag: int,
         baseline: Metrics,
-        known: list[TrialRecord] | None = None,
+        known: Sequence[TrialRecord] = (),
     ) -> None:
         self.sweep, self.lag, self.baseline = sweep, lag, baseline
         self.grid = space.grid(sweep.space)
@@ -66,8 +68,8 @@ class Search:
             load_if_exists=True,
         )
         self.study.set_metric_names(sweep.file.pareto.metrics)
-        self.next = len(known or [])
-        self.ended: dict[int, TrialRecord] = {t.number: t for t in known or [] if t.status != "unfinished"}
+        self.next = len(known)
+        self.ended: dict[int, TrialRecord] = {t.number: t for t in known if t.status != "unfinished"}
         self._drop_torn_trials()
 
     def ask(self) -> Suggestion | None:

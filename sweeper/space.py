@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from sweeper.errors import SpecError
-from sweeper.tree import Choice, Mapping, Node, Place, Range, Scalar, Sequence, join
+from sweeper.tree import Choice, Mapping, Node, Place, Range, Scalar, Sequence, join, tag
 
 Path = tuple[str | int, ...]
 Decide = Callable[[str, "Choice | Range"], Any]
@@ -28,9 +28,8 @@ def labels(choice: Choice) -> list[str]:
     """A short, unique name of each option: its value, its `name`, or its number."""
     names = []
     for option in choice.options:
-        if isinstance(option, Mapping):
-            option = option.items.get("name", option)
-        names.append(str(option.value) if isinstance(option, Scalar) else "")
+        named = option.items.get("name") if isinstance(option, Mapping) else option
+        names.append(str(named.value) if isinstance(named, Scalar) else "")
     if "" in names or len(set(names)) < len(names):
         return [str(index) for index in range(len(names))]
     return names
@@ -139,7 +138,5 @@ def distributions(node: Node) -> dict[str, Choice | Range]:
 def describe(distribution: Choice | Range) -> str:
     """As it would be written in a sweep file, options by their labels."""
     if isinstance(distribution, Choice):
-        return f"{'!grid' if distribution.grid else '!choice'} [{', '.join(labels(distribution))}]"
-    tag = "!int" if distribution.integer else "!loguniform" if distribution.log else "!uniform"
-    return f"{tag} [{distribution.low:g}, {distribution.high:g}]"
-
+        return f"{tag(distribution)} [{', '.join(labels(distribution))}]"
+    return f"{tag(distribution)} [{distribution.low:g}, {distribution.high:g}]"

@@ -14,18 +14,30 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence as AbstractSequence
+from collections.abc import Iterator
+from collections.abc import Sequence as AbstractSequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, NonNegativeFloat, PositiveFloat, PositiveInt, ValidationError
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    NonNegativeFloat,
+    PositiveFloat,
+    PositiveInt,
+    ValidationError,
+)
 
 from sweeper import space, tree
 from sweeper.errors import SpecError, suggestion
 from sweeper.trainable import Trainable
 from sweeper.tree import Choice, Mapping, Node, Place, Range
+
+if TYPE_CHECKING:
+    from sweeper.pareto import Direction
 
 
 class Section(BaseModel):
@@ -66,8 +78,9 @@ class ParetoConfig(Section):
         return [*self.maximize, *self.minimize]
 
     @property
-    def directions(self) -> list[Literal["maximize", "minimize"]]:
-        return ["maximize"] * len(self.maximize) + ["minimize"] * len(self.minimize)
+    def directions(self) -> list[Direction]:
+        up: list[Direction] = ["maximize" for _ in self.maximize]
+        return [*up, *("minimize" for _ in self.minimize)]
 
     @cached_property
     def constraints(self) -> list[Constraint]:
@@ -131,6 +144,7 @@ class SweepSpec:
     file: SweepFile
     tree: Mapping
     trainable: Trainable
+    metrics: list[str]
     evaluation: dict[str, Any]
     final: dict[str, Any]
 
@@ -166,32 +180,33 @@ def from_text(
 ) -> SweepSpec:
     """As `load`, from the text itself; `source` names it in messages."""
     root = tree.parse(text, source)
-    if not isinstance(root, Mapping):
-        raise SpecError([f"{source}:1: expected the keys of a sweep (name, trial, ...), got a list or a value"])
     if profile is not None:
         root = apply_profile(root, profile, source)
     for assignment in overrides:
         root = tree.override(root, assignment)
-    assert isinstance(root, Mapping)
     return validate(root)
 
 
-def apply_profile(root: Mapping, profile: str, source: str) -> Mapping:
+def apply_profile(root: Node, profile: str, source: str) -> Node:
     """The tree with the overrides of `profiles.PROFILE` laid over it, and without `profiles`."""
+    root = as_mapping(root)
     profiles = root.items.get("profiles")
     known = list(profiles.items) if isinstance(profiles, Mapping) else []
     if not isinstance(profiles, Mapping) or profile not in known:
         hint = suggestion(profile, known) if known else "; the file has no profiles"
         raise SpecError([f"{source}: no profile {profile!r}{hint}"])
-    kept = Mapping({k: v for k, v in root.items.items() if k != "profiles"}, root.place, root.keys)
-    merged = tree.merge(kept, profiles.items[profile])
-    if not isinstance(merged, Mapping):
-        raise SpecError([f"{profiles.items[profile].place}: profiles.{profile}: expected keys to override"])
-    return merged
+    return tree.merge(without(root, "profiles"), profiles.items[profile])
 
 
-def validate(root: Mapping) -> SweepSpec:
+def as_mapping(root: Node) -> Mapping:
+    if not isinstance(root, Mapping):
+        raise SpecError([f"{root.place}: expected the keys of a sweep (name, trial, ...)"])
+    return root
+
+
+def validate(root: Node) -> SweepSpec:
     """Raises SpecError with all mistakes that could be found."""
+    root = as_mapping(root)
     lines = list(misplaced_distributions(root))
     resolved = space.resolve(without(root, "trial", "profiles"), first_value)
     value = resolved.value | {"trial": {}} if "trial" in root.items else resolved.value
@@ -205,8 +220,9 @@ def validate(root: Mapping) -> SweepSpec:
     trials, trial_lines = validate_space(root.items["trial"], trainable)
     lines += trial_lines
     lines += check_profiles(root)
+    metrics = trainable.metric_names(trials) if trials else []
     if trials:
-        lines += check_metrics(file, trainable.metric_names(trials), resolved.places)
+        lines += check_metrics(file, metrics, resolved.places)
     if not lines:
         lines += check_grid(root.items["trial"], file, resolved.places)
     if lines:
@@ -214,7 +230,7 @@ def validate(root: Mapping) -> SweepSpec:
     evaluation = trainable.evaluation.model_validate(file.evaluation).model_dump(mode="json")
     final = evaluation | {"images": None} if file.final is None else file.final
     final = trainable.evaluation.model_validate(final).model_dump(mode="json")
-    return SweepSpec(file, root, trainable, evaluation, final)
+    return SweepSpec(file, root, trainable, metrics, evaluation, final)
 
 
 def validate_space(node: Node, trainable: Trainable) -> tuple[list[Any], list[str]]:
@@ -249,10 +265,8 @@ def misplaced_distributions(root: Mapping) -> Iterator[str]:
 def check_profiles(root: Mapping) -> Iterator[str]:
     profiles = root.items.get("profiles")
     if isinstance(profiles, Mapping):
-        for name, profile in profiles.items.items():
+        for name in profiles.items:
             try:
-                if not isinstance(profile, Mapping):
-                    raise SpecError([f"{profile.place}: profiles.{name}: expected keys to override"])
                 validate(apply_profile(root, name, ""))
             except SpecError as error:
                 yield from error.lines
@@ -288,7 +302,11 @@ def check_metrics(
 
 def metric_hint(name: str, known: AbstractSequence[str]) -> str:
     hint = suggestion(name, known)
-    return hint if "did you mean" in hint else f"; metrics are {', '.join(known[:4])}, ... (`sweeper plan` lists all)"
+    return (
+        hint
+        if "did you mean" in hint
+        else f"; metrics are {', '.join(known[:4])}, ... (`sweeper plan` lists all)"
+    )
 
 
 def check_grid(node: Node, file: SweepFile, places: dict[space.Path, Place]) -> Iterator[str]:
@@ -342,7 +360,9 @@ def explain(
             continue  # the other branch of a union says what is really wrong
         key = ".".join(str(part) for part in (prefix, *path) if part != "")
         place = at(resolved.places, path)
-        lines.append(f"{place}: {key}: {reason(item, model, path, value)}" if key else f"{place}: {item['msg']}")
+        lines.append(
+            f"{place}: {key}: {reason(item, model, path, value)}" if key else f"{place}: {item['msg']}"
+        )
     return lines
 
 
@@ -373,7 +393,9 @@ def at(places: dict[space.Path, Place], path: space.Path) -> Place:
 def reason(item: Any, model: type[BaseModel], path: space.Path, value: Any) -> str:
     kind, context, given = item["type"], item.get("ctx", {}), item.get("input")
     if kind == "extra_forbidden":
-        return f"unknown key{suggestion(str(path[-1]), known_keys(model.model_json_schema(), path[:-1], value))}"
+        return (
+            f"unknown key{suggestion(str(path[-1]), known_keys(model.model_json_schema(), path[:-1], value))}"
+        )
     if kind == "missing":
         return "this key is required"
     if kind in ("literal_error", "union_tag_invalid"):
@@ -409,6 +431,8 @@ def known_keys(schema: dict[str, Any], path: space.Path, value: Any) -> set[str]
     nodes = list(expand(schema, value))
     for part in path:
         value = value[part]
-        inner = [n.get("items") if isinstance(part, int) else n.get("properties", {}).get(part) for n in nodes]
+        inner = [
+            n.get("items") if isinstance(part, int) else n.get("properties", {}).get(part) for n in nodes
+        ]
         nodes = [expanded for n in inner if n for expanded in expand(n, value)]
     return {key for n in nodes for key in n.get("properties", {})}

@@ -29,16 +29,17 @@ def pareto_table(content: dict[str, Any]) -> RenderableType:
     )
     table.add_column("")
     table.add_column("")
-    for split in ("validation", "test"):
+    for split in ("val", "test"):
         for name, arrow in objectives:
-            table.add_column(f"{split}\n{name.replace('_', ' ')} {arrow}", justify="right")
+            words = name.replace("_", "\n").replace(".", "\n")
+            table.add_column(f"{split}\n{words} {arrow}", justify="right")
     untrained = content["baseline"] | {"id": "", "method": "untrained"}
     for row in (untrained, *members):
         numbers = [number(row[split], name) for split in ("validation", "test") for name, _ in objectives]
         table.add_row(row["id"], row["method"], *numbers, style="dim" if row is untrained else None)
     configurations = [f"{row['id']} {row['method']}: {settings(row['drawn'])}" for row in members]
     notes = [
-        f"validation: {protocol_text(content['validation'])}",
+        f"val: {protocol_text(content['validation'])}",
         f"test: {protocol_text(content['test'])}",
         "Chosen on validation images; test images were touched once, for this table.",
         *(f"Subject to {constraint}." for constraint in content["subject_to"]),

@@ -223,5 +223,3 @@ class Tracker:
             self.error = None
         except Exception as error:  # whatever a server or its client raises must not end the sweep
             self.mirror, self.error = None, error
-
-

@@ -30,7 +30,7 @@ class Place:
 
 @dataclass(frozen=True)
 class Scalar:
-    value: None | bool | int | float | str
+    value: bool | int | float | str | None
     place: Place
 
 
@@ -79,6 +79,13 @@ FRACTION = re.compile(r"^\s*([-+0-9.eE]+)\s*/\s*([-+0-9.eE]+)\s*$")
 class _Loader(yaml.SafeLoader):
     """Only composes and resolves scalars. Unlike YAML 1.1 it reads 1e-6 as a number."""
 
+    def __init__(self, text: str, source: str, *, numbered: bool) -> None:
+        super().__init__(text)
+        self.source, self.numbered = source, numbered
+
+    def place(self, node: yaml.Node) -> Place:
+        return Place(self.source, node.start_mark.line + 1 if self.numbered else None)
+
 
 _Loader.yaml_implicit_resolvers = {
     first: [pair for pair in pairs if pair[0] != "tag:yaml.org,2002:timestamp"]
@@ -96,15 +103,15 @@ def parse(text: str, source: str, path: str = "") -> Node:
 
     path: the key the text is the value of, for messages.
     """
-    loader = _Loader(text)
+    loader = _Loader(text, source, numbered=not path)
     try:
         node = loader.get_single_node()
         if node is None:
             raise SpecError([f"{source}: the file is empty; expected the keys of a sweep"])
-        return _build(loader, node, source, path)
+        return _build(loader, node, path)
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
-        where = source if mark is None else f"{source}:{mark.line + 1}"
+        where = source if mark is None or path else f"{source}:{mark.line + 1}"
         problem = (error.problem or "can't be read").replace("\n", " ")
         raise SpecError([f"{where}: not valid YAML: {problem}"]) from None
     except yaml.YAMLError as error:
@@ -115,8 +122,8 @@ def parse(text: str, source: str, path: str = "") -> Node:
         loader.dispose()
 
 
-def _build(loader: _Loader, node: yaml.Node, source: str, path: str) -> Node:
-    place = Place(source, node.start_mark.line + 1)
+def _build(loader: _Loader, node: yaml.Node, path: str) -> Node:
+    place = loader.place(node)
     if node.tag.startswith("!"):
         return _distribution(loader, node, place, path)
     if isinstance(node, yaml.MappingNode):
@@ -124,7 +131,7 @@ def _build(loader: _Loader, node: yaml.Node, source: str, path: str) -> Node:
         keys: dict[str, Place] = {}
         for key_node, value in node.value:
             key = str(key_node.value) if isinstance(key_node, yaml.ScalarNode) else None
-            key_place = Place(source, key_node.start_mark.line + 1)
+            key_place = loader.place(key_node)
             if key is None:
                 raise SpecError([f"{key_place}: {path or 'top level'}: a key must be a plain word"])
             inner = join(path, key)
@@ -132,11 +139,11 @@ def _build(loader: _Loader, node: yaml.Node, source: str, path: str) -> Node:
                 raise SpecError(
                     [f"{key_place}: {inner}: key given twice, first on line {keys[key].line}; remove one"]
                 )
-            items[key], keys[key] = _build(loader, value, source, inner), key_place
+            items[key], keys[key] = _build(loader, value, inner), key_place
         return Mapping(items, place, keys)
     if isinstance(node, yaml.SequenceNode):
         return Sequence(
-            tuple(_build(loader, item, source, join(path, str(i))) for i, item in enumerate(node.value)),
+            tuple(_build(loader, item, join(path, str(i))) for i, item in enumerate(node.value)),
             place,
         )
     if not node.tag.startswith("tag:yaml.org,2002:"):
@@ -149,33 +156,46 @@ def _distribution(loader: _Loader, node: yaml.Node, place: Place, path: str) -> 
         raise SpecError([f"{place}: {path}: unknown tag {node.tag}{suggestion(node.tag, TAGS)}"])
     if not isinstance(node, yaml.SequenceNode):
         raise SpecError([f"{place}: {path}: {node.tag} needs a list, as in {node.tag} [1, 2]"])
-    if node.tag in ("!choice", "!grid"):
-        if not node.value:
-            raise SpecError([f"{place}: {path}: {node.tag} is empty; give at least one value"])
-        options = tuple(_build(loader, option, source=place.source, path=path) for option in node.value)
-        return Choice(options, node.tag == "!grid", place)
-    return _range(node, place, path)
+    options = tuple(_build(loader, option, path) for option in node.value)
+    return distribution(node.tag, options, place, path)
 
 
-def _range(node: yaml.SequenceNode, place: Place, path: str) -> Range:
-    texts = [item.value if isinstance(item, yaml.ScalarNode) else None for item in node.value]
+def distribution(tag: str, options: tuple[Node, ...], place: Place, path: str) -> Choice | Range:
+    """The distribution that `tag` makes of a list. Raises SpecError if the list does not fit it."""
+    if tag in ("!choice", "!grid"):
+        if not options:
+            raise SpecError([f"{place}: {path}: {tag} is empty; give at least one value"])
+        return Choice(options, tag == "!grid", place)
+    texts = [str(option.value) if isinstance(option, Scalar) else None for option in options]
     bounds = [number(text) for text in texts]
     if len(bounds) != 2 or None in bounds:
-        raise SpecError(
-            [f"{place}: {path}: {node.tag} needs two numbers, low and high, as in {node.tag} [1, 10]"]
-        )
+        raise SpecError([f"{place}: {path}: {tag} needs two numbers, low and high, as in {tag} [1, 10]"])
     low, high = (float(bound) for bound in bounds if bound is not None)
+    shown = f"{tag} [{texts[0]}, {texts[1]}]"
     if low >= high:
-        raise SpecError(
-            [f"{place}: {path}: {node.tag} [{texts[0]}, {texts[1]}] is reversed or empty; low must be below high"]
-        )
-    integer = node.tag == "!int"
-    if integer and not (low.is_integer() and high.is_integer()):
-        raise SpecError([f"{place}: {path}: !int needs whole numbers, got [{texts[0]}, {texts[1]}]"])
-    log = node.tag == "!loguniform"
-    if log and low <= 0:
-        raise SpecError([f"{place}: {path}: !loguniform needs bounds above 0, got {texts[0]}"])
-    return Range(low, high, log=log, integer=integer, place=place)
+        raise SpecError([f"{place}: {path}: {shown} is reversed or empty; low must be below high"])
+    if tag == "!int" and not (low.is_integer() and high.is_integer()):
+        raise SpecError([f"{place}: {path}: {shown} needs whole numbers"])
+    if tag == "!loguniform" and low <= 0:
+        raise SpecError([f"{place}: {path}: {shown} needs bounds above 0"])
+    return Range(low, high, log=tag == "!loguniform", integer=tag == "!int", place=place)
+
+
+def from_plain(value: Any, source: str, path: str = "") -> Node:
+    """The tree of ordinary Python values, the inverse of `plain`. source: its name in messages."""
+    place = Place(source)
+    if isinstance(value, dict):
+        tags = [key for key in value if key in TAGS]
+        if tags and len(value) == 1 and isinstance(value[tags[0]], (list, tuple)):
+            options = tuple(from_plain(item, source, path) for item in value[tags[0]])
+            return distribution(tags[0], options, place, path)
+        items = {str(key): from_plain(item, source, join(path, str(key))) for key, item in value.items()}
+        return Mapping(items, place, dict.fromkeys(items, place))
+    if isinstance(value, (list, tuple)):
+        return Sequence(tuple(from_plain(v, source, join(path, str(i))) for i, v in enumerate(value)), place)
+    if value is not None and not isinstance(value, (bool, int, float, str)):
+        raise SpecError([f"{source}: {path}: a {type(value).__name__} is no configuration value"])
+    return Scalar(value, place)
 
 
 def number(text: str | None) -> float | None:
@@ -199,7 +219,11 @@ def merge(base: Node, over: Node) -> Node:
     something else (`name: pmg` over `name: tecoa`) replaces too: its keys are another thing's."""
     if not isinstance(base, Mapping) or not isinstance(over, Mapping):
         return over
-    if "name" in base.items and "name" in over.items and plain(base.items["name"]) != plain(over.items["name"]):
+    if (
+        "name" in base.items
+        and "name" in over.items
+        and plain(base.items["name"]) != plain(over.items["name"])
+    ):
         return over
     merged = base
     for key, node in over.items.items():
@@ -252,28 +276,33 @@ def plain(node: Node) -> Any:
     if isinstance(node, Sequence):
         return [plain(item) for item in node.items]
     if isinstance(node, Choice):
-        return {"!grid" if node.grid else "!choice": [plain(option) for option in node.options]}
+        return {tag(node): [plain(option) for option in node.options]}
     if isinstance(node, Range):
-        tag = "!int" if node.integer else "!loguniform" if node.log else "!uniform"
-        return {tag: [node.low, node.high]}
+        return {tag(node): [node.low, node.high]}
     return node.value
+
+
+def tag(node: Choice | Range) -> str:
+    """The tag a distribution is written with."""
+    if isinstance(node, Choice):
+        return "!grid" if node.grid else "!choice"
+    return "!int" if node.integer else "!loguniform" if node.log else "!uniform"
 
 
 class _Dumper(yaml.SafeDumper):
     """Writes a tree back as the YAML it came from, tags included."""
 
 
-def _represent(dumper: _Dumper, node: Node) -> yaml.Node:
+def _represent(dumper: _Dumper, node: Any) -> yaml.Node:
     if isinstance(node, Mapping):
         return dumper.represent_mapping("tag:yaml.org,2002:map", node.items)
     if isinstance(node, Sequence):
         return dumper.represent_sequence("tag:yaml.org,2002:seq", node.items)
     if isinstance(node, Choice):
-        return dumper.represent_sequence("!grid" if node.grid else "!choice", node.options)
+        return dumper.represent_sequence(tag(node), node.options)
     if isinstance(node, Range):
-        tag = "!int" if node.integer else "!loguniform" if node.log else "!uniform"
-        bounds = [int(b) if node.integer else b for b in (node.low, node.high)]
-        return dumper.represent_sequence(tag, bounds)
+        bounds = [int(bound) if node.integer else bound for bound in (node.low, node.high)]
+        return dumper.represent_sequence(tag(node), bounds, flow_style=True)
     return dumper.represent_data(node.value)
 
 

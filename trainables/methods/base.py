@@ -85,7 +85,7 @@ class Method(BaseModel):
         """(B,) what the inner attack ascends for each image: the cross-entropy by default."""
         return cross_entropy(logits, labels)
 
-    def averaging(self, step: int, total_steps: int) -> float | None:  # noqa: ARG002
+    def averaging(self, step: int, total_steps: int) -> float | None:
         """Momentum with which the moving average is updated after `step`; None: no update."""
         return None
 

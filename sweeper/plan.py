@@ -1,0 +1,74 @@
+"""What a sweep would run, and how far a run is."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from sweeper import space
+from sweeper.result import protocol, protocol_text
+from sweeper.run import Run
+from sweeper.spec import SweepSpec
+
+
+def print_plan(sweep: SweepSpec) -> None:
+    """The space, the trials and how they are measured; nothing is started or loaded."""
+    console, file, search = Console(soft_wrap=True), sweep.file, sweep.file.search
+    probes = [sweep.trial(probe.value) for probe in space.probes(sweep.space)]
+    combinations = space.grid(sweep.space)
+    epochs = max(int(trial["epochs"]) for trial in probes)
+    console.print(f"sweep {file.name}: {search.trials} trials, at most {search.trials * epochs} epochs")
+    console.print(f"sampler: {search.sampler}, seed {search.seed}{coverage(combinations)}")
+    if search.early_stopping:
+        stopping = search.early_stopping
+        console.print(f"early stopping on {stopping.metric} from epoch {stopping.grace_epochs}")
+    resources = file.resources
+    console.print(f"each trial: {resources.cpus:g} CPUs, {resources.gpus:g} GPUs; {side_by_side(sweep)}")
+    console.print(f"maximize {', '.join(file.pareto.maximize)}; minimize {', '.join(file.pareto.minimize)}")
+    for constraint in file.pareto.constraints:
+        console.print(f"subject to {constraint}")
+    console.print(f"search sees: {protocol_text(protocol(sweep.evaluation, 'validation'))}")
+    console.print(f"Pareto set:  {protocol_text(protocol(sweep.final, 'test'))}, once")
+    table = Table(title="search space", title_justify="left", box=None)
+    table.add_column("parameter")
+    table.add_column("values")
+    for name, distribution in space.distributions(sweep.space).items():
+        table.add_row(name, Text(space.describe(distribution)))
+    console.print(table)
+    console.print("metrics: " + ", ".join(sweep.metrics))
+    console.print("data and weights are looked for when the sweep is run", style="dim")
+
+
+def coverage(combinations: Sequence[dict[str, str]]) -> str:
+    return f", every one of {len(combinations)} grid combinations in turn" if len(combinations) > 1 else ""
+
+
+def side_by_side(sweep: SweepSpec) -> str:
+    wanted = sweep.file.search.concurrent
+    return f"at most {wanted} side by side" if wanted else "as many side by side as fit"
+
+
+def print_status(run: Run, runs: Sequence[Run]) -> None:
+    """One run in a few lines, and the names of the others."""
+    console, trials = Console(soft_wrap=True), run.trials()
+    planned = run.spec.file.search.trials
+    counts: dict[str, int] = {}
+    for trial in trials:
+        counts[trial.status] = counts.get(trial.status, 0) + 1
+    shown = ", ".join(f"{count} {status}" for status, count in sorted(counts.items())) or "none started"
+    done = (run.path / "pareto.json").is_file()
+    console.print(f"{run.id}: {len(trials)} of {planned} trials ({shown}); {progress(run, done)}")
+    for trial in trials:
+        if trial.status == "failed":
+            console.print(f"{trial.id} {trial.method} failed: {trial.reason}")
+    for other in runs:
+        console.print(f"{'*' if other.path == run.path else ' '} {other.path}", style="dim")
+
+
+def progress(run: Run, done: bool) -> str:
+    if done:
+        return "finished"
+    return "running" if run.is_driven() else f"interrupted; go on with: sweeper resume {run.id}"
