@@ -82,7 +82,7 @@ def test_a_linear_model_is_attacked_to_the_closed_form_optimum():
     keep_best=st.booleans(),
     seed=st.integers(0, 99),
 )
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 def test_the_result_stays_in_the_ball_and_in_the_pixel_range(epsilon, steps, step_size, keep_best, seed):
     images, labels = batch(low=0.0, high=1.0, seed=seed)
     result = attack(

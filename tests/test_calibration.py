@@ -34,7 +34,7 @@ def ece_by_definition(confidence, correct, bins=15):
 @given(st.integers(1, 300).flatmap(lambda n: st.tuples(
     arrays(np.float64, n, elements=st.floats(0, 1)), arrays(np.bool_, n)
 )))  # fmt: skip
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 def test_ece_is_the_definition_and_within_bounds(pair):
     confidence, correct = pair
     ece = expected_calibration_error(confidence, correct)
@@ -151,7 +151,7 @@ def test_entropy_is_that_of_the_softmax():
 
 
 @given(arrays(np.float32, (3, 5), elements=st.floats(-1, 1, width=32)), st.floats(0.1, 100))
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 def test_all_three_lie_between_0_and_1(values, scale):
     cosine = torch.from_numpy(values)
     for value in (

@@ -96,7 +96,7 @@ def test_samples_are_nested_stratified_and_repeatable():
 
 
 @given(arrays(np.int64, st.integers(1, 60), elements=st.integers(0, 4)))
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 def test_every_prefix_of_the_stratified_order_is_as_even_as_it_can_be(labels):
     order = stratified_order(labels)
     assert sorted(order) == list(range(len(labels)))

@@ -51,7 +51,7 @@ def test_tecoa_is_the_cross_entropy_of_the_label():
 
 
 @given(arrays(np.float32, (3, 4), elements=st.floats(-80, 80, width=32)))
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 def test_cross_entropy_is_that_of_torch(x):
     labels = torch.tensor([0, 2, 3])
     expected = torch.nn.functional.cross_entropy(torch.from_numpy(x), labels, reduction="none")
@@ -98,7 +98,7 @@ def test_pmg_sends_gradient_to_the_clean_logits_too():
     arrays(np.float32, (2, 5), elements=st.floats(-50, 50, width=32)),
     arrays(np.float32, (2, 5), elements=st.floats(-50, 50, width=32)),
 )
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 def test_kl_divergence_is_not_negative_and_zero_for_equal_logits(a, b):
     a, b = torch.from_numpy(a), torch.from_numpy(b)
     assert (kl_divergence(a, b) >= -1e-5).all()
@@ -206,7 +206,7 @@ def test_a_pure_change_of_evidence_is_measured_too(shift):
     arrays(np.float32, 6, elements=st.floats(-1, 1, width=32)),
     arrays(np.float32, 6, elements=st.floats(-1, 1, width=32)),
 )
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 def test_per_evidence_is_finite_not_negative_and_zero_only_for_equals(kappa, a, b):
     log_a, log_b = (
         log_concentration(torch.from_numpy(a), kappa),
