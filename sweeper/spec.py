@@ -80,7 +80,8 @@ class ParetoConfig(Section):
     @property
     def directions(self) -> list[Direction]:
         up: list[Direction] = ["maximize" for _ in self.maximize]
-        return [*up, *("minimize" for _ in self.minimize)]
+        down: list[Direction] = ["minimize" for _ in self.minimize]
+        return up + down
 
     @cached_property
     def constraints(self) -> list[Constraint]:
@@ -210,15 +211,19 @@ def validate(root: Node) -> SweepSpec:
     lines = list(misplaced_distributions(root))
     resolved = space.resolve(without(root, "trial", "profiles"), first_value)
     value = resolved.value | {"trial": {}} if "trial" in root.items else resolved.value
+    file, trainable = None, Trainable.find("finetune")
     try:
         file = SweepFile.model_validate(value)
     except ValidationError as error:
-        raise SpecError([*lines, *explain(error, SweepFile, resolved, value)]) from None
-    trainable = Trainable.find("finetune")
+        lines += explain(error, SweepFile, resolved, value)
     lines += explain_section(trainable.evaluation, resolved, "evaluation")
     lines += explain_section(trainable.evaluation, resolved, "final")
-    trials, trial_lines = validate_space(root.items["trial"], trainable)
+    trials, trial_lines = (
+        validate_space(root.items["trial"], trainable) if "trial" in root.items else ([], [])
+    )
     lines += trial_lines
+    if file is None:
+        raise SpecError(list(dict.fromkeys(lines)))
     lines += check_profiles(root)
     metrics = trainable.metric_names(trials) if trials else []
     if trials:
@@ -255,7 +260,8 @@ def without(root: Mapping, *keys: str) -> Mapping:
 
 
 def misplaced_distributions(root: Mapping) -> Iterator[str]:
-    for name, distribution in space.distributions(without(root, "trial", "profiles")).items():
+    unknown = set(root.items) - set(SweepFile.model_fields)  # a misspelt `trial` has its own line
+    for name, distribution in space.distributions(without(root, "trial", "profiles", *unknown)).items():
         yield (
             f"{distribution.place}: {name}: a distribution can't stand here; "
             "only values under `trial` are searched"
@@ -351,18 +357,20 @@ def explain(
 ) -> list[str]:
     """One line for each mistake: place, key path, what is wrong, what was expected."""
     found = [(real_path(item["loc"], value, item["type"]), item) for item in error.errors()]
+    reasons = [(path, item["type"], reason(item, model, path, value)) for path, item in found]
     lines = []
-    for path, item in found:
-        if item["type"] in QUIET_BESIDE_OTHERS and any(
-            other[: len(path)] == path and second["type"] not in QUIET_BESIDE_OTHERS
-            for other, second in found
+    for path, kind, text in reasons:
+        if kind in QUIET_BESIDE_OTHERS and any(
+            other[: len(path)] == path and second not in QUIET_BESIDE_OTHERS for other, second, _ in reasons
         ):
             continue  # the other branch of a union says what is really wrong
+        if kind == "missing" and any(
+            other[:-1] == path[:-1] and f"did you mean {path[-1]!r}" in hint for other, _, hint in reasons
+        ):
+            continue  # it is there, misspelt
         key = ".".join(str(part) for part in (prefix, *path) if part != "")
-        place = at(resolved.places, path)
-        lines.append(
-            f"{place}: {key}: {reason(item, model, path, value)}" if key else f"{place}: {item['msg']}"
-        )
+        place = at(resolved.places, path, key=kind == "extra_forbidden")
+        lines.append(f"{place}: {key}: {text}" if key else f"{place}: {text}")
     return lines
 
 
@@ -381,12 +389,13 @@ def real_path(loc: tuple[int | str, ...], value: Any, kind: str) -> space.Path:
     return tuple(path)
 
 
-def at(places: dict[space.Path, Place], path: space.Path) -> Place:
-    """Where the key at `path` stands, or the nearest thing around it."""
+def at(places: dict[space.Path, Place], path: space.Path, *, key: bool = False) -> Place:
+    """Where the value at `path` stands, with `key` its key, or the nearest thing around it."""
+    if key and (*path, "") in places:
+        return places[(*path, "")]
     for length in range(len(path), -1, -1):
-        for candidate in ((*path[:length], ""), path[:length]):
-            if candidate in places:
-                return places[candidate]
+        if path[:length] in places:
+            return places[path[:length]]
     return Place("sweep")
 
 

@@ -72,6 +72,7 @@ class Range:
 
 Node = Union[Scalar, Sequence, Mapping, Choice, Range]
 
+PLAIN = ("map", "seq", "null", "bool", "int", "float", "str")
 TAGS = ("!choice", "!grid", "!uniform", "!loguniform", "!int")
 FRACTION = re.compile(r"^\s*([-+0-9.eE]+)\s*/\s*([-+0-9.eE]+)\s*$")
 
@@ -116,6 +117,8 @@ def parse(text: str, source: str, path: str = "") -> Node:
         raise SpecError([f"{where}: not valid YAML: {problem}"]) from None
     except yaml.YAMLError as error:
         raise SpecError([f"{source}: not valid YAML: {' '.join(str(error).split())}"]) from None
+    except ValueError as error:
+        raise SpecError([f"{source}: not valid YAML: {error}"]) from None
     except RecursionError:
         raise SpecError([f"{source}: nested too deeply, or an alias contains itself"]) from None
     finally:
@@ -126,6 +129,8 @@ def _build(loader: _Loader, node: yaml.Node, path: str) -> Node:
     place = loader.place(node)
     if node.tag.startswith("!"):
         return _distribution(loader, node, place, path)
+    if node.tag.removeprefix("tag:yaml.org,2002:") not in PLAIN:
+        raise SpecError([f"{place}: {path}: unknown tag {node.tag}{suggestion(node.tag, TAGS)}"])
     if isinstance(node, yaml.MappingNode):
         items: dict[str, Node] = {}
         keys: dict[str, Place] = {}
@@ -146,8 +151,6 @@ def _build(loader: _Loader, node: yaml.Node, path: str) -> Node:
             tuple(_build(loader, item, join(path, str(i))) for i, item in enumerate(node.value)),
             place,
         )
-    if not node.tag.startswith("tag:yaml.org,2002:"):
-        raise SpecError([f"{place}: {path}: unknown tag {node.tag}{suggestion(node.tag, TAGS)}"])
     return Scalar(loader.construct_object(node), place)
 
 

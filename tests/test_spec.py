@@ -1,0 +1,165 @@
+"""The sweep file: what is accepted, and one clear line for every mistake."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from sweeper import space, spec
+from sweeper.errors import SpecError
+from tests.sweeps import SMALL
+
+SHIPPED = sorted((Path(__file__).parents[1] / "search_spaces").glob("*.yaml"))
+
+# What is put in place of what, and what the line must say: place, key, reason, what to do.
+MISTAKES = {
+    "unknown key": ("epochs: 2", "epoch: 2", ["f.yaml:12", "trial.epoch", "did you mean 'epochs'"]),
+    "unknown top-level key": ("search:", "serch:", ["f.yaml:19", "serch", "did you mean 'search'"]),
+    "key of another method": (
+        "{name: tecoa}", "{name: tecoa, alpha: 1}", ["f.yaml:6", "trial.method.alpha", "unknown key"],
+    ),
+    "misspelt key of a method": ("alpha: !log", "alhpa: !log", ["f.yaml:7", "did you mean 'alpha'"]),
+    "unknown method": ("name: tecoa", "name: tecao", ["f.yaml:6", "'tecao'", "did you mean 'tecoa'"]),
+    "method without a name": ("{name: tecoa}", "{}", ["f.yaml:6", "trial.method", "name"]),
+    "method that is no mapping": ("{name: tecoa}", "tecoa", ["f.yaml:6", "trial.method", "tecoa"]),
+    "wrong type": ("batch_size: 64", "batch_size: many", ["f.yaml:11", "trial.batch_size", "'many'"]),
+    "out of bounds": ("epochs: 2", "epochs: 0", ["f.yaml:12", "trial.epochs", "greater than 0"]),
+    "epsilon beyond pixels": ("[4/255, 8/255]", "[4/255, 8]", ["f.yaml:4", "trial.attack.epsilon", "8"]),
+    "broken fraction": ("[4/255, 8/255]", "[4/0, 8/255]", ["f.yaml:4", "trial.attack.epsilon", "4/0"]),
+    "empty choice": ("!choice [4/255, 8/255]", "!choice []", ["f.yaml:4", "attack.epsilon", "is empty"]),
+    "reversed bounds": ("[1e-4, 3e-3]", "[3e-3, 1e-4]", ["f.yaml:10", "learning_rate", "reversed"]),
+    "log of zero": ("[1e-4, 3e-3]", "[0, 3e-3]", ["f.yaml:10", "above 0"]),
+    "one bound": ("[1e-4, 3e-3]", "[1e-4]", ["f.yaml:10", "needs two numbers"]),
+    "unknown tag": ("!loguniform [1e-4", "!logunifrom [1e-4", ["f.yaml:10", "did you mean '!loguniform'"]),
+    "unknown metric": (
+        "[robust_accuracy, clean", "[robust_acuracy, clean",
+        ["f.yaml:16", "pareto.maximize", "did you mean 'robust_accuracy'"],
+    ),
+    "unknown constrained metric": ("{clean_accuracy:", "{clean_acc:", ["f.yaml:18", "'clean_accuracy'"]),
+    "unreadable constraint": ('">= 0.5 * baseline"', '"about 0.5"', ["f.yaml:18", "'about 0.5'", ">= 0.5"]),
+    "metric of a set not evaluated": ("[robust_ece]", "[stl10.robust_ece]", ["f.yaml:17", "unknown metric"]),
+    "duplicate key": ("epochs: 2", "epochs: 2\n  epochs: 3", ["f.yaml:13", "trial.epochs", "line 12"]),
+    "syntax": ("trial:", "trial: [", ["f.yaml:", "not valid YAML"]),
+    "unknown data set": (
+        "train: fashion-mnist-8k", "train: fashion", ["f.yaml:3", "did you mean 'fashion-mnist-8k'"],
+    ),
+    "unknown key of a data set": (
+        "train: fashion-mnist-8k", "train: {image_foldr: x}", ["f.yaml:3", "did you mean 'image_folder'"],
+    ),
+    "distribution outside the trial": (
+        "trials: 5", "trials: !int [3, 9]", ["f.yaml:19", "only values under `trial`"],
+    ),
+    "too few trials for the grid": ("trials: 5", "trials: 3", ["f.yaml:19", "4 combinations", "at least 4"]),
+    "unknown sampler": ("seed: 3,", "sampler: tpee,", ["f.yaml:19", "search.sampler", "did you mean 'tpe'"]),
+    "no attack for an adversarial method": (
+        "epsilon: !choice [4", "epsilon: !choice [0, 4", ["f.yaml:", "epsilon"],
+    ),
+    "misspelt trial": ("trial:\n", "tril:\n", ["f.yaml:2", "tril", "did you mean 'trial'"]),
+    "no name": ("name: small", "", ["f.yaml", "name", "required"]),
+    "bad name": ("name: small", "name: ../../etc", ["f.yaml:1", "name"]),
+    "mistake in a profile": ("{epochs: 9}", "{epohcs: 9}", ["f.yaml:21", "did you mean 'epochs'"]),
+    "grid inside a choice": (
+        "alpha: !loguniform [0.1, 10]", "alpha: !choice [!grid [1, 2]]", ["f.yaml:7", "alpha"],
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("mistake", MISTAKES)
+def test_every_mistake_is_one_line(mistake: str) -> None:
+    old, new, expected = MISTAKES[mistake]
+    assert old in SMALL
+    with pytest.raises(SpecError) as caught:
+        spec.from_text(SMALL.replace(old, new, 1), "f.yaml")
+    lines = caught.value.lines
+    assert all(any(word in line for line in lines) for word in expected), lines
+    assert all("\n" not in line and "Traceback" not in line for line in lines)
+    if mistake != "no attack for an adversarial method":  # three of the four methods refuse it
+        assert len(lines) == 1, lines
+
+
+def test_all_mistakes_are_reported_together() -> None:
+    text = SMALL.replace("epochs: 2", "epochs: 0").replace("[4/255,", "[9,").replace("seed: 3", "sede: 3")
+    with pytest.raises(SpecError) as caught:
+        spec.from_text(text, "f.yaml")
+    keys = [line.split(": ")[1] for line in caught.value.lines]
+    assert keys == ["search.sede", "trial.attack.epsilon", "trial.epochs"]
+
+
+def test_the_command_prints_the_line_and_exits_with_2(tmp_path: Path) -> None:
+    file = tmp_path / "sweep.yaml"
+    file.write_text(SMALL.replace("tecoa", "tecao"))
+    done = sweeper("run", str(file))
+    assert done.returncode == 2
+    assert done.stderr.count("\n") == 1
+    assert f"{file}:6: trial.method: 'tecao' is not known; did you mean 'tecoa'?" in done.stderr
+    missing = sweeper("plan", str(tmp_path / "none.yaml"))
+    assert missing.returncode == 2
+    assert missing.stderr.count("\n") == 1
+
+
+def sweeper(*arguments: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "sweeper", *arguments]
+    return subprocess.run(command, capture_output=True, text=True, check=False)
+
+
+@pytest.mark.parametrize("file", SHIPPED, ids=lambda file: file.stem)
+def test_shipped_files_say_that_they_run_as_they_stand_and_have_the_real_thing(file: Path) -> None:
+    assert "Runs as it stands on the embedded" in file.read_text().splitlines()[0]
+    embedded, real = spec.load(file), spec.load(file, "vit-b-32")
+    assert embedded.base_trial()["model"] == {"name": "clip-tiny", "pretrained": None}
+    trial = real.base_trial()
+    assert trial["model"] == {"name": "ViT-B-32", "pretrained": "openai"}
+    assert trial["data"]["train"] == "tiny-imagenet"
+    assert trial["attack"]["step_size"] == "1/255"
+    assert real.file.resources.gpus == 1
+
+
+def test_there_is_a_space_for_each_method_and_for_all() -> None:
+    assert {f.stem for f in SHIPPED} >= {"quickstart", "tecoa", "pmg", "carot", "dirichlet", "compare"}
+    searched = space.distributions(spec.load(next(f for f in SHIPPED if f.stem == "dirichlet")).space)
+    assert {"attack.epsilon", "method.weight", "method.concentration_scale"} <= set(searched)
+
+
+def test_a_resolved_trial_is_itself_a_valid_file() -> None:
+    sweep = spec.from_text(SMALL, "f.yaml")
+    trial = sweep.base_trial()
+    again = sweep.trial(trial)
+    assert again == trial
+    assert trial["attack"]["epsilon"] == "4/255"
+
+
+def test_a_sweep_written_out_is_the_same_sweep() -> None:
+    sweep = spec.from_text(SMALL, "f.yaml", "long", ["trial.batch_size=32"])
+    again = spec.from_text(sweep.text(), "again.yaml")
+    assert again.text() == sweep.text()
+    assert (sweep.base_trial()["epochs"], sweep.base_trial()["batch_size"]) == (9, 32)
+    assert space.distributions(again.space).keys() == space.distributions(sweep.space).keys()
+
+
+def test_unknown_profile_is_one_line() -> None:
+    with pytest.raises(SpecError, match="no profile 'lang'; did you mean 'long'"):
+        spec.from_text(SMALL, "f.yaml", "lang")
+
+
+def test_constraints_are_absolute_or_relative_to_the_untrained_model() -> None:
+    relative = spec.parse_constraint("clean_accuracy", ">= 0.9 * baseline")
+    assert relative.violation(0.8, baseline=0.8) == 0
+    assert relative.violation(0.7, baseline=0.8) == pytest.approx(0.02)
+    absolute = spec.parse_constraint("robust_ece", "<= 1/10")
+    assert absolute.violation(0.25, baseline=0.9) == pytest.approx(0.15)
+
+
+def test_help_and_plan_answer_without_heavy_imports() -> None:
+    code = "import sys; from sweeper.cli import main\ntry: main({})\nexcept SystemExit: pass\n"
+    code += "print([m for m in ('torch', 'ray', 'mlflow', 'optuna', 'matplotlib') if m in sys.modules])"
+    for arguments in (["--help"], ["plan", str(SHIPPED[0])]):
+        started = time.monotonic()
+        done = subprocess.run(
+            [sys.executable, "-c", code.format(arguments)], capture_output=True, text=True, check=True
+        )
+        assert done.stdout.splitlines()[-1] == "[]"
+        assert time.monotonic() - started < 30
