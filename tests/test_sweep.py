@@ -1,0 +1,301 @@
+"""The main job, through the real command line: run, interrupt, kill, resume, and the numbers agree."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import math
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+from PIL import Image
+
+from sweeper import Run
+from tests.sweeps import SMALL
+
+METHODS = {"tecoa", "pmg", "carot", "dirichlet"}
+PATIENCE = 300
+
+
+@dataclass
+class Finished:
+    """A sweep that was run to its end, and what the command printed."""
+
+    run: Run
+    output: str
+
+
+def environment() -> dict[str, str]:
+    return {k: v for k, v in os.environ.items() if k != "MLFLOW_TRACKING_URI"} | {"COLUMNS": "160"}
+
+
+def sweeper(*arguments: object, code: int = 0) -> str:
+    command = [sys.executable, "-m", "sweeper", *map(str, arguments)]
+    done = subprocess.run(
+        command, capture_output=True, text=True, check=False, env=environment(), timeout=PATIENCE
+    )
+    assert done.returncode == code, done.stdout + done.stderr
+    return done.stdout
+
+
+@pytest.fixture(scope="module")
+def sweep_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    file = tmp_path_factory.mktemp("sweep") / "small.yaml"
+    file.write_text(SMALL)
+    return file
+
+
+@pytest.fixture(scope="module")
+def whole(sweep_file: Path, tmp_path_factory: pytest.TempPathFactory) -> Finished:
+    """The small sweep, uninterrupted."""
+    runs = tmp_path_factory.mktemp("whole")
+    output = sweeper("run", sweep_file, "--runs", runs)
+    return Finished(Run.find(None, runs), output)
+
+
+@pytest.fixture(scope="module")
+def broken(sweep_file: Path, tmp_path_factory: pytest.TempPathFactory) -> Finished:
+    """The same sweep, ended by Ctrl-C in its second trial and by SIGKILL in its fourth."""
+    runs = tmp_path_factory.mktemp("broken")
+    interrupted = end_when(["run", sweep_file, "--runs", runs], runs, "t001", signal.SIGINT)
+    assert interrupted.returncode == 130
+    assert "Pareto set of" in interrupted.stdout
+    assert "sweeper resume" in interrupted.stderr
+    assert "Traceback" not in interrupted.stderr
+    killed = end_when(["resume", "--runs", runs], runs, "t003", signal.SIGKILL)
+    assert killed.returncode == -signal.SIGKILL
+    assert not (Run.find(None, runs).path / "pareto.json").exists()
+    output = sweeper("resume", "--runs", runs)
+    return Finished(Run.find(None, runs), output)
+
+
+def end_when(
+    arguments: Sequence[object], runs: Path, trial: str, how: signal.Signals
+) -> subprocess.CompletedProcess[str]:
+    """Starts the command and sends it a signal once `trial` has finished an epoch."""
+    command = [sys.executable, "-m", "sweeper", *map(str, arguments)]
+    process = subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment()
+    )
+    wait_for(lambda: any(runs.glob(f"*/trials/{trial}/epoch-001.json")) or process.poll() is not None)
+    process.send_signal(how)
+    stdout, stderr = process.communicate(timeout=PATIENCE)
+    return subprocess.CompletedProcess(command, process.returncode, stdout, stderr)
+
+
+def wait_for(condition: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + PATIENCE
+    while not condition():
+        assert time.monotonic() < deadline, "nothing happened for too long"
+        time.sleep(0.1)
+
+
+def test_every_method_ran_with_finite_metrics(whole: Finished) -> None:
+    trials = whole.run.trials()
+    assert len(trials) == 5
+    assert {trial.method for trial in trials} == METHODS
+    for trial in trials:
+        assert trial.status == "completed"
+        assert [epoch["epoch"] for epoch in trial.epochs] == [1, 2]
+        for epoch in trial.epochs:
+            assert epoch["split"] == "validation"
+            assert epoch["images_per_second"] > 0
+            assert set(whole.run.spec.metrics) == set(epoch["metrics"])
+            assert all(math.isfinite(value) for value in epoch["metrics"].values())
+
+
+def test_the_front_is_the_non_dominated_set(whole: Finished) -> None:
+    content = whole.run.pareto()
+    bound = 0.5 * content["baseline"]["validation"]["clean_accuracy"]
+
+    def costs(trial: dict[str, Any]) -> tuple[float, ...]:
+        metrics = trial["validation"]
+        return -metrics["robust_accuracy"], -metrics["clean_accuracy"], metrics["robust_ece"]
+
+    allowed = [t for t in content["trials"] if t["validation"]["clean_accuracy"] >= bound]
+    for trial in content["trials"]:
+        beaten = any(
+            all(a <= b for a, b in zip(costs(other), costs(trial), strict=True))
+            and costs(other) != costs(trial)
+            for other in allowed
+        )
+        assert trial["pareto"] == (trial in allowed and not beaten)
+
+
+def test_numbers_agree_in_records_results_terminal_csv_and_mlflow(whole: Finished) -> None:
+    run = whole.run
+    content = json.loads((run.path / "pareto.json").read_text())
+    assert json.loads(sweeper("pareto", run.path, "--json")) == content
+    rows = {row["id"]: row for row in csv.DictReader(io.StringIO(sweeper("pareto", run.path, "--csv")))}
+    tracked = mlflow_runs(run)
+    assert set(tracked) == {"", "baseline", *(t["id"] for t in content["trials"])}
+    for trial in [content["baseline"], *content["trials"]]:
+        for split in ("validation", "test"):
+            if trial[split] is None:
+                continue
+            records = pd.read_parquet(records_file(run, trial["id"], split))
+            assert set(records["split"]) == {split}
+            own = records[records["set"] == "fashion-mnist-8k"]
+            for version in ("clean", "robust"):
+                hits = own[f"{version}_prediction"] == own["label"]
+                assert trial[split][f"{version}_accuracy"] == hits.mean()
+                assert trial[split][f"{version}_nll"] == own[f"{version}_nll"].mean()
+            for name, value in trial[split].items():
+                assert tracked[trial["id"]].data.metrics[f"{split}.{name}"] == value
+                if trial["id"] in rows:
+                    assert float(rows[trial["id"]][f"{split}.{name}"]) == value
+            if trial.get("pareto") or trial["id"] == "baseline":
+                for name in content["maximize"] + content["minimize"]:
+                    assert f"{trial[split][name]:.4f}" in whole.output
+    assert set(rows) == {"baseline", *(t["id"] for t in content["trials"] if t["pareto"])}
+
+
+def records_file(run: Run, trial: str, split: str) -> Path:
+    if split == "test":
+        return run.final_file(trial).with_suffix(".parquet")
+    if trial == "baseline":
+        return run.baseline_file.with_suffix(".parquet")
+    return next(t for t in run.trials() if t.id == trial).records
+
+
+def mlflow_runs(run: Run) -> dict[str, Any]:
+    """MLflow's runs of a sweep by trial; fails if one is there twice."""
+    from mlflow import MlflowClient
+
+    client = MlflowClient(tracking_uri=f"sqlite:///{run.path / 'mlflow.db'}")
+    experiments = [experiment.experiment_id for experiment in client.search_experiments()]
+    found = client.search_runs(experiments, f"tags.sweep_id = '{run.id}'")
+    by_trial = {each.data.tags.get("trial_id", ""): each for each in found}
+    assert len(by_trial) == len(found)
+    parent = by_trial[""].info.run_id
+    for trial, each in by_trial.items():
+        assert trial == "" or each.data.tags["mlflow.parentRunId"] == parent
+        assert each.info.status == "FINISHED"
+    return by_trial
+
+
+def test_mlflow_has_parameters_steps_tags_and_artifacts(whole: Finished) -> None:
+    from mlflow import MlflowClient
+
+    client = MlflowClient(tracking_uri=f"sqlite:///{whole.run.path / 'mlflow.db'}")
+    tracked = mlflow_runs(whole.run)
+    for trial in whole.run.pareto()["trials"]:
+        each = tracked[trial["id"]]
+        assert each.data.tags["pareto"] == str(trial["pareto"]).lower()
+        assert each.data.params["attack.epsilon"] == trial["config"]["attack"]["epsilon"]
+        assert each.data.params["method.name"] == trial["method"]
+        history = client.get_metric_history(each.info.run_id, "validation.robust_accuracy")
+        assert [point.step for point in history] == [1, 2]
+        names = {item.path for item in client.list_artifacts(each.info.run_id)}
+        assert {"config.json", "records"} <= names
+        assert ("plots" in names) == trial["pareto"]
+    parent = {item.path for item in client.list_artifacts(tracked[""].info.run_id)}
+    assert {"sweep.yaml", "pareto.json", "report"} <= parent
+
+
+def test_test_images_were_touched_by_the_front_and_the_untrained_model_only(whole: Finished) -> None:
+    content = whole.run.pareto()
+    assert content["baseline"]["test"] is not None
+    for trial in content["trials"]:
+        assert (trial["test"] is not None) == trial["pareto"]
+    assert "test images (40 of each set), PGD-5 at epsilon 8/255" in whole.output
+
+
+def test_an_interrupted_sweep_equals_the_uninterrupted_one(whole: Finished, broken: Finished) -> None:
+    for one, other in zip(whole.run.trials(), broken.run.trials(), strict=True):
+        assert (one.id, one.config, one.seed, one.status) == (
+            other.id,
+            other.config,
+            other.seed,
+            other.status,
+        )
+        assert [e["metrics"] for e in one.epochs] == [e["metrics"] for e in other.epochs]
+    same = {"run": ""}
+    assert whole.run.pareto() | same == broken.run.pareto() | same
+
+
+def test_a_resumed_sweep_is_in_mlflow_once(whole: Finished, broken: Finished) -> None:
+    from mlflow import MlflowClient
+
+    client = MlflowClient(tracking_uri=f"sqlite:///{broken.run.path / 'mlflow.db'}")
+    tracked = mlflow_runs(broken.run)
+    assert set(tracked) == set(mlflow_runs(whole.run))
+    for trial in broken.run.trials():
+        history = client.get_metric_history(tracked[trial.id].info.run_id, "epoch")
+        assert [point.value for point in history] == [1, 2]
+
+
+def test_delivering_again_changes_nothing(whole: Finished) -> None:
+    before = {trial: dict(each.data.metrics) for trial, each in mlflow_runs(whole.run).items()}
+    sweeper("track", whole.run.path)
+    assert {trial: dict(each.data.metrics) for trial, each in mlflow_runs(whole.run).items()} == before
+
+
+def test_status_report_and_resume_of_a_finished_run(whole: Finished) -> None:
+    assert "5 of 5 trials (5 completed); finished" in sweeper("status", whole.run.path)
+    page = Path(sweeper("report", whole.run.path).strip())
+    assert page.stat().st_size > 50_000
+    before = json.loads((whole.run.path / "pareto.json").read_text())
+    sweeper("resume", whole.run.path)
+    assert json.loads((whole.run.path / "pareto.json").read_text()) == before
+
+
+def test_a_second_driver_is_refused(whole: Finished) -> None:
+    with whole.run.driving():
+        command = [sys.executable, "-m", "sweeper", "resume", str(whole.run.path)]
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 2
+    assert done.stderr.count("\n") == 1
+    assert "another process" in done.stderr
+
+
+OWN_IMAGES = """\
+name: own
+trial:
+  data: {{train: {{image_folder: {folder}}}}}
+  attack: {{epsilon: 8/255, steps: 1}}
+  method: !grid [{{name: tecoa}}, {{name: dirichlet}}]
+  batch_size: 16
+  epochs: 1
+evaluation: {{attack: {{epsilon: 8/255, steps: 2}}}}
+search: {{trials: 2}}
+tracking: {{mlflow: false}}
+"""
+
+
+def test_a_folder_of_ones_own_images(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    rng = np.random.default_rng(0)
+    for label, name in enumerate(["red_square", "blue_circle"]):
+        (tmp_path / "images" / name).mkdir(parents=True)
+        for index in range(30):
+            pixels = rng.integers(0, 90, size=(40, 30 + index, 3), dtype=np.uint8)
+            pixels[..., 2 * label] += 150
+            Image.fromarray(pixels).save(tmp_path / "images" / name / f"{index}.png")
+    file = tmp_path / "own.yaml"
+    file.write_text(OWN_IMAGES.format(folder=tmp_path / "images"))
+    output = sweeper("run", file, "--runs", tmp_path / "runs")
+    run = Run.find(None, tmp_path / "runs")
+    assert [trial.status for trial in run.trials()] == ["completed", "completed"]
+    assert "Pareto set of own" in output
+    records = pd.read_parquet(run.trials()[0].records)
+    assert set(records["set"]) == {"images"}
+    assert len(records) == round(0.2 * 48)
+    assert not (run.path / "mlflow.db").exists()
+    (tmp_path / "images").rename(tmp_path / "gone")
+    command = [sys.executable, "-m", "sweeper", "run", str(file), "--runs", str(tmp_path / "runs")]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 2
+    assert done.stderr.count("\n") == 1
+    assert "is not a folder" in done.stderr
