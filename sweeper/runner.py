@@ -76,6 +76,8 @@ def drive(run: Run, *, quiet: bool = False) -> Run:
 
 def measure(run: Run, cluster: Cluster, split: str, trials: Sequence[TrialRecord | None]) -> None:
     """Evaluates trials, or the untrained model for None, on a split, side by side on the cluster."""
+    from sweeper import worker
+
     sweep = run.spec
     evaluation = sweep.evaluation if split == "validation" else sweep.final
     calls = []
@@ -86,8 +88,9 @@ def measure(run: Run, cluster: Cluster, split: str, trials: Sequence[TrialRecord
         if not target.exists():
             config = trial.config if trial else sweep.base_trial()
             checkpoint = str(trial.folder) if trial else None
-            calls.append((config, evaluation, split, str(target), checkpoint, cluster.threads))
-    cluster.call(sweep.trainable.measure, calls)
+            name = sweep.trainable.name
+            calls.append((name, config, evaluation, split, str(target), checkpoint, cluster.threads))
+    cluster.call(worker.measure, calls)
 
 
 def search_trials(
@@ -98,6 +101,7 @@ def search_trials(
 
     from sweeper.search import Search
     from sweeper.tune import Searcher, Watcher, trial_name
+    from sweeper.worker import Worker
 
     sweep = run.spec
     known = run.trials()
@@ -113,7 +117,7 @@ def search_trials(
     searcher = Searcher(run, search, cluster.threads)
     if searcher.left:
         trainable = tune.with_resources(
-            sweep.trainable.actor, {"cpu": sweep.file.resources.cpus, "gpu": sweep.file.resources.gpus}
+            Worker, {"cpu": sweep.file.resources.cpus, "gpu": sweep.file.resources.gpus}
         )
         tuner = tune.Tuner(
             trainable,

@@ -1,9 +1,9 @@
 """What the sweeper knows of a trainable: six names, imported when they are needed.
 
 A package offers a trainable under the entry-point group `sweeper.trainables`: a dictionary with
-`trial` and `evaluation` (pydantic models), `metrics` (names a trial reports), `trainable` (a Ray
-Tune Trainable), `measure` (evaluates a finished trial) and `check` (are data and weights there?),
-each as "module:name". The sweeper reaches into nothing else.
+`trial` and `evaluation` (pydantic models), `metrics` (names a trial reports), `trainable` (a class
+with `step`, `save` and `load`), `measure` (evaluates a finished trial) and `check` (are data and
+weights there?), each as "module:name". The sweeper reaches into nothing else.
 """
 
 from __future__ import annotations
@@ -57,10 +57,10 @@ class Trainable:
         first, *others = [names_of(trial) for trial in trials]
         return [name for name in first if all(name in names for names in others)]
 
-    @property
-    def actor(self) -> Any:
-        """The Ray Tune class."""
-        return self._get("trainable")
+    def start(self, config: dict[str, Any]) -> Any:
+        """A trial: its `step` runs an epoch and returns what there is to report, and its `save` and
+        `load` take a folder. config: see `sweeper.tune.Searcher.suggest`."""
+        return self._get("trainable")(config)
 
     @property
     def measure(self) -> Callable[..., None]:

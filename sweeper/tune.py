@@ -47,11 +47,13 @@ class Searcher(Stateless, RaySearcher):
         return int(self.run.spec.file.search.trials) - len(self.search.ended)
 
     def suggest(self, trial_id: str) -> dict[str, Any] | None:
+        """The configuration of the next trial's worker; None if there is nothing to run yet."""
         record = self.unfinished.pop(0) if self.unfinished else self._new_trial()
         if record is None:
             return None
         self.running[trial_id] = record
         return {
+            "trainable": self.run.spec.trainable.name,
             "id": record.id,
             "number": record.number,
             "trial": record.config,

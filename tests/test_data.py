@@ -16,8 +16,8 @@ import trainables
 from trainables.config import ImageFolder
 from trainables.data import folders, registry
 from trainables.data.embedded import FASHION_FILE
-from trainables.data.folders import DataError
 from trainables.data.images import carve, stratified_order
+from trainables.errors import DataError
 
 SPLITS = ("train", "validation", "test")
 SIZE = (28, 28)

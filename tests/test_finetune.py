@@ -10,9 +10,9 @@ import torch
 
 from trainables import checkpoints, finetune
 from trainables.config import TrialConfig, trial_metrics
-from trainables.data.folders import DataError
+from trainables.errors import DataError, ModelError
 from trainables.evaluate import summarize
-from trainables.models import ModelError
+from trainables.preflight import check
 
 TRIAL = {
     "method": {"name": "tecoa"},
@@ -100,8 +100,8 @@ def test_without_a_checkpoint_there_is_no_fine_tuned_model(tmp_path):
 
 def test_check_tells_what_is_missing(monkeypatch, tmp_path):
     monkeypatch.setenv("SWEEPER_DATA", str(tmp_path))
-    finetune.check(TRIAL)
+    check(TRIAL)
     with pytest.raises(DataError, match="tiny-imagenet"):
-        finetune.check(TRIAL | {"data": {"evaluate": ["digits", "tiny-imagenet"]}})
+        check(TRIAL | {"data": {"evaluate": ["digits", "tiny-imagenet"]}})
     with pytest.raises(ModelError, match="no architecture"):
-        finetune.check(TRIAL | {"model": {"name": "ViT-X"}})
+        check(TRIAL | {"model": {"name": "ViT-X"}})

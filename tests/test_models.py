@@ -14,10 +14,13 @@ import torch.nn.functional as F
 from trainables import models
 from trainables.config import AttackConfig, EvaluationConfig
 from trainables.data import registry
+from trainables.embedded import MODELS
+from trainables.errors import ModelError
 from trainables.evaluate import evaluate, summarize
-from trainables.models import ModelError, PixelClip, class_prompts, cosines
+from trainables.models import PixelClip, class_prompts, cosines
+from trainables.preflight import check_model
 
-FOLDER = models.EMBEDDED["clip-tiny"]
+FOLDER = MODELS["clip-tiny"]
 PROMPT = "This is a photo of a {}"
 
 
@@ -156,7 +159,7 @@ def no_download(*_args, **_kwargs):
 def test_what_is_wrong_with_a_name_is_said_without_a_download(monkeypatch, name, pretrained, message):
     monkeypatch.setattr(open_clip, "download_pretrained", no_download)
     with pytest.raises(ModelError, match=message) as error:
-        models.check(name, pretrained)
+        check_model(name, pretrained)
     assert "\n" not in str(error.value)
 
 
@@ -168,7 +171,7 @@ def test_missing_weights_are_one_line_that_says_what_to_do(monkeypatch):
     monkeypatch.setattr(open_clip, "download_pretrained", offline)
     monkeypatch.setattr(open_clip.factory, "download_pretrained", offline)
     with pytest.raises(ModelError, match=r"not on this machine.*local-dir:FOLDER") as error:
-        models.check("ViT-B-32", "openai")
+        check_model("ViT-B-32", "openai")
     assert "\n" not in str(error.value)
     with pytest.raises(ModelError, match="can't be loaded") as error:
         models.load.__wrapped__("ViT-B-32", "openai", "cpu")
@@ -210,7 +213,7 @@ def test_the_weights_decide_on_quickgelu(monkeypatch, tag, expected):
 def test_an_exported_folder_loads_and_a_broken_one_is_told(tmp_path, tiny):
     folder = tmp_path / "mine"
     shutil.copytree(FOLDER, folder)
-    models.check(f"local-dir:{folder}", None)
+    check_model(f"local-dir:{folder}", None)
     loaded = models.load.__wrapped__(f"local-dir:{folder}", None, "cpu")
     assert torch.equal(loaded.features(pixels()), tiny.features(pixels()))
     (folder / "open_clip_model.safetensors").write_bytes(b"broken")

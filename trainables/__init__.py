@@ -9,5 +9,5 @@ FINETUNE = {
     "metrics": "trainables.config:trial_metrics",
     "trainable": "trainables.finetune:Finetune",
     "measure": "trainables.finetune:measure",
-    "check": "trainables.finetune:check",
+    "check": "trainables.preflight:check",
 }

@@ -1,4 +1,4 @@
-"""The trainable of a sweep: one trial as a Ray Tune actor, and the evaluation of a finished trial.
+"""The trainable of a sweep: one trial, epoch by epoch, and the evaluation of a finished trial.
 
 A trial's folder is its memory. Every epoch writes, in this order, `epoch-NNN.parquet` (per-image
 records), `epoch-NNN.json` (metrics) and `checkpoint.safetensors`; the checkpoint commits the epoch.
@@ -16,7 +16,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
-from ray.tune import Trainable
 
 from trainables import checkpoints, models
 from trainables.config import EvaluationConfig, TrialConfig, trial_metrics
@@ -33,14 +32,14 @@ if TYPE_CHECKING:
 Report = dict[str, Any]
 
 
-class Finetune(Trainable):
+class Finetune:
     """One epoch of adversarial fine-tuning per step, evaluated clean and attacked after each.
 
     config: `trial` and `evaluation` (configurations as plain dictionaries), `seed`, `folder`,
     `threads` (CPU threads this trial may use).
     """
 
-    def setup(self, config: dict[str, Any]) -> None:
+    def __init__(self, config: dict[str, Any]) -> None:
         torch.set_num_threads(config["threads"])
         self.folder = Path(config["folder"])
         self.folder.mkdir(parents=True, exist_ok=True)
@@ -48,9 +47,7 @@ class Finetune(Trainable):
         self.evaluation = EvaluationConfig.model_validate(config["evaluation"])
         self.trainer = Trainer(self.trial, config["seed"])
         self.sets = evaluation_sets(self.trial, "validation", self.trainer.pretrained)
-        checkpoint = checkpoints.load(self.folder)
-        if checkpoint is not None:
-            self.trainer.load_state(checkpoint)
+        self.load(config["folder"])
 
     def step(self) -> Report:
         if self.trainer.epoch >= self.trial.epochs:  # restarted after its last epoch was committed
@@ -73,7 +70,7 @@ class Finetune(Trainable):
         if not all(math.isfinite(value) for value in epoch["metrics"].values()):
             return self._failure(f"a metric is not finite after epoch {summary.epoch}")
         write_results(epoch_file(self.folder, summary.epoch), epoch, records)
-        checkpoints.save(self.folder, self.trainer.state())
+        self.save(str(self.folder))
         return self._report(epoch)
 
     def _report(self, epoch: Report) -> Report:
@@ -86,7 +83,7 @@ class Finetune(Trainable):
         }
 
     def _failure(self, reason: str) -> Report:
-        """The last report of a trial that can't go on; it carries every key, as Tune requires."""
+        """The last report of a trial that can't go on; it carries every key all the same."""
         return {
             **dict.fromkeys(trial_metrics(self.trial), math.nan),
             "epoch": self.trainer.epoch,
@@ -95,19 +92,15 @@ class Finetune(Trainable):
             "done": True,
         }
 
-    def save_checkpoint(self, checkpoint_dir: str) -> None:
-        checkpoints.save(Path(checkpoint_dir), self.trainer.state())
+    def save(self, folder: str) -> None:
+        """Everything `load` needs to go on from here, as one checkpoint in `folder`."""
+        checkpoints.save(Path(folder), self.trainer.state())
 
-    def load_checkpoint(self, checkpoint: Any) -> None:
-        tensors = checkpoints.load(Path(checkpoint))
-        if tensors is not None:
-            self.trainer.load_state(tensors)
-
-    def reset_config(self, new_config: dict[str, Any]) -> bool:
-        """Makes this process ready for another trial; the frozen model and the data stay."""
-        del self.trainer
-        self.setup(new_config)
-        return True
+    def load(self, folder: str) -> None:
+        """Goes on from the checkpoint that `save` wrote to `folder`, if it can be read."""
+        checkpoint = checkpoints.load(Path(folder))
+        if checkpoint is not None:
+            self.trainer.load_state(checkpoint)
 
 
 def epoch_file(folder: Path, epoch: int) -> Path:
@@ -162,11 +155,3 @@ def measure(  # noqa: PLR0917 -- called from another process, by position
     sets = evaluation_sets(config, split, model)
     records = evaluate(model, sets, config.data.prompt, EvaluationConfig.model_validate(evaluation))
     write_results(file, {"split": split, "metrics": summarize(records)}, records)
-
-
-def check(trial: dict[str, Any]) -> None:
-    """Raises ModelError or DataError, one line each, if data or weights of a trial are missing."""
-    config = TrialConfig.model_validate(trial)
-    for data in (config.data.train, *config.data.evaluated):
-        registry.check(data)
-    models.check(config.model.name, config.model.pretrained)

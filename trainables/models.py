@@ -10,23 +10,18 @@ import copy
 import warnings
 from collections.abc import Callable, Sequence
 from functools import lru_cache
-from pathlib import Path
 from typing import TypeAlias
 
 import open_clip
 import torch
 import torch.nn.functional as F
-from open_clip.factory import parse_model_name
 from torch import Tensor, nn
 
-EMBEDDED = {"clip-tiny": Path(__file__).parent / "embedded" / "clip-tiny"}
+from trainables.embedded import MODELS
+from trainables.errors import ModelError
 
 Clip: TypeAlias = open_clip.CLIP | open_clip.CustomTextCLIP
 Tokenizer = Callable[[Sequence[str]], Tensor]
-
-
-class ModelError(Exception):
-    """A model that can't be loaded, with what to do about it."""
 
 
 class PixelClip(nn.Module):
@@ -119,7 +114,7 @@ def load(name: str, pretrained: str | None, device: str) -> PixelClip:
     name: `clip-tiny`, an open_clip architecture (then `pretrained` is a weight tag),
     `hf-hub:ORG/REPO` or `local-dir:FOLDER`.  Raises ModelError if it can't be had.
     """
-    source = f"local-dir:{EMBEDDED[name]}" if name in EMBEDDED else name
+    source = f"local-dir:{MODELS[name]}" if name in MODELS else name
     config = open_clip.get_pretrained_cfg(name, pretrained) if pretrained else {}
     try:
         with warnings.catch_warnings():
@@ -136,36 +131,6 @@ def load(name: str, pretrained: str | None, device: str) -> PixelClip:
         source = f"{name!r} ({pretrained or 'own weights'})"
         raise ModelError(f"model {source} can't be loaded: {' '.join(str(error).split())}") from error
     return PixelClip(clip, tokenizer).to(device).eval().requires_grad_(False)
-
-
-def check(name: str, pretrained: str | None) -> None:
-    """Raises ModelError unless the model's weights are on this machine or can be downloaded now."""
-    schema, identifier = parse_model_name(name)
-    if name in EMBEDDED or schema == "hf-hub":
-        return
-    if schema == "local-dir":
-        if not (Path(identifier) / "open_clip_config.json").is_file():
-            raise ModelError(
-                f"{identifier} is not an exported open_clip model: expected open_clip_config.json in it"
-            )
-        return
-    if open_clip.get_model_config(name) is None:
-        raise ModelError(f"open_clip knows no architecture {name!r}; `open_clip.list_models()` lists them")
-    if pretrained is None:
-        raise ModelError(f"{name} needs `pretrained`, a weight tag such as openai")
-    config = open_clip.get_pretrained_cfg(name, pretrained)
-    if not config:
-        tags = ", ".join(open_clip.list_pretrained_tags_by_model(name))
-        raise ModelError(f"open_clip has no weights {pretrained!r} of {name}; it has {tags}")
-    try:
-        open_clip.download_pretrained(config)
-    except Exception as error:
-        reason = str(error).strip().splitlines()[0][:200]
-        raise ModelError(
-            f"the weights {pretrained!r} of {name} are not on this machine and can't be downloaded "
-            f"({type(error).__name__}: {reason}); fetch them where there is a network, or give "
-            "an exported folder as `name: local-dir:FOLDER`"
-        ) from error
 
 
 def trainable_copy(model: PixelClip, *, text: bool) -> PixelClip:

@@ -11,6 +11,7 @@ import numpy as np
 from PIL import Image
 
 from trainables.data.images import ImageSet, Split, carved, stratified_order
+from trainables.errors import DataError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -23,10 +24,6 @@ TEST_FRACTION = 0.2
 TINY_IMAGENET_SIZE = (64, 64)
 
 Listing = list[tuple[Path, int]]
-
-
-class DataError(Exception):
-    """Data that are not there or not as expected, with what to do about it."""
 
 
 def data_root() -> Path:
