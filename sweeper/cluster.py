@@ -1,10 +1,10 @@
-"""The Ray cluster that a sweep runs on: connecting, what fits on it, running calls on it."""
+"""The Ray cluster that a sweep runs on: connecting, and what fits on it."""
 
 from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -18,6 +18,7 @@ QUIET = {
     "RAY_AIR_NEW_OUTPUT": "0",
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
     "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
+    "TUNE_DISABLE_STRICT_METRIC_CHECKING": "1",  # a measurement reports no metric of a trial
 }
 
 
@@ -85,12 +86,3 @@ class Cluster:
     def concurrent(self, requested: int | None, trials: int) -> int:
         """Trials that run side by side: what fits, unless fewer are wanted or there are."""
         return max(1, min(self._slots(), requested or trials, trials))
-
-    def call(self, function: Callable[..., None], arguments: Sequence[tuple[Any, ...]]) -> None:
-        """Calls `function` once for each tuple of arguments, as many at a time as fit."""
-        import ray
-
-        remote = ray.remote(function).options(
-            num_cpus=self.resources.cpus, num_gpus=self.resources.gpus, max_retries=3
-        )
-        ray.get([remote.remote(*each) for each in arguments])

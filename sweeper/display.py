@@ -54,14 +54,17 @@ class Display:
         return int(self.run.spec.file.search.trials)
 
     def stage(self, name: str) -> None:
+        """What the sweep is at now."""
+        if name == self.stage_name:
+            return
         self.stage_name = name
         if name == "searching":
             self.started = time.monotonic()
-            self.baseline = self.run.baseline()
         if not self.live:
             self.console.print(f"{name} ...")
 
     def update(self, trial: TrialRecord) -> None:
+        self.baseline = self.baseline or self.run.baseline()
         before = self.trials.get(trial.number)
         self.trials[trial.number] = trial
         changed = before is None or (len(before.epochs), before.status) != (len(trial.epochs), trial.status)

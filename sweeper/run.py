@@ -2,7 +2,7 @@
 
     sweep.yaml                  the sweep, profile and overrides applied
     run.json                    id, seed, versions, when and where it was started
-    concurrency.json            trials side by side; the sampler's knowledge lags as far behind
+    concurrency.json            trials side by side, which decides what the sampler knows when
     study.journal               the Optuna study (opens in optuna-dashboard)
     baseline/validation.json    the untrained model, and .parquet: its per-image records
     trials/t000/config.json     the trial's configuration and seed
@@ -144,7 +144,7 @@ class Run:
         return self.path.name
 
     def concurrency(self, fits: int) -> int:
-        """Trials side by side, which is also how far the sampler's knowledge lags behind. The first
+        """Trials side by side; the sampler's knowledge lags behind by twice as many. The first
         driver's number stays, so that a resumed sweep draws what an uninterrupted one draws."""
         file = self.path / "concurrency.json"
         known = read_json(file)
@@ -193,9 +193,10 @@ class Run:
     def end_trial(self, number: int, status: Status, reason: str | None = None) -> None:
         write_json(self.trial_folder(number) / "status.json", {"status": status, "reason": reason})
 
-    def keep_error(self, number: int, error_file: str) -> None:
-        """Copies the traceback of a failed trial into its folder."""
-        shutil.copy(error_file, self.trial_folder(number) / "error.txt")
+    def keep_error(self, number: int | None, error_file: str) -> None:
+        """Copies a traceback into the folder of the failed trial, or of the run for None."""
+        folder = self.path if number is None else self.trial_folder(number)
+        shutil.copy(error_file, folder / "error.txt")
 
     def trial(self, number: int) -> TrialRecord:
         return self._read_trial(self.trial_folder(number))

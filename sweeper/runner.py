@@ -18,7 +18,7 @@ from typing import Any
 from sweeper import result, space
 from sweeper.cluster import Cluster
 from sweeper.display import Display
-from sweeper.run import BASELINE, Run, TrialRecord, write_json
+from sweeper.run import Run, TrialRecord, write_json
 from sweeper.spec import SweepSpec
 
 PACKAGES = ("torch", "open_clip_torch", "ray", "optuna", "mlflow", "clip-sweeper")
@@ -58,13 +58,8 @@ def drive(run: Run, *, quiet: bool = False) -> Run:
         concurrent = run.concurrency(cluster.concurrent(search.concurrent, search.trials))
         display = Display(run, concurrent, quiet=quiet)
         with sigterm_as_interrupt(), Tracker(run) as tracker, display:
-            display.stage("measuring the untrained model")
-            measure(run, cluster, "validation", [None])
-            display.stage("searching")
-            search_trials(run, cluster, concurrent, display, tracker.notify)
-            display.stage("measuring the Pareto set on test images")
-            members = result.front(sweep, run.trials(), run.baseline() or {})
-            measure(run, cluster, "test", [None, *members])
+            display.stage("starting workers")
+            work(run, cluster, concurrent, display, tracker.notify)
             write_json(run.path / "pareto.json", result.result(run))
             display.stage("writing the report")
             from sweeper.report import write_report
@@ -74,29 +69,8 @@ def drive(run: Run, *, quiet: bool = False) -> Run:
     return run
 
 
-def measure(run: Run, cluster: Cluster, split: str, trials: Sequence[TrialRecord | None]) -> None:
-    """Evaluates trials, or the untrained model for None, on a split, side by side on the cluster."""
-    from sweeper import worker
-
-    sweep = run.spec
-    evaluation = sweep.evaluation if split == "validation" else sweep.final
-    calls = []
-    for trial in trials:
-        target = run.final_file(trial.id if trial else BASELINE)
-        if split == "validation":
-            target = run.baseline_file
-        if not target.exists():
-            config = trial.config if trial else sweep.base_trial()
-            checkpoint = str(trial.folder) if trial else None
-            name = sweep.trainable.name
-            calls.append((name, config, evaluation, split, str(target), checkpoint, cluster.threads))
-    cluster.call(worker.measure, calls)
-
-
-def search_trials(
-    run: Run, cluster: Cluster, concurrent: int, display: Display, notify: Callable[[], None]
-) -> None:
-    """The search itself: Ray Tune asks our searcher for trials until the sweep has them all."""
+def work(run: Run, cluster: Cluster, concurrent: int, display: Display, notify: Callable[[], None]) -> None:
+    """All that needs a model: Ray Tune asks our searcher for jobs until the sweep has none left."""
     from ray import tune
 
     from sweeper.search import Search
@@ -110,12 +84,12 @@ def search_trials(
         sweep,
         run.path / "study.journal",
         name=run.id,
-        lag=concurrent,
-        baseline=run.baseline() or {},
+        lag=2 * concurrent,  # so that a worker hardly ever waits for the sampler
+        baseline=run.baseline(),
         known=run.trials(),
     )
     searcher = Searcher(run, search, cluster.threads)
-    if searcher.left:
+    if not searcher.finished:
         trainable = tune.with_resources(
             Worker, {"cpu": sweep.file.resources.cpus, "gpu": sweep.file.resources.gpus}
         )
@@ -124,7 +98,7 @@ def search_trials(
             tune_config=tune.TuneConfig(
                 search_alg=searcher,
                 scheduler=scheduler(sweep),
-                num_samples=searcher.left,
+                num_samples=-1,
                 max_concurrent_trials=concurrent,
                 reuse_actors=True,
                 trial_name_creator=trial_name,
@@ -140,7 +114,7 @@ def search_trials(
             ),
         )
         tuner.fit()
-        if searcher.left:
+        if not searcher.finished:
             raise KeyboardInterrupt  # Tune returns normally after Ctrl-C
     search.finish()
 

@@ -56,7 +56,7 @@ class Search:
         *,
         name: str,
         lag: int,
-        baseline: Metrics,
+        baseline: Metrics | None,
         known: Sequence[TrialRecord] = (),
     ) -> None:
         self.sweep, self.lag, self.baseline = sweep, lag, baseline
@@ -73,9 +73,12 @@ class Search:
         self._drop_torn_trials()
 
     def ask(self) -> Suggestion | None:
-        """The next configuration; None if it has to wait for results of earlier trials."""
+        """The next configuration; None if it has to wait for results of earlier trials, or for the
+        untrained model's, which the constraints of these may be relative to."""
         ready = self.next - self.lag
-        if any(number not in self.ended for number in range(ready + 1)):
+        if (ready >= 0 and self.baseline is None) or any(
+            number not in self.ended for number in range(ready + 1)
+        ):
             return None
         self._tell_up_to(ready)
         number = self.next
@@ -116,7 +119,8 @@ class Search:
         metrics = record.metrics
         trial_id = self.study.get_trials(deepcopy=False)[optuna_number]._trial_id
         for constraint in self.sweep.file.pareto.constraints:
-            violation = constraint.violation(metrics[constraint.metric], self.baseline[constraint.metric])
+            baseline = (self.baseline or {})[constraint.metric]
+            violation = constraint.violation(metrics[constraint.metric], baseline)
             Trial(self.study, trial_id).set_constraint(str(constraint), violation)
         values = [metrics[name] for name in self.sweep.file.pareto.metrics]
         if all(math.isfinite(value) for value in values):

@@ -1,24 +1,27 @@
-"""Where Ray Tune meets the run folder: the searcher it asks, the callback it tells."""
+"""Where Ray Tune meets the run folder: the searcher it asks for work, the callback it tells."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from ray.tune import Callback
 from ray.tune.search import Searcher as RaySearcher
 
-from sweeper.run import Run, Status, TrialRecord
+from sweeper import result
+from sweeper.errors import UserError
+from sweeper.run import BASELINE, Run, Status, TrialRecord
 from sweeper.search import Search
 
 if TYPE_CHECKING:
     from sweeper.display import Display
 
 Report = dict[str, Any]
+Job = dict[str, Any]
 
 
 def trial_name(trial: Any) -> str:
-    """Tune's name for a trial: the id we know it by."""
+    """Tune's name for a job: the id we know it by."""
     return str(trial.config["id"])
 
 
@@ -30,28 +33,38 @@ class Stateless:
 
 
 class Searcher(Stateless, RaySearcher):
-    """Hands out the trials that an earlier driver left unfinished, then new ones.
-
-    Its state is the run folder; Ray's own snapshots of it are empty.
+    """Hands out all the work of a sweep that is left, to workers that stay: the untrained model's
+    measurement, the trials that an earlier driver left unfinished, new trials, and when all have
+    ended, the measurement of the Pareto set and of the untrained model on the test images.
     """
 
     def __init__(self, run: Run, search: Search, threads: int) -> None:
         super().__init__()
         self.run, self.search, self.threads = run, search, threads
-        self.unfinished = [t for t in run.trials() if t.status == "unfinished"]
-        self.running: dict[str, TrialRecord] = {}
+        self.unfinished = [trial for trial in run.trials() if trial.status == "unfinished"]
+        self.trials: dict[str, TrialRecord] = {}
+        self.waiting = [] if run.baseline() else [self._measurement(None, "validation")]
+        self.measuring: dict[str, str] = {}
+        self.final = False
+        self._plan_final()
 
     @property
-    def left(self) -> int:
-        """Trials of the sweep that have not ended."""
-        return int(self.run.spec.file.search.trials) - len(self.search.ended)
+    def finished(self) -> bool:
+        """Whether there is nothing left to do."""
+        return self.final and not self.waiting and not self.measuring
 
-    def suggest(self, trial_id: str) -> dict[str, Any] | None:
-        """The configuration of the next trial's worker; None if there is nothing to run yet."""
+    def suggest(self, trial_id: str) -> Job | str | None:
+        """The next job; None if there is none yet, FINISHED if there will be none."""
+        if self.waiting:
+            job = self.waiting.pop(0)
+            self.measuring[trial_id] = job["id"]
+            return job
+        if self.finished:
+            return str(self.FINISHED)
         record = self.unfinished.pop(0) if self.unfinished else self._new_trial()
         if record is None:
             return None
-        self.running[trial_id] = record
+        self.trials[trial_id] = record
         return {
             "trainable": self.run.spec.trainable.name,
             "id": record.id,
@@ -63,19 +76,54 @@ class Searcher(Stateless, RaySearcher):
             "threads": self.threads,
         }
 
+    def on_trial_complete(self, trial_id: str, result: Report | None = None, error: bool = False) -> None:
+        if trial_id in self.measuring:
+            job = self.measuring.pop(trial_id)
+            if error:
+                raise UserError(f"{job} could not be measured; see error.txt in {self.run.path}")
+            self.search.baseline = self.run.baseline()
+        else:
+            record = self.trials.pop(trial_id)
+            status, reason = ending(record, result, error)
+            self.run.end_trial(record.number, status, reason)
+            self.search.end(self.run.trial(record.number))
+        self._plan_final()
+
     def _new_trial(self) -> TrialRecord | None:
         if self.search.next >= self.run.spec.file.search.trials:
             return None
         suggestion = self.search.ask()
-        if suggestion is None:
-            return None
-        return self.run.add_trial(suggestion)
+        return None if suggestion is None else self.run.add_trial(suggestion)
 
-    def on_trial_complete(self, trial_id: str, result: Report | None = None, error: bool = False) -> None:
-        record = self.running.pop(trial_id)
-        status, reason = ending(record, result, error)
-        self.run.end_trial(record.number, status, reason)
-        self.search.end(self.run.trial(record.number))
+    def _plan_final(self) -> None:
+        """Queues the measurements on test images, once all trials and the baseline are there."""
+        baseline, planned = self.run.baseline(), self.run.spec.file.search.trials
+        if self.final or baseline is None or len(self.search.ended) < planned:
+            return
+        self.final = True
+        members = result.front(self.run.spec, self.run.trials(), baseline)
+        self.waiting = [
+            self._measurement(trial, "test")
+            for trial in (None, *members)
+            if not self.run.final_file(trial.id if trial else BASELINE).exists()
+        ]
+
+    def _measurement(self, trial: TrialRecord | None, split: Literal["validation", "test"]) -> Job:
+        """The job that measures a trial, or the untrained model for None, on a split."""
+        sweep, name = self.run.spec, trial.id if trial else BASELINE
+        target = self.run.final_file(name) if split == "test" else self.run.baseline_file
+        return {
+            "trainable": sweep.trainable.name,
+            "id": f"{name}-{split}",
+            "measure": {
+                "trial": trial.config if trial else sweep.base_trial(),
+                "evaluation": sweep.final if split == "test" else sweep.evaluation,
+                "split": split,
+                "target": str(target),
+                "checkpoint": str(trial.folder) if trial else None,
+                "threads": self.threads,
+            },
+        }
 
     def save(self, checkpoint_path: str) -> None:
         """Nothing: the run folder has it all."""
@@ -102,6 +150,10 @@ class Watcher(Stateless, Callback):
         self.run, self.display, self.notify = run, display, notify
 
     def on_trial_start(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
+        if "measure" not in trial.config:
+            self.display.stage("searching")
+        elif trial.config["measure"]["split"] == "test":
+            self.display.stage("measuring the Pareto set on test images")
         self._refresh(trial)
 
     def on_trial_result(
@@ -114,9 +166,10 @@ class Watcher(Stateless, Callback):
 
     def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         if trial.error_file:
-            self.run.keep_error(trial.config["number"], trial.error_file)
+            self.run.keep_error(trial.config.get("number"), trial.error_file)
         self._refresh(trial)
 
     def _refresh(self, trial: Any) -> None:
-        self.display.update(self.run.trial(trial.config["number"]))
+        if "measure" not in trial.config:
+            self.display.update(self.run.trial(trial.config["number"]))
         self.notify()

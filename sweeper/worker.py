@@ -1,6 +1,6 @@
-"""What runs on the cluster: a trainable inside a Ray Tune actor, and a measurement as a Ray task.
+"""What runs on the cluster: trials and measurements, one after another in a Ray Tune actor.
 
-Both find the trainable by its name, so that the driver imports nothing of what the workers need.
+The trainable is found by its name, so that the driver imports nothing of what the workers need.
 """
 
 from __future__ import annotations
@@ -12,28 +12,40 @@ from ray import tune
 from sweeper.trainable import Trainable
 
 
-class Worker(tune.Trainable):
-    """One trial after another in one process. Tune's checkpoints are the trainable's own."""
+class Measurement:
+    """The evaluation of a finished or untrained model, as a trial of a single step."""
 
-    def setup(self, config: dict[str, Any]) -> None:
-        self.trial = Trainable.find(config["trainable"]).start(config)
+    def __init__(self, trainable: Trainable, arguments: dict[str, Any]) -> None:
+        self.trainable, self.arguments = trainable, arguments
 
     def step(self) -> dict[str, Any]:
-        return dict(self.trial.step())
+        self.trainable.measure(**self.arguments)
+        return {"done": True}
+
+
+class Worker(tune.Trainable):
+    """One job after another in one process, so that starting it is paid once.
+
+    config: what `sweeper.tune.Searcher.suggest` hands out. Tune's checkpoints are the trainable's.
+    """
+
+    def setup(self, config: dict[str, Any]) -> None:
+        trainable = Trainable.find(config["trainable"])
+        self.job: Any = (
+            Measurement(trainable, config["measure"]) if "measure" in config else trainable.start(config)
+        )
+
+    def step(self) -> dict[str, Any]:
+        return dict(self.job.step())
 
     def save_checkpoint(self, checkpoint_dir: str) -> None:
-        self.trial.save(checkpoint_dir)
+        self.job.save(checkpoint_dir)
 
     def load_checkpoint(self, checkpoint: Any) -> None:
-        self.trial.load(checkpoint)
+        self.job.load(checkpoint)
 
     def reset_config(self, new_config: dict[str, Any]) -> bool:
-        """Makes this process ready for another trial; what the trainable keeps for it, stays."""
-        del self.trial
+        """Makes this process ready for another job; what the trainable keeps for it, stays."""
+        del self.job
         self.setup(new_config)
         return True
-
-
-def measure(trainable: str, *arguments: Any) -> None:
-    """Calls the trainable's `measure`."""
-    Trainable.find(trainable).measure(*arguments)

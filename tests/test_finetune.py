@@ -80,16 +80,16 @@ def test_a_diverged_trial_reports_why_and_stores_nothing(tmp_path):
 def test_a_finished_trial_is_measured_once_and_with_its_own_weights(finished, tmp_path):
     folder, reports = finished
     target = tmp_path / "final" / "t000.json"
-    arguments = (TRIAL, EVALUATION, "validation", str(target), str(folder), 1)
-    finetune.measure(*arguments)
+    what = {"trial": TRIAL, "evaluation": EVALUATION, "split": "validation", "threads": 1}
+    finetune.measure(**what, target=str(target), checkpoint=str(folder))
     metrics = json.loads(target.read_text())["metrics"]
     assert metrics == pytest.approx({name: reports[1][name] for name in metrics})
     before = target.stat().st_mtime_ns
-    finetune.measure(*arguments)
+    finetune.measure(**what, target=str(target), checkpoint=str(folder))
     assert target.stat().st_mtime_ns == before
 
     baseline = tmp_path / "baseline.json"
-    finetune.measure(TRIAL, EVALUATION, "validation", str(baseline), None, 1)
+    finetune.measure(**what, target=str(baseline), checkpoint=None)
     assert json.loads(baseline.read_text())["metrics"] != metrics
 
 

@@ -135,7 +135,8 @@ def fine_tuned(trial: TrialConfig, folder: Path | None) -> PixelClip:
     return model.eval().requires_grad_(False)
 
 
-def measure(  # noqa: PLR0917 -- called from another process, by position
+def measure(
+    *,
     trial: dict[str, Any],
     evaluation: dict[str, Any],
     split: Split,
