@@ -299,3 +299,41 @@ def test_a_folder_of_ones_own_images(tmp_path: Path, monkeypatch: pytest.MonkeyP
     assert done.returncode == 2
     assert done.stderr.count("\n") == 1
     assert "is not a folder" in done.stderr
+
+
+STOPPED = """\
+name: stopped
+trial:
+  data: {train: fashion-mnist-8k, images: 64}
+  attack: {epsilon: 8/255, steps: 1}
+  method: {name: tecoa}
+  optimizer: {learning_rate: !grid [1e-3, 1e30]}
+  batch_size: 16
+  epochs: 3
+evaluation: {attack: {epsilon: 8/255, steps: 2}, images: 20}
+final: {attack: {epsilon: 8/255, steps: 2}, images: 20}
+search:
+  trials: 4
+  seed: 1
+  concurrent: 1
+  early_stopping: {metric: clean_accuracy, grace_epochs: 1, reduction_factor: 2}
+tracking: {mlflow: false}
+"""
+
+
+def test_diverged_trials_fail_with_a_reason_and_stopped_ones_are_not_in_the_front(tmp_path: Path) -> None:
+    file = tmp_path / "stopped.yaml"
+    file.write_text(STOPPED)
+    output = sweeper("run", file, "--runs", tmp_path / "runs")
+    run = Run.find(None, tmp_path / "runs")
+    by_rate = {rate: [t for t in run.trials() if t.drawn["optimizer.learning_rate"] == rate]
+               for rate in ("0.001", "1e+30")}  # fmt: skip
+    assert [len(trials) for trials in by_rate.values()] == [2, 2]
+    for trial in by_rate["1e+30"]:
+        assert trial.status == "failed"
+        assert "training loss" in (trial.reason or "")
+        assert "training loss" in sweeper("status", run.path)
+    assert by_rate["0.001"][0].status == "completed"
+    members = {trial["id"] for trial in run.pareto()["trials"] if trial["pareto"]}
+    assert members <= {trial.id for trial in run.trials() if trial.status == "completed"}
+    assert all(member in output for member in members)
