@@ -71,7 +71,11 @@ def resume(run: str | None, runs: Path) -> None:
     """Go on with a run that was interrupted."""
     from sweeper.run import Run
 
-    _drive(Run.find(run, runs).path)
+    found = Run.find(run, runs)
+    directory = Path(found.about["directory"])
+    if directory.is_dir():
+        os.chdir(directory)  # relative paths in the sweep file mean what they meant at first
+    _drive(found.path)
 
 
 def _drive(path: Path) -> None:

@@ -18,6 +18,7 @@ from typing import Any
 from sweeper import result, space
 from sweeper.cluster import Cluster
 from sweeper.display import Display
+from sweeper.errors import UserError
 from sweeper.run import Run, TrialRecord, write_json
 from sweeper.spec import SweepSpec
 
@@ -32,7 +33,8 @@ def start(sweep: SweepSpec, root: Path) -> Run:
     """
     preflight(sweep)
     versions = {"python": platform.python_version()} | {name: version(name) for name in PACKAGES}
-    return Run.create(root, sweep, {"seed": sweep.file.search.seed, "versions": versions})
+    about = {"seed": sweep.file.search.seed, "directory": str(Path.cwd()), "versions": versions}
+    return Run.create(root, sweep, about)
 
 
 def preflight(sweep: SweepSpec) -> None:
@@ -60,11 +62,11 @@ def drive(run: Run, *, quiet: bool = False) -> Run:
         with sigterm_as_interrupt(), Tracker(run) as tracker, display:
             display.stage("starting workers")
             work(run, cluster, concurrent, display, tracker.notify)
-            write_json(run.path / "pareto.json", result.result(run))
             display.stage("writing the report")
             from sweeper.report import write_report
 
             write_report(run)
+            write_json(run.path / "pareto.json", result.result(run))  # last: the run is complete
             display.stage("finishing MLflow")
     return run
 
@@ -114,6 +116,8 @@ def work(run: Run, cluster: Cluster, concurrent: int, display: Display, notify: 
             ),
         )
         tuner.fit()
+        if searcher.broken is not None:
+            raise UserError(searcher.broken)
         if not searcher.finished:
             raise KeyboardInterrupt  # Tune returns normally after Ctrl-C
     search.finish()

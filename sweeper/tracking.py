@@ -98,13 +98,13 @@ class Mirror:
         parent = self._run_id("", run.id, {"kind": "sweep"}, settings)
         if new:
             self.client.log_artifact(parent, str(run.path / "sweep.yaml"))
-        final = read_json(run.path / "pareto.json")
+        final = read_json(run.path / "pareto.json")  # written last, when the report is there too
         self._deliver_baseline(final is not None)
         members = {t["id"] for t in final["trials"] if t["pareto"]} if final else None
         for trial in run.trials():
             if trial.id not in self.ended:
                 self._deliver_trial(trial, members)
-        if final is not None and "" not in self.ended and (run.path / "report").is_dir():
+        if final is not None and "" not in self.ended:
             self.client.log_artifact(parent, str(run.path / "pareto.json"))
             self.client.log_artifacts(parent, str(run.path / "report"), "report")
             self.client.log_metric(parent, "trials", len(final["trials"]))

@@ -9,7 +9,6 @@ from ray.tune import Callback
 from ray.tune.search import Searcher as RaySearcher
 
 from sweeper import result
-from sweeper.errors import UserError
 from sweeper.run import BASELINE, Run, Status, TrialRecord
 from sweeper.search import Search
 
@@ -46,6 +45,7 @@ class Searcher(Stateless, RaySearcher):
         self.waiting = [] if run.baseline() else [self._measurement(None, "validation")]
         self.measuring: dict[str, str] = {}
         self.final = False
+        self.broken: str | None = None  # why the sweep can't be finished
         self._plan_final()
 
     @property
@@ -55,11 +55,11 @@ class Searcher(Stateless, RaySearcher):
 
     def suggest(self, trial_id: str) -> Job | str | None:
         """The next job; None if there is none yet, FINISHED if there will be none."""
-        if self.waiting:
+        if self.waiting and not self.broken:
             job = self.waiting.pop(0)
             self.measuring[trial_id] = job["id"]
             return job
-        if self.finished:
+        if self.finished or self.broken:
             return str(self.FINISHED)
         record = self.unfinished.pop(0) if self.unfinished else self._new_trial()
         if record is None:
@@ -80,7 +80,7 @@ class Searcher(Stateless, RaySearcher):
         if trial_id in self.measuring:
             job = self.measuring.pop(trial_id)
             if error:
-                raise UserError(f"{job} could not be measured; see error.txt in {self.run.path}")
+                self.broken = f"{job} could not be measured; see {self.run.path / 'error.txt'}"
             self.search.baseline = self.run.baseline()
         else:
             record = self.trials.pop(trial_id)
