@@ -69,12 +69,14 @@ def run(file: Path, profile: str | None, overrides: tuple[str, ...], runs: Path)
 @RUNS
 def resume(run: str | None, runs: Path) -> None:
     """Go on with a run that was interrupted."""
+    from sweeper import runner
     from sweeper.run import Run
 
     found = Run.find(run, runs)
     directory = Path(found.about["directory"])
     if directory.is_dir():
         os.chdir(directory)  # relative paths in the sweep file mean what they meant at first
+    runner.preflight(found.spec)
     _drive(found.path)
 
 

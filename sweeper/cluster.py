@@ -17,6 +17,7 @@ QUIET = {
     "RAY_SCHEDULER_EVENTS": "0",
     "RAY_AIR_NEW_OUTPUT": "0",
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
+    "RAY_CHDIR_TO_TRIAL_DIR": "0",  # relative paths mean the same in workers as here
     "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
     "TUNE_DISABLE_STRICT_METRIC_CHECKING": "1",  # a measurement reports no metric of a trial
 }
@@ -40,10 +41,12 @@ class Cluster:
         import ray
 
         address = os.environ.get("RAY_ADDRESS")
-        local: dict[str, Any] = {} if address else {"include_dashboard": False, "num_cpus": os.cpu_count()}
+        local: dict[str, Any] = (
+            {} if address else {"address": "local", "include_dashboard": False, "num_cpus": os.cpu_count()}
+        )
         try:
             ray.init(log_to_driver=False, logging_level=logging.ERROR, configure_logging=True, **local)
-        except ConnectionError as error:
+        except (ConnectionError, ValueError) as error:
             raise UserError(f"no Ray cluster answers at RAY_ADDRESS={address}: {error}") from None
         logging.getLogger("ray.tune").setLevel(logging.CRITICAL)
         logging.getLogger("ray.train").setLevel(logging.CRITICAL)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import platform
 import signal
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from importlib.metadata import version
 from pathlib import Path
@@ -19,7 +19,7 @@ from sweeper import result, space
 from sweeper.cluster import Cluster
 from sweeper.display import Display
 from sweeper.errors import UserError
-from sweeper.run import Run, TrialRecord, write_json
+from sweeper.run import Run, write_json
 from sweeper.spec import SweepSpec
 
 PACKAGES = ("torch", "open_clip_torch", "ray", "optuna", "mlflow", "clip-sweeper")
@@ -80,8 +80,6 @@ def work(run: Run, cluster: Cluster, concurrent: int, display: Display, notify: 
     from sweeper.worker import Worker
 
     sweep = run.spec
-    known = run.trials()
-    settle(run, known)
     search = Search(
         sweep,
         run.path / "study.journal",
@@ -142,13 +140,6 @@ def scheduler(sweep: SweepSpec) -> Any:
 
 def max_epochs(sweep: SweepSpec) -> int:
     return max(int(sweep.trial(probe.value)["epochs"]) for probe in space.probes(sweep.space))
-
-
-def settle(run: Run, trials: Sequence[TrialRecord]) -> None:
-    """Ends the trials that finished all epochs just before an earlier driver died."""
-    for trial in trials:
-        if trial.status == "unfinished" and len(trial.epochs) >= trial.config["epochs"]:
-            run.end_trial(trial.number, "completed")
 
 
 @contextmanager

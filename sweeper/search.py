@@ -132,7 +132,8 @@ class Search:
         """Fails what was being drawn when an earlier driver died, before its trial was written."""
         for trial in self.study.get_trials(deepcopy=False, states=(TrialState.RUNNING, TrialState.WAITING)):
             if trial.user_attrs.get(NUMBER, self.next) >= self.next:
-                self.study.tell(trial.number, state=TrialState.FAIL, skip_if_finished=True)
+                # tell() refuses a trial that is still waiting to be asked for
+                self.study._storage.set_trial_state_values(trial._trial_id, TrialState.FAIL)
 
     def _sampler(self, number: int) -> optuna.samplers.BaseSampler:
         search = self.sweep.file.search

@@ -228,6 +228,14 @@ def validate(root: Node) -> SweepSpec:
     metrics = trainable.metric_names(trials) if trials else []
     if trials:
         lines += check_metrics(file, metrics, resolved.places)
+    longest = max((getattr(trial, "epochs", 1) for trial in trials), default=1)
+    stopping = file.search.early_stopping
+    if trials and stopping is not None and stopping.grace_epochs > longest:
+        place = at(resolved.places, ("search", "early_stopping", "grace_epochs"))
+        lines.append(
+            f"{place}: search.early_stopping.grace_epochs: {stopping.grace_epochs} is more than the "
+            f"{longest} epochs of the longest trial; give fewer"
+        )
     if not lines:
         lines += check_grid(root.items["trial"], file, resolved.places)
     if lines:
@@ -304,6 +312,9 @@ def check_metrics(
         place = at(places, ("search", "early_stopping", "metric"))
         hint = metric_hint(stopping.metric, known)
         yield f"{place}: search.early_stopping.metric: unknown metric {stopping.metric!r}{hint}"
+    if stopping is not None and stopping.metric in file.pareto.minimize:
+        place = at(places, ("search", "early_stopping", "metric"))
+        yield f"{place}: search.early_stopping.metric: {stopping.metric!r} is minimised; name a maximised one"
 
 
 def metric_hint(name: str, known: AbstractSequence[str]) -> str:

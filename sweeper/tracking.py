@@ -36,6 +36,7 @@ class Mirror:
     """Delivers one run to one MLflow server or database."""
 
     def __init__(self, run: Run) -> None:
+        os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")  # we come again ourselves
         from mlflow import MlflowClient
 
         for name in ("mlflow", "mlflow.store.db.utils", "alembic"):
@@ -144,6 +145,8 @@ class Mirror:
             self.client.set_tag(run_id, "reason", trial.reason)
         if trial.final is not None:
             self._log(run_id, named("test", trial.final), step=len(trial.epochs))
+            final = self.run.final_file(trial.id).with_suffix(".parquet")
+            self.client.log_artifact(run_id, str(final), "records/test")
         if trial.epochs:
             self.client.log_artifact(run_id, str(trial.records), "records")
         for plot in sorted((self.run.path / "report").glob(f"{trial.id}-*.png")):

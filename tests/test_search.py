@@ -112,6 +112,7 @@ def test_death_in_the_middle_of_a_draw_does_not_matter(tmp_path: Path) -> None:
     first = Driver(broken, lag=1, shuffle=random.Random(0))
     first.go(ends=4)
     assert first.search.ask() is not None  # drawn, in the study, but never written to the folder
+    first.search.study.enqueue_trial({"method": "pmg"})  # and the next draw had only begun
     Driver(broken, lag=1, shuffle=random.Random(0)).go()
     assert drawn(broken) == drawn(whole)
 

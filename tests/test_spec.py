@@ -55,6 +55,12 @@ MISTAKES = {
     ),
     "too few trials for the grid": ("trials: 5", "trials: 3", ["f.yaml:19", "4 combinations", "at least 4"]),
     "unknown sampler": ("seed: 3,", "sampler: tpee,", ["f.yaml:19", "search.sampler", "did you mean 'tpe'"]),
+    "early stopping on a minimised metric": (
+        "seed: 3,", "early_stopping: {metric: robust_ece},", ["f.yaml:19", "is minimised"],
+    ),
+    "early stopping after the end": (
+        "seed: 3,", "early_stopping: {grace_epochs: 9},", ["f.yaml:19", "grace_epochs", "2 epochs"],
+    ),
     "no attack for an adversarial method": (
         "epsilon: !choice [4", "epsilon: !choice [0, 4", ["f.yaml:", "epsilon"],
     ),

@@ -43,8 +43,8 @@ def parse_fraction(value: Any) -> Any:
 
 def as_fraction(value: float) -> str | float:
     """`n/255` where that is exactly the number, the number itself otherwise."""
-    numerator = round(value * 255, 6)
-    return f"{numerator:g}/255" if numerator / 255 == value else value
+    text = f"{round(value * 255, 6):g}/255"
+    return text if parse_fraction(text) == value else value
 
 
 PixelDistance = Annotated[
@@ -71,6 +71,14 @@ class ModelConfig(Settings):
     pretrained: str | None = Field(
         None, description="open_clip weight tag of an architecture, e.g. `openai`."
     )
+
+    @field_validator("name")
+    @classmethod
+    def absolute_folder(cls, name: str) -> str:
+        schema, separator, folder = name.partition(":")
+        if separator and schema == "local-dir":
+            return f"local-dir:{Path(folder).expanduser().absolute()}"
+        return name
 
 
 class ImageFolder(Settings):
