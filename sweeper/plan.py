@@ -17,9 +17,8 @@ from sweeper.spec import SweepSpec
 def print_plan(sweep: SweepSpec) -> None:
     """The space, the trials and how they are measured; nothing is started or loaded."""
     console, file, search = Console(soft_wrap=True), sweep.file, sweep.file.search
-    probes = [sweep.trial(probe.value) for probe in space.probes(sweep.space)]
     combinations = space.grid(sweep.space)
-    epochs = max(int(trial["epochs"]) for trial in probes)
+    epochs = sweep.max_epochs()
     console.print(f"sweep {file.name}: {search.trials} trials, at most {search.trials * epochs} epochs")
     console.print(f"sampler: {search.sampler}, seed {search.seed}{coverage(combinations)}")
     if search.early_stopping:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -65,6 +65,18 @@ def result(run: Run) -> dict[str, Any]:
             for trial in trials
         ],
     }
+
+
+def objectives(content: Mapping[str, Any]) -> list[str]:
+    return [*content["maximize"], *content["minimize"]]
+
+
+def ranked_members(content: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """The Pareto set, the best in the first objective first."""
+    first = objectives(content)[0]
+    sign = -1 if first in content["maximize"] else 1
+    members = [row for row in content["trials"] if row["pareto"]]
+    return sorted(members, key=lambda row: sign * row["validation"][first])
 
 
 def protocol(evaluation: dict[str, Any], split: str) -> dict[str, Any]:

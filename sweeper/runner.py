@@ -132,14 +132,10 @@ def scheduler(sweep: SweepSpec) -> Any:
         time_attr="epoch",
         metric=stopping.metric,
         mode="max",
-        max_t=max_epochs(sweep),
+        max_t=sweep.max_epochs(),
         grace_period=stopping.grace_epochs,
         reduction_factor=stopping.reduction_factor,
     )
-
-
-def max_epochs(sweep: SweepSpec) -> int:
-    return max(int(sweep.trial(probe.value)["epochs"]) for probe in space.probes(sweep.space))
 
 
 @contextmanager

@@ -161,6 +161,10 @@ class SweepSpec:
         """The first option and lower end of everything: what the untrained model is measured with."""
         return self.trial(next(space.probes(self.space)).value)
 
+    def max_epochs(self) -> int:
+        """Epochs of the longest trial that the space can choose."""
+        return max(int(self.trial(probe.value)["epochs"]) for probe in space.probes(self.space))
+
     def trial(self, value: dict[str, Any]) -> dict[str, Any]:
         """A resolved configuration with all defaults filled in, as plain JSON values."""
         dumped: dict[str, Any] = self.trainable.trial.model_validate(value).model_dump(mode="json")

@@ -8,7 +8,7 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from sweeper.result import protocol_text
+from sweeper.result import protocol_text, ranked_members
 
 ARROW = {"maximize": "↑", "minimize": "↓"}
 
@@ -17,10 +17,7 @@ def pareto_table(content: dict[str, Any]) -> RenderableType:
     """The Pareto set and the untrained model on the validation and the test images; below, the
     configurations and what the numbers are."""
     objectives = [(name, ARROW[way]) for way in ARROW for name in content[way]]
-    members = sorted(
-        (trial for trial in content["trials"] if trial["pareto"]),
-        key=lambda trial: -trial["validation"][objectives[0][0]],
-    )
+    members = ranked_members(content)
     table = Table(
         title=f"Pareto set of {content['run']}: {len(members)} of {len(content['trials'])} trials",
         title_justify="left",

@@ -21,9 +21,9 @@ from sweeper.report.prepare import (
     option_axis,
     parallel_axes,
     point,
-    ranked_members,
     words,
 )
+from sweeper.result import ranked_members
 from sweeper.run import Metrics, Run, write_json
 from sweeper.search import Suggestion
 from trainables.metrics.calibration import expected_calibration_error, reliability

@@ -22,7 +22,7 @@ from trainables.models import PixelClip, class_prompts, cosines
 from trainables.training import to_pixels
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Sequence
 
     from trainables.config import EvaluationConfig
     from trainables.data.images import ImageSet
@@ -124,9 +124,3 @@ def set_metrics(records: pd.DataFrame) -> dict[str, float]:
         metrics[f"{version}_ece"] = expected_calibration_error(confidence, correct)
         metrics |= {f"{version}_{name}": float(records[f"{version}_{name}"].mean()) for name in MEANS}
     return metrics
-
-
-def describe(config: EvaluationConfig, images: Mapping[str, int], split: str) -> str:
-    """What a number is, in words: attack, epsilon, images, split, bins, seed."""
-    counts = ", ".join(f"{count} of {name}" for name, count in images.items())
-    return f"{config.attack}; {split} images: {counts}; ECE: 15 equal-width bins; attack seed {config.seed}"

@@ -40,7 +40,8 @@ def render(run: Run, content: dict[str, Any], pictures: Sequence[Picture]) -> st
     """The page, with the pictures' files as part of it. The template escapes what comes from the run."""
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
-    from sweeper.report.prepare import objectives, ranked_members, words
+    from sweeper.report.prepare import words
+    from sweeper.result import objectives, ranked_members
 
     def embedded(picture: Picture) -> str:
         data = (run.path / "report" / picture.file).read_bytes()

@@ -25,13 +25,11 @@ from sweeper.report.prepare import (
     Row,
     diagrams,
     measured,
-    objectives,
     parallel_axes,
     point,
-    ranked_members,
     words,
 )
-from sweeper.result import protocol_text
+from sweeper.result import objectives, protocol_text, ranked_members
 from sweeper.table import ARROW
 from trainables.metrics.calibration import BINS
 

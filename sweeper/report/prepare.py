@@ -15,6 +15,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.ticker import LogLocator, MaxNLocator
 
+from sweeper.result import objectives
 from trainables.metrics.calibration import expected_calibration_error, reliability
 
 if TYPE_CHECKING:
@@ -34,18 +35,6 @@ LOG_LIKE = 10
 """Positive numbers whose largest is so many times the smallest are shown on a logarithmic axis."""
 
 CAPITALS = {"ece", "nll"}
-
-
-def objectives(content: Content) -> list[str]:
-    return [*content["maximize"], *content["minimize"]]
-
-
-def ranked_members(content: Content) -> list[Row]:
-    """The Pareto set, the best in the first objective first."""
-    first = objectives(content)[0]
-    sign = -1 if first in content["maximize"] else 1
-    members = [row for row in content["trials"] if row["pareto"]]
-    return sorted(members, key=lambda row: sign * row["validation"][first])
 
 
 def measured(content: Content) -> list[Row]:
