@@ -57,7 +57,7 @@ def attack(model, images, labels, start=None, **changes):
     options = {"epsilon": 0.1, "step_size": 0.03, "steps": 10} | changes
     if start is None:
         start = uniform_start(images, options["epsilon"], torch.Generator().manual_seed(0))
-    return pgd(model, images, labels, loss=cross_entropy, start=start, **options)
+    return pgd(lambda pixels: cross_entropy(model(pixels), labels), images, start=start, **options)
 
 
 def losses(model, images, labels):
@@ -136,10 +136,8 @@ def test_tiny_gradients_are_not_lost_to_the_batch_size():
     """The loss is summed: with a mean, 2^-149 / 1000 would be zero and the pixels never attacked."""
     images = torch.full((1000, 3, 1, 1), 0.5)
     result = pgd(
-        lambda pixels: pixels.flatten(1),
+        lambda pixels: (pixels.flatten(1) * 2.0**-149).sum(1),
         images,
-        torch.zeros(1000, dtype=torch.long),
-        loss=lambda logits, _: (logits * 2.0**-149).sum(1),
         start=torch.zeros_like(images),
         epsilon=0.1,
         step_size=0.1,

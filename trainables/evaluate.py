@@ -67,10 +67,8 @@ def attack_images(
     """Fixed-step PGD that perturbs every image and returns its point of highest cross-entropy."""
     attack = config.attack
     return pgd(
-        lambda pixels: model.scale * cosines(model.features(pixels), text),
+        lambda pixels: cross_entropy(model.scale * cosines(model.features(pixels), text), labels),
         clean,
-        labels,
-        loss=cross_entropy,
         start=uniform_start_per_image(clean, attack.epsilon, config.seed, first),
         epsilon=attack.epsilon,
         step_size=attack.step,

@@ -182,10 +182,10 @@ class Trainer:
         with attacked(self.model):
             scale = self.model.scale
             return pgd(
-                lambda pixels: scale * models.cosines(self.model.features(pixels), text),
+                lambda pixels: self.method.attack_loss(
+                    scale * models.cosines(self.model.features(pixels), text), labels
+                ),
                 clean,
-                labels,
-                loss=self.method.attack_loss,
                 start=uniform_start(clean, attack.epsilon, generator),
                 epsilon=attack.epsilon,
                 step_size=attack.step,

@@ -9,46 +9,44 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-AttackLoss = Callable[[Tensor, Tensor], Tensor]
+Objective = Callable[[Tensor], Tensor]
+"""Maps (B, 3, H, W) pixels in [0, 1] to (B,) what an attack ascends for each image."""
 
 
 def pgd(
-    logits_of: Callable[[Tensor], Tensor],
+    objective: Objective,
     images: Tensor,
-    labels: Tensor,
     *,
-    loss: AttackLoss,
     start: Tensor,
     epsilon: float,
     step_size: float,
     steps: int,
     keep_best: bool = False,
 ) -> Tensor:
-    """Images within `epsilon` of `images`, inside [0, 1], that ascend `loss`.
+    """Images within `epsilon` of `images`, inside [0, 1], that ascend `objective`.
 
-    logits_of: maps (B, 3, H, W) pixels in [0, 1] to (B, K) logits.  labels: (B,).
-    loss: (logits, labels) -> (B,) per image; it is summed, never averaged: a mean would scale the
-    gradients by 1/B and push small ones to zero in low precision, and pixels with an exactly zero
-    gradient are never attacked.  start: (B, 3, H, W) initial perturbation, see `uniform_start`.
-    keep_best: return the point of highest loss of each image instead of the last one, at the cost
+    objective: per image; it is summed, never averaged: a mean would scale the gradients by 1/B and
+    push small ones to zero in low precision, and pixels with an exactly zero gradient are never
+    attacked.  start: (B, 3, H, W) initial perturbation, see `uniform_start`.
+    keep_best: return each image's point of highest objective instead of the last one, at the cost
     of one more forward pass. Weights receive no gradient and no graph stays attached to the result.
     """
     if epsilon == 0:
         return images
     images = images.detach()
     adversarial = (images + start).clamp(0, 1)
-    best, best_loss = adversarial, torch.full_like(labels, -torch.inf, dtype=torch.float32)
+    best, best_value = adversarial, images.new_full((len(images),), -torch.inf)
 
     def remember(value: Tensor) -> None:
-        nonlocal best, best_loss
-        better = value > best_loss
+        nonlocal best, best_value
+        better = value > best_value
         best = torch.where(better.view(-1, 1, 1, 1), adversarial, best)
-        best_loss = torch.where(better, value, best_loss)
+        best_value = torch.where(better, value, best_value)
 
     for _ in range(steps):
         with torch.enable_grad():
             pixels = adversarial.clone().requires_grad_(True)
-            value = loss(logits_of(pixels), labels)
+            value = objective(pixels)
             (gradient,) = torch.autograd.grad(value.sum(), pixels)
         if keep_best:
             remember(value.detach())
@@ -57,7 +55,7 @@ def pgd(
     if not keep_best:
         return adversarial
     with torch.no_grad():
-        remember(loss(logits_of(adversarial), labels))
+        remember(objective(adversarial))
     return best
 
 
