@@ -19,7 +19,7 @@ from trainables.metrics import uncertainty
 from trainables.metrics.calibration import expected_calibration_error
 from trainables.metrics.names import DESCRIPTIONS, VERSIONS
 from trainables.models import PixelClip, class_prompts, cosines
-from trainables.training import to_pixels
+from trainables.pixels import to_pixels
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -7,14 +7,17 @@ pixels at the data set's native size, and gradients reach the pixels.
 from __future__ import annotations
 
 import copy
+import hashlib
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from functools import lru_cache
 from typing import TypeAlias
 
 import open_clip
 import torch
 import torch.nn.functional as F
+from open_clip.transformer import VisionTransformer
 from torch import Tensor, nn
 
 from trainables.embedded import MODELS
@@ -61,11 +64,46 @@ class PixelClip(nn.Module):
 
     def features(self, pixels: Tensor) -> Tensor:
         """(B, D) float32 image features, unnormalised."""
+        return self.encode(pixels)[0]
+
+    def encode(self, pixels: Tensor) -> tuple[Tensor, Tensor | None]:
+        """(B, D) float32 image features, unnormalised, and the tower's (B, P, W) patch outputs before
+        its projection; None for towers without patches. See `patch_features`."""
         if pixels.shape[-2:] != self.image_size:
             pixels = F.interpolate(pixels, self.image_size, mode=self.interpolation, antialias=True)
             pixels = pixels.clamp(0, 1)
+        with self.autocast(), patch_outputs(self.clip.visual):
+            encoded = self.clip.encode_image((pixels - self.mean) / self.std)
+        features, patches = encoded if isinstance(encoded, tuple) else (encoded, None)
+        return features.float(), patches
+
+    def patch_features(self, patches: Tensor | None) -> Tensor:
+        """(B, P, D) float32 features of the patches of `encode`, row by row, unnormalised.
+
+        Raises ModelError for towers without patches.
+        """
+        if patches is None:
+            raise ModelError("this model's image tower has no patch tokens, which TGA-ZSR needs")
+        visual = self.clip.visual
         with self.autocast():
-            return self.clip.encode_image((pixels - self.mean) / self.std).float()
+            if visual.final_ln_after_pool:
+                patches = visual.ln_post(patches)
+            projected = patches if visual.proj is None else patches @ visual.proj
+        return projected.float()
+
+    @property
+    def patch_grid(self) -> tuple[int, int]:
+        """Rows and columns of the patches."""
+        rows, columns = self.clip.visual.grid_size
+        return rows, columns
+
+    def fingerprint(self) -> str:
+        """Identifies the model by content: weights, normalisation, input size and architecture."""
+        digest = hashlib.sha256(repr((self.image_size, self.interpolation, str(self.clip))).encode())
+        for name, tensor in (*self.clip.state_dict().items(), ("mean", self.mean), ("std", self.std)):
+            digest.update(name.encode())
+            digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
+        return digest.hexdigest()[:16]
 
     def text_features(self, tokens: Tensor) -> Tensor:
         """(N, D) float32 unit vectors of (N, L) tokens."""
@@ -94,6 +132,19 @@ class PixelClip(nn.Module):
         if not isinstance(visual, Tensor) or not isinstance(text, Tensor):
             raise ModelError("this model has no linear image and text projections, which CaRot needs")
         return visual, text
+
+
+@contextmanager
+def patch_outputs(visual: nn.Module) -> Iterator[None]:
+    """Inside, a plain vision transformer returns its patch outputs too, which it computes anyway."""
+    if not isinstance(visual, VisionTransformer) or visual.attn_pool is not None:
+        yield
+        return
+    before, visual.output_tokens = visual.output_tokens, True
+    try:
+        yield
+    finally:
+        visual.output_tokens = before
 
 
 def cosines(features: Tensor, text: Tensor) -> Tensor:

@@ -24,14 +24,17 @@ from torch import Tensor
 from trainables import models
 from trainables.attacks.pgd import attacked, pgd, uniform_start
 from trainables.data import registry
+from trainables.frozen import FrozenCache, FrozenKey, frozen_cache
 from trainables.models import PixelClip
+from trainables.optimization import build_optimizer, set_learning_rate, update_average
+from trainables.pixels import augment, to_pixels
 from trainables.views import Batch, BatchViews, ModelViews
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from trainables.config import OptimizerConfig, TrialConfig
-    from trainables.data.images import ImageSet
+    from trainables.config import TrialConfig
+    from trainables.views import Rows
 
 
 class Diverged(Exception):
@@ -98,9 +101,12 @@ class Trainer:
         return self.model.encode_classes(self.prompts) if self.method.trains_text else self.frozen_text
 
     @cached_property
-    def _frozen_clean_features(self) -> Tensor:
-        """(N, D) features of all training images by the pre-trained model, computed once."""
-        return frozen_features(self.pretrained, self.images)
+    def _frozen_key(self) -> FrozenKey:
+        return FrozenKey.of(self.pretrained, self.images, self.prompts)
+
+    @cached_property
+    def _frozen_cache(self) -> FrozenCache:
+        return frozen_cache(self._frozen_key, self.pretrained, self.images, self.frozen_text)
 
     @cached_property
     def _captions(self) -> Tensor:
@@ -154,37 +160,38 @@ class Trainer:
         if self.config.data.augment:
             clean = augment(clean, generator)
         labels = torch.from_numpy(self.images.labels[indices]).to(self.device)
-        text = self.class_text()
-        adversarial = self._attack(clean, labels, text, generator)
         batch = Batch(
-            clean, adversarial, labels, draw_captions=partial(self._draw_captions, labels, generator)
+            clean,
+            labels,
+            attack=lambda: self._attack(views, generator),
+            draw_captions=lambda: self._draw_captions(labels, generator),
         )
-        return BatchViews(
-            batch,
+        text = self.class_text()
+        views = BatchViews(
             trained=ModelViews(self.model, text, batch, gradient=True),
+            detached=ModelViews(self.model, text, batch, gradient=False),
             frozen=lambda: ModelViews(
                 self.pretrained,
                 self.frozen_text,
                 batch,
                 gradient=False,
-                clean_features=None
-                if self.config.data.augment
-                else self._frozen_clean_features[torch.from_numpy(indices).to(self.device)],
+                clean_rows=None if self.config.data.augment else self._frozen_rows(indices),
             ),
             average=lambda: ModelViews(self.average, self.frozen_text, batch, gradient=False),
-            projections=self.model.projections,
         )
+        return views
 
-    def _attack(self, clean: Tensor, labels: Tensor, text: Tensor, generator: torch.Generator) -> Tensor:
-        attack = self.config.attack
+    def _frozen_rows(self, indices: np.ndarray) -> Rows:
+        places = torch.from_numpy(indices).to(self.device)
+        return partial(self._frozen_cache.rows, self._frozen_key, places)
+
+    def _attack(self, views: BatchViews, generator: torch.Generator) -> Tensor:
+        attack, clean = self.config.attack, views.trained.batch.clean
         if attack.epsilon == 0:
             return clean
         with attacked(self.model):
-            scale = self.model.scale
             return pgd(
-                lambda pixels: self.method.attack_loss(
-                    scale * models.cosines(self.model.features(pixels), text), labels
-                ),
+                lambda pixels: self.method.attack_loss(views.trained.view(pixels), views),
                 clean,
                 start=uniform_start(clean, attack.epsilon, generator),
                 epsilon=attack.epsilon,
@@ -233,84 +240,3 @@ class Trainer:
                 # AdamW keeps its step counter on the CPU; the logit scale's averages are scalars too
                 place = "cpu" if name == "step" else self.device
                 self.optimizer.state[parameter][name] = value.clone().to(place)
-
-
-def to_pixels(images: np.ndarray, device: torch.device) -> Tensor:
-    """(B, 3, H, W) float pixels in [0, 1] on `device` of (B, H, W, 3) uint8 images."""
-    tensor = torch.from_numpy(np.array(images))  # a copy: a memory map is read-only
-    if device.type == "cuda":
-        tensor = tensor.pin_memory().to(device, non_blocking=True)
-    return tensor.permute(0, 3, 1, 2).float().div_(255)
-
-
-@torch.no_grad()
-def image_features(model: PixelClip, images: ImageSet, batch_size: int = 256) -> Tensor:
-    """(N, D) features of all images of a set."""
-    batches = range(0, len(images), batch_size)
-    return torch.cat(
-        [model.features(to_pixels(images.images[i : i + batch_size], model.device)) for i in batches]
-    )
-
-
-_frozen_features: dict[tuple[PixelClip, str], Tensor] = {}
-
-
-def frozen_features(model: PixelClip, images: ImageSet) -> Tensor:
-    """`image_features` of a frozen model, kept for the next trial in this process.
-
-    The key is the model object and the images' content: another model or set is never served.
-    """
-    key = (model, images.fingerprint())
-    if key not in _frozen_features:
-        _frozen_features.clear()
-        _frozen_features[key] = image_features(model, images)
-    return _frozen_features[key]
-
-
-def augment(pixels: Tensor, generator: torch.Generator) -> Tensor:
-    """Random resized crop of 0.9 to 1 of the area and horizontal flip, per image."""
-    count = len(pixels)
-
-    def random(low: float, high: float) -> Tensor:
-        draw = torch.rand(count, generator=generator, device=pixels.device)
-        return low + (high - low) * draw
-
-    side = random(0.9, 1.0).sqrt()
-    flip = random(0, 1).round() * 2 - 1
-    theta = torch.zeros(count, 2, 3, device=pixels.device)
-    theta[:, 0, 0], theta[:, 1, 1] = side * flip, side
-    theta[:, 0, 2], theta[:, 1, 2] = random(-1, 1) * (1 - side), random(-1, 1) * (1 - side)
-    grid = torch.nn.functional.affine_grid(theta, list(pixels.shape), align_corners=False)
-    cropped = torch.nn.functional.grid_sample(pixels, grid, padding_mode="border", align_corners=False)
-    return cropped.clamp(0, 1)
-
-
-def build_optimizer(config: OptimizerConfig, parameters: list[torch.nn.Parameter]) -> torch.optim.Optimizer:
-    if config.name == "adamw":
-        return torch.optim.AdamW(parameters, lr=config.learning_rate, weight_decay=config.weight_decay)
-    return torch.optim.SGD(
-        parameters,
-        lr=config.learning_rate,
-        momentum=config.momentum,
-        weight_decay=config.weight_decay,
-    )
-
-
-def set_learning_rate(
-    optimizer: torch.optim.Optimizer, config: OptimizerConfig, step: int, total_steps: int
-) -> None:
-    """Linear warm-up over `warmup_steps`, then cosine to zero at `total_steps`."""
-    if step < config.warmup_steps:
-        factor = (step + 1) / config.warmup_steps
-    else:
-        rest = max(1, total_steps - config.warmup_steps)
-        factor = 0.5 * (1 + math.cos(math.pi * (step - config.warmup_steps) / rest))
-    for group in optimizer.param_groups:
-        group["lr"] = config.learning_rate * factor
-
-
-@torch.no_grad()
-def update_average(average: PixelClip, model: PixelClip, momentum: float) -> None:
-    """average <- momentum * average + (1 - momentum) * model, for every parameter."""
-    for old, new in zip(average.parameters(), model.parameters(), strict=True):
-        old.lerp_(new, 1 - momentum)

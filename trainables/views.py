@@ -5,7 +5,6 @@ Everything is computed when first asked for, and at most once. Shapes: `methods.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING
 
@@ -17,35 +16,75 @@ from trainables.models import PixelClip, cosines
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from trainables.methods.base import View
 
-@dataclass
+    Rows = Callable[[str, Callable[[View], Tensor]], Tensor]
+
+
 class Batch:
-    """The tensors that all models see."""
+    """The tensors that all models see.
 
-    clean: Tensor
-    adversarial: Tensor
-    labels: Tensor
-    draw_captions: Callable[[], Tensor]
+    clean: (B, 3, H, W) pixels.  labels: (B,).  attack: gives the attacked pixels, when first wanted.
+    draw_captions: gives tokens (B, L) of one caption per image.
+    """
+
+    def __init__(
+        self,
+        clean: Tensor,
+        labels: Tensor,
+        attack: Callable[[], Tensor] | None = None,
+        draw_captions: Callable[[], Tensor] | None = None,
+    ) -> None:
+        self.clean, self.labels = clean, labels
+        self._attack, self._draw_captions = attack, draw_captions
+
+    @cached_property
+    def adversarial(self) -> Tensor:
+        """(B, 3, H, W) attacked pixels; the clean ones themselves without an attack."""
+        return self.clean if self._attack is None else self._attack()
 
     @cached_property
     def captions(self) -> Tensor:
         """Tokens (B, L) of one caption per image, drawn once: student and teacher see the same."""
-        return self.draw_captions()
+        assert self._draw_captions is not None
+        return self._draw_captions()
 
 
 class ImageView:
-    """One model on one version of the batch."""
+    """One model on one version of the batch. Implements `methods.base.View`.
+
+    rows: serves what was computed of these very images before, by name; see `trainables.frozen`.
+    """
 
     def __init__(
-        self, model: PixelClip, pixels: Tensor, class_text: Tensor, batch: Batch, *, gradient: bool
+        self,
+        model: PixelClip,
+        pixels: Tensor,
+        class_text: Tensor,
+        batch: Batch,
+        *,
+        gradient: bool,
+        rows: Rows | None = None,
     ) -> None:
         self.model, self.pixels, self.class_text, self.batch = model, pixels, class_text, batch
-        self.gradient = gradient
+        self.gradient, self.rows = gradient, rows
+
+    @cached_property
+    def _encoded(self) -> tuple[Tensor, Tensor | None]:
+        with torch.set_grad_enabled(self.gradient):
+            return self.model.encode(self.pixels)
 
     @cached_property
     def features(self) -> Tensor:
+        if self.rows is not None:
+            return self.rows("features", lambda view: view.features)
+        return self._encoded[0]
+
+    @cached_property
+    def tokens(self) -> Tensor:
         with torch.set_grad_enabled(self.gradient):
-            return self.model.features(self.pixels)
+            features, patches = self._encoded
+            return torch.cat([features[:, None], self.model.patch_features(patches)], dim=1)
 
     @cached_property
     def cosines(self) -> Tensor:
@@ -62,11 +101,18 @@ class ImageView:
             text = self.model.text_features(self.batch.captions)
             return self.model.scale * cosines(self.features, text)
 
+    @property
+    def label_text(self) -> Tensor:
+        return self.class_text[self.batch.labels]
+
+    def derived(self, name: str, compute: Callable[[View], Tensor]) -> Tensor:
+        return compute(self) if self.rows is None else self.rows(name, compute)
+
 
 class ModelViews:
     """One model on the clean and on the attacked batch. With `gradient` False it gets none.
 
-    clean_features: (B, D) already computed features of the clean batch, if there are any.
+    clean_rows: serves what is known of the clean batch already, see `ImageView`.
     """
 
     def __init__(
@@ -76,24 +122,24 @@ class ModelViews:
         batch: Batch,
         *,
         gradient: bool,
-        clean_features: Tensor | None = None,
+        clean_rows: Rows | None = None,
     ) -> None:
-        self._view = lambda pixels: ImageView(model, pixels, class_text, batch, gradient=gradient)
-        self._batch = batch
-        self._clean_features = clean_features
+        self.model, self.class_text, self.batch, self.gradient = model, class_text, batch, gradient
+        self._clean_rows = clean_rows
+
+    def view(self, pixels: Tensor, rows: Rows | None = None) -> ImageView:
+        """The model on any version of the batch."""
+        return ImageView(self.model, pixels, self.class_text, self.batch, gradient=self.gradient, rows=rows)
 
     @cached_property
     def clean(self) -> ImageView:
-        view = self._view(self._batch.clean)
-        if self._clean_features is not None:
-            view.features = self._clean_features
-        return view
+        return self.view(self.batch.clean, self._clean_rows)
 
     @cached_property
     def adversarial(self) -> ImageView:
-        if self._batch.adversarial is self._batch.clean:
+        if self.batch.adversarial is self.batch.clean:
             return self.clean
-        return self._view(self._batch.adversarial)
+        return self.view(self.batch.adversarial)
 
 
 class BatchViews:
@@ -101,23 +147,22 @@ class BatchViews:
 
     def __init__(
         self,
-        batch: Batch,
         trained: ModelViews,
+        detached: ModelViews,
         frozen: Callable[[], ModelViews],
         average: Callable[[], ModelViews],
-        projections: Callable[[], tuple[Tensor, Tensor]],
     ) -> None:
-        self.labels = batch.labels
-        self._trained, self._frozen, self._average = trained, frozen, average
-        self._projections = projections
+        self.labels = trained.batch.labels
+        self.trained, self.detached = trained, detached
+        self._frozen, self._average = frozen, average
 
     @property
     def clean(self) -> ImageView:
-        return self._trained.clean
+        return self.trained.clean
 
     @property
     def adversarial(self) -> ImageView:
-        return self._trained.adversarial
+        return self.trained.adversarial
 
     @cached_property
     def frozen(self) -> ModelViews:
@@ -129,4 +174,12 @@ class BatchViews:
 
     @property
     def projections(self) -> tuple[Tensor, Tensor]:
-        return self._projections()
+        return self.trained.model.projections()
+
+    @property
+    def patch_grid(self) -> tuple[int, int]:
+        return self.trained.model.patch_grid
+
+    @property
+    def image_size(self) -> tuple[int, int]:
+        return self.trained.model.image_size

@@ -40,9 +40,21 @@ class View(Protocol):
     def contrast(self) -> Tensor:
         """(B, B) scaled cosines of the images (rows) and their own captions (columns)."""
 
+    @property
+    def tokens(self) -> Tensor:
+        """(B, 1 + P, D) unnormalised features of the class token and of the P patches, row by row."""
 
-class FrozenViews(Protocol):
-    """Views of a model that receives no gradient."""
+    @property
+    def label_text(self) -> Tensor:
+        """(B, D) unit text features of the images' own classes."""
+
+    def derived(self, name: str, compute: Callable[[View], Tensor]) -> Tensor:
+        """`compute(self)`, (B, ...); where the same images come again, it is computed once for each
+        image and kept under `name`."""
+
+
+class Pair(Protocol):
+    """One model on both versions of the batch."""
 
     @property
     def clean(self) -> View: ...
@@ -50,17 +62,32 @@ class FrozenViews(Protocol):
     def adversarial(self) -> View: ...
 
 
-class Views(FrozenViews, Protocol):
-    """All a loss may ask for about one batch; what it does not ask for is never computed."""
+class Views(Pair, Protocol):
+    """All a loss may ask for about one batch; what it does not ask for is never computed.
+
+    `clean` and `adversarial` are the trained model's, with gradient; all others receive none.
+    """
 
     labels: Tensor
 
     @property
-    def frozen(self) -> FrozenViews:
+    def patch_grid(self) -> tuple[int, int]:
+        """Rows and columns of the patches of `View.tokens`."""
+
+    @property
+    def image_size(self) -> tuple[int, int]:
+        """Height and width of the image tower's input."""
+
+    @property
+    def detached(self) -> Pair:
+        """The trained model itself, without gradient."""
+
+    @property
+    def frozen(self) -> Pair:
         """The original, pre-trained model."""
 
     @property
-    def average(self) -> FrozenViews:
+    def average(self) -> Pair:
         """The exponential moving average of the trained model."""
 
     @property
@@ -81,9 +108,13 @@ class Method(BaseModel):
     def loss(self, views: Views) -> LossParts:
         raise NotImplementedError(f"{type(self).__name__}.loss")
 
-    def attack_loss(self, logits: Tensor, labels: Tensor) -> Tensor:
-        """(B,) what the inner attack ascends for each image: the cross-entropy by default."""
-        return cross_entropy(logits, labels)
+    def attack_loss(self, attacked: View, views: Views) -> Tensor:
+        """(B,) what the inner attack ascends for each image: the cross-entropy by default.
+
+        attacked: the trained model on the images as they are while under attack; of `views`, all but
+        `adversarial` is known by then.
+        """
+        return cross_entropy(attacked.logits, views.labels)
 
     def averaging(self, step: int, total_steps: int) -> float | None:
         """Momentum with which the moving average is updated after `step`; None: no update."""
@@ -120,3 +151,8 @@ def kl_divergence(target: Tensor, logits: Tensor) -> Tensor:
     """(B,) KL(softmax(target) || softmax(logits)) in nats, in float32. Both (B, K)."""
     p, q = target.float().log_softmax(-1), logits.float().log_softmax(-1)
     return (p.exp() * (p - q)).sum(-1)
+
+
+def soft_cross_entropy(target: Tensor, logits: Tensor) -> Tensor:
+    """(B,) cross-entropy of softmax(logits) against softmax(target) in nats, in float32. Both (B, K)."""
+    return -(target.float().softmax(-1) * logits.float().log_softmax(-1)).sum(-1)

@@ -1,0 +1,97 @@
+"""What a frozen model says of every training image, computed once and never served for anything else.
+
+A frozen model on images that are not augmented gives the same features in every epoch of every trial
+of a sweep. They are kept for the next trial in this process under a key of all they depend on.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from trainables.pixels import to_pixels
+from trainables.views import Batch, ImageView
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from trainables.data.images import ImageSet
+    from trainables.methods.base import View
+    from trainables.models import PixelClip
+
+BATCH_SIZE = 256
+
+
+class StaleCache(Exception):
+    """A cache was asked about something that it does not hold."""
+
+
+@dataclass(frozen=True)
+class FrozenKey:
+    """All that a frozen model's output depends on, by content. transform: what becomes of an image
+    before the model sees it, input size and normalisation apart, which are the model's own."""
+
+    model: str
+    images: str
+    prompts: str
+    transform: str = "none"
+
+    @classmethod
+    def of(
+        cls, model: PixelClip, images: ImageSet, prompts: Sequence[str], transform: str = "none"
+    ) -> FrozenKey:
+        text = hashlib.sha256(repr(list(prompts)).encode()).hexdigest()[:16]
+        return cls(model.fingerprint(), images.fingerprint(), text, transform)
+
+
+class FrozenCache:
+    """Outputs of one frozen model on one set of images, as (N, ...) tensors by name."""
+
+    def __init__(self, key: FrozenKey, model: PixelClip, images: ImageSet, class_text: Tensor) -> None:
+        self.key = key
+        self._model, self._images, self._class_text = model, images, class_text
+        self._outputs: dict[str, Tensor] = {}
+
+    def rows(self, key: FrozenKey, indices: Tensor, name: str, compute: Callable[[View], Tensor]) -> Tensor:
+        """Rows of what `compute` gives for all images, which happens at the first call for `name`.
+
+        indices: (B,) of the set's images.  Raises StaleCache if `key` is not the cache's own.
+        """
+        self.check(key)
+        if name not in self._outputs:
+            self._outputs[name] = self._compute(compute)
+        return self._outputs[name][indices]
+
+    def check(self, key: FrozenKey) -> None:
+        other = [f.name for f in dataclasses.fields(key) if getattr(key, f.name) != getattr(self.key, f.name)]
+        if other:
+            raise StaleCache(f"the frozen outputs are of another {' and '.join(other)}; compute them anew")
+
+    @torch.no_grad()
+    def _compute(self, compute: Callable[[View], Tensor]) -> Tensor:
+        outputs = []
+        for first in range(0, len(self._images), BATCH_SIZE):
+            part = slice(first, first + BATCH_SIZE)
+            pixels = to_pixels(self._images.images[part], self._model.device)
+            labels = torch.from_numpy(self._images.labels[part]).to(self._model.device)
+            batch = Batch(pixels, labels)
+            outputs.append(compute(ImageView(self._model, pixels, self._class_text, batch, gradient=False)))
+        return torch.cat(outputs)
+
+
+_latest: list[FrozenCache] = []
+
+
+def frozen_cache(key: FrozenKey, model: PixelClip, images: ImageSet, class_text: Tensor) -> FrozenCache:
+    """The cache of an earlier trial in this process if it is of the same key, else a new, empty one.
+
+    class_text: (K, D) unit text features of the key's prompts by `model`.
+    """
+    if not _latest or _latest[0].key != key:
+        _latest[:] = [FrozenCache(key, model, images, class_text)]
+    return _latest[0]
