@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from types import SimpleNamespace
 
 import mpmath as mp
 import numpy as np
@@ -11,13 +12,18 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
+from scipy.ndimage import map_coordinates
 
 from trainables.methods import METHODS
+from trainables.methods.agft import agft_loss
 from trainables.methods.base import cross_entropy, kl_divergence
 from trainables.methods.carot import CaRot, carot_loss
 from trainables.methods.dirichlet import Dirichlet, dirichlet_kl, dirichlet_loss, log_concentration
+from trainables.methods.fare import fare_loss
 from trainables.methods.pmg import PMG, pmg_loss
 from trainables.methods.tecoa import tecoa_loss
+from trainables.methods.tga import attention_map, patch_attention, tga_loss
+from trainables.models import cosines
 
 RNG = np.random.default_rng(0)
 
@@ -105,6 +111,149 @@ def test_kl_divergence_is_not_negative_and_zero_for_equal_logits(a, b):
     assert (kl_divergence(a, a + 3) < 1e-5).all()
 
 
+def views_of(batch=3, classes=4, dim=6, scale=50.0, seed=0):
+    """Views with random tensors, as leaves of the graph."""
+    rng = np.random.default_rng(seed)
+
+    def view():
+        leaf = {
+            "cosines": tensor(rng.uniform(-0.3, 0.5, (batch, classes))),
+            "features": tensor(rng.normal(0, 1, (batch, dim))),
+            "tokens": tensor(rng.normal(0, 1, (batch, 1 + 4, dim))),
+            "contrast": tensor(rng.normal(0, 4, (batch, batch))),
+        }
+        view = SimpleNamespace(**{name: value.requires_grad_() for name, value in leaf.items()})
+        view.logits = scale * view.cosines
+        view.label_text = torch.nn.functional.normalize(tensor(rng.normal(0, 1, (batch, dim))), dim=-1)
+        view.derived = lambda _, compute: compute(view).detach()
+        return view
+
+    def pair():
+        return SimpleNamespace(clean=view(), adversarial=view())
+
+    trained = pair()
+    projections = tuple(tensor(rng.normal(0, 1, (5, 3))).requires_grad_() for _ in "vt")
+    return SimpleNamespace(
+        labels=torch.from_numpy(rng.integers(0, classes, batch)),
+        clean=trained.clean,
+        adversarial=trained.adversarial,
+        detached=SimpleNamespace(clean=trained.clean),  # the same numbers; the trainer cuts the graph
+        frozen=pair(),
+        average=pair(),
+        projections=projections,
+        patch_grid=(2, 2),
+        image_size=(4, 6),
+    )
+
+
+def total(parts):
+    return sum(part.double().mean() for part in parts.values())
+
+
+def test_pmgs_released_code_has_cosines_for_logits_and_sums_its_divergences():
+    views = views_of(batch=5)
+    parts = PMG(alpha=0.5, beta=2.0, variant="official_code").loss(views)
+    x, frozen, clean = (
+        view.cosines.detach().double().numpy()
+        for view in (views.adversarial, views.frozen.adversarial, views.clean)
+    )
+    p, p0, pc = softmax(x), softmax(frozen), softmax(clean)
+    y = views.labels.numpy()
+    expected = -np.log(p[np.arange(5), y]).mean() + 0.5 * kl(p0, p).sum() + 2.0 * kl(pc, p).sum()
+    assert total(parts).item() == pytest.approx(expected, rel=1e-5)
+    attack = PMG(variant="official_code").attack_loss(views.adversarial, views)
+    np.testing.assert_allclose(attack.detach(), -np.log(p[np.arange(5), y]), rtol=1e-5)
+
+
+# FARE
+
+
+def test_fare_is_the_formula_and_its_attack_ascends_the_same():
+    a, b = RNG.normal(0, 2, (5, 8)), RNG.normal(0, 2, (5, 8))
+    parts = fare_loss(tensor(a), tensor(b))
+    assert list(parts) == ["embedding"]
+    np.testing.assert_allclose(parts["embedding"], ((a - b) ** 2).sum(1), rtol=1e-5)
+    views = views_of()
+    attack = METHODS["fare"]().attack_loss(views.adversarial, views)
+    assert torch.equal(attack, METHODS["fare"]().loss(views)["embedding"])
+
+
+# AGFT
+
+
+def test_agft_is_the_formula_and_its_attack_ascends_the_same():
+    a, b = RNG.uniform(-0.2, 0.4, (5, 7)), RNG.uniform(-0.2, 0.4, (5, 7))
+    parts = agft_loss(tensor(a), tensor(b), scale=150, teacher_ratio=0.3)
+    expected = -(softmax(0.3 * 150 * b) * np.log(softmax(150 * a))).sum(1)
+    assert list(parts) == ["soft_cross_entropy"]
+    np.testing.assert_allclose(parts["soft_cross_entropy"], expected, rtol=1e-5)
+    method, views = METHODS["agft"](), views_of()
+    assert (method.scale, method.teacher_ratio) == (180, 0.4)
+    attack = method.attack_loss(views.adversarial, views)
+    assert torch.equal(attack, method.loss(views)["soft_cross_entropy"])
+
+
+# TGA-ZSR
+
+
+def test_attention_worked_by_hand():
+    """Products 1, 3, 2, 1 with the text, scaled to 0, 1, 1/2, 0; the class token takes no part."""
+    text = torch.tensor([[1.0, 0.0]])
+    tokens = torch.tensor([[[9.0, 9.0], [1.0, 5.0], [3.0, -2.0], [2.0, 0.0], [1.0, 1.0]]])
+    assert patch_attention(tokens, text).tolist() == [[0.0, 1.0, 0.5, 0.0]]
+
+
+@pytest.mark.parametrize("variant", ["paper", "official_code"])
+def test_attention_is_the_formula(variant):
+    tokens, text = RNG.normal(0, 1, (3, 10, 5)), RNG.normal(0, 1, (3, 5))
+    used = tokens / np.sqrt((tokens**2).sum(1, keepdims=True)) if variant == "official_code" else tokens
+    product = np.einsum("bpd,bd->bp", used[:, 1:], text)
+    low, high = product.min(1, keepdims=True), product.max(1, keepdims=True)
+    attention = patch_attention(tensor(tokens), tensor(text), variant)
+    np.testing.assert_allclose(attention, (product - low) / (high - low), atol=1e-5)
+
+
+def test_the_attention_map_is_the_bilinear_enlargement():
+    """Against scipy's linear interpolation at the pixels' centres, the border held."""
+    attention = RNG.uniform(0, 1, (2, 6))
+    rows, columns = (np.arange(8) + 0.5) * 2 / 8 - 0.5, (np.arange(9) + 0.5) * 3 / 9 - 0.5
+    places = np.meshgrid(rows, columns, indexing="ij")
+    expected = [map_coordinates(a.reshape(2, 3), places, order=1, mode="nearest").ravel() for a in attention]
+    result = attention_map(tensor(attention), (2, 3), (8, 9))
+    np.testing.assert_allclose(result, expected, atol=1e-5)
+
+
+def test_tga_is_the_formula():
+    x, y = logits(), np.array([0, 3, 6, 1, 1])
+    adversarial, clean, frozen = (RNG.uniform(0, 1, (5, 12)) for _ in "abc")
+    parts = tga_loss(
+        tensor(x),
+        torch.from_numpy(y),
+        tensor(adversarial),
+        tensor(clean),
+        tensor(frozen),
+        alpha=0.3,
+        beta=0.7,
+    )
+    expected = {
+        "cross_entropy": -np.log(softmax(x)[np.arange(5), y]),
+        "attention_refinement": 0.3 * np.sqrt(((adversarial - frozen) ** 2).sum(1)),
+        "attention_constraint": 0.7 * np.sqrt(((clean - frozen) ** 2).sum(1)),
+    }
+    assert parts.keys() == expected.keys()
+    for name, value in expected.items():
+        np.testing.assert_allclose(parts[name], value, rtol=1e-4, atol=1e-5, err_msg=name)
+
+
+def test_equal_attention_and_an_image_without_contrast_give_no_nan():
+    flat = torch.ones(2, 5, 3, requires_grad=True)
+    attention = patch_attention(flat, torch.ones(2, 3))
+    assert (attention == 0).all()
+    parts = tga_loss(torch.zeros(2, 3), torch.tensor([0, 1]), attention, attention, attention.detach())
+    total(parts).backward()
+    assert torch.isfinite(flat.grad).all()
+
+
 # CaRot
 
 
@@ -147,6 +296,15 @@ def test_carots_norms_are_one_number_for_the_batch_and_the_rest_one_per_image():
     assert shapes == {"contrastive": (6,), "cross": (), "orthogonality": (), "distillation": (6,)}
 
 
+def test_carots_norms_can_be_squared():
+    options = {"cross_weight": 1.0, "orthogonality_weight": 1.0, "distillation_weight": 1.0}
+    arguments = [tensor(RNG.normal(0, 1, shape)) for shape in ((3, 3), (3, 3), (8, 4), (9, 4))]
+    plain, squared = (carot_loss(*arguments, **options, norms=n) for n in ("frobenius", "squared"))
+    for name in ("cross", "orthogonality"):
+        assert squared[name].item() == pytest.approx(plain[name].item() ** 2, rel=1e-5)
+    assert torch.equal(plain["distillation"], squared["distillation"])
+
+
 def test_an_orthonormal_visual_projection_costs_nothing():
     visual, _ = np.linalg.qr(RNG.normal(size=(8, 4)))
     _, parts = carot_parts(visual_projection=visual)
@@ -182,16 +340,81 @@ def cosine_pair(classes, spread, difference, seed):
     return tensor((clean + rng.normal(0, difference, classes)).clip(-1, 1)), tensor(clean)
 
 
-@pytest.mark.parametrize("kappa", [0.5, 5, 14.29, 50, 100])
-@pytest.mark.parametrize("classes", [2, 10, 200])
-@pytest.mark.parametrize(("difference", "spread"), [(1e-4, 0.05), (1e-4, 0.3), (1e-2, 0.05), (0.3, 0.3)])
-def test_dirichlet_kl_is_exact(kappa, classes, difference, spread):
+def exact_gradient(log_a, log_b):
+    """d KL / d log a_k = a_k [(a_k - b_k) psi'(a_k) - (a_0 - b_0) psi'(a_0)], over b_0."""
+    with mp.workdps(150):
+        a = [mp.exp(mp.mpf(float(v))) for v in log_a]
+        b = [mp.exp(mp.mpf(float(v))) for v in log_b]
+        a0, b0 = mp.fsum(a), mp.fsum(b)
+        tail = (a0 - b0) * mp.psi(1, a0)
+        return np.array([float(x * ((x - y) * mp.psi(1, x) - tail) / b0) for x, y in zip(a, b, strict=True)])
+
+
+GRID = [
+    (classes, kappa, difference, spread)
+    for classes in (2, 10, 200)
+    for kappa in (0.5, 2, 5, 14.29, 50, 100)
+    for difference, spread in ((1e-4, 0.05), (1e-4, 0.3), (1e-2, 0.05), (0.3, 0.3))
+] + [(1000, kappa, difference, 0.1) for kappa in (0.5, 14.29, 100) for difference in (1e-4, 0.1)]
+
+
+@pytest.mark.parametrize(("classes", "kappa", "difference", "spread"), GRID)
+def test_dirichlet_kl_is_exact(classes, kappa, difference, spread):
     attacked, clean = cosine_pair(classes, spread, difference, seed=classes)
     log_a, log_b = log_concentration(attacked, kappa), log_concentration(clean, kappa)
     expected, evidence = exact_kl(log_a, log_b)
-    assert dirichlet_kl(log_a, log_b).item() == pytest.approx(float(expected), rel=1e-5)
+    value = dirichlet_kl(log_a, log_b)
+    assert value.dtype == torch.float64
+    assert value.item() == pytest.approx(float(expected), rel=1e-5)
     per_evidence = dirichlet_kl(log_a, log_b, per_evidence=True).item()
     assert per_evidence == pytest.approx(float(expected / evidence), rel=1e-5)
+
+
+@pytest.mark.parametrize(("classes", "kappa", "difference", "spread"), GRID[::5])
+def test_dirichlet_kls_gradient_is_exact(classes, kappa, difference, spread):
+    """With a float64 leaf of the same float32 numbers: a saturated gradient is below float32's least."""
+    attacked, clean = cosine_pair(classes, spread, difference, seed=classes)
+    log_b = log_concentration(clean, kappa)
+    log_a = log_concentration(attacked, kappa).double().requires_grad_()
+    dirichlet_kl(log_a, log_b, per_evidence=True).backward()
+    expected = exact_gradient(log_a.detach(), log_b)
+    np.testing.assert_allclose(log_a.grad, expected, rtol=1e-5, atol=1e-6 * np.abs(expected).max())
+
+
+def test_there_is_no_jump_where_the_series_takes_over():
+    """Around alpha = 16 the value follows its exact slope on both sides and across."""
+    log_b = torch.tensor([2.5, 2.9], dtype=torch.float64)
+    edge = math.log(16)
+    points = [edge - 1e-6, edge - 1e-9, edge, edge + 1e-9, edge + 1e-6]
+    values = [dirichlet_kl(torch.tensor([x, 2.0], dtype=torch.float64), log_b).item() for x in points]
+    slope = exact_gradient([edge, 2.0], log_b)[0] * log_b.exp().sum().item()
+    for x, value in zip(points, values, strict=True):
+        assert value - values[2] == pytest.approx(slope * (x - edge), abs=1e-11)
+
+
+@pytest.mark.parametrize("kappa", [0.5, 14.29, 100])
+def test_bf16_autocast_changes_nothing(kappa):
+    """Cosines are made in float32 outside autocast, and everything from there on is float64."""
+    features = tensor(RNG.normal(0, 1, (3, 16)))
+    text = torch.nn.functional.normalize(tensor(RNG.normal(0, 1, (7, 16))), dim=-1)
+    clean = tensor(RNG.uniform(-0.3, 0.4, (3, 7)))
+
+    def value():
+        log_a = log_concentration(cosines(features, text), kappa)
+        return dirichlet_kl(log_a, log_concentration(clean, kappa), per_evidence=True)
+
+    plain = value()
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        assert torch.equal(value(), plain)
+
+
+def test_the_raw_value_reaches_far_beyond_single_precision():
+    log_b = log_concentration(tensor([[0.9, 0.3, -0.2]]), 100)
+    log_a = log_concentration(tensor([[0.2, 0.9, 0.1]]), 100)
+    value = dirichlet_kl(log_a, log_b)
+    assert value.item() == pytest.approx(float(exact_kl(log_a[0], log_b[0])[0]), rel=1e-9)
+    assert value > torch.finfo(torch.float32).max
+    assert torch.isfinite(value).all()
 
 
 @pytest.mark.parametrize("shift", [-30.0, -5.0, 5.0, 40.0])
@@ -207,17 +430,19 @@ def test_a_pure_change_of_evidence_is_measured_too(shift):
     arrays(np.float32, 6, elements=st.floats(-1, 1, width=32)),
 )
 @settings(max_examples=200)
-def test_per_evidence_is_finite_not_negative_and_zero_only_for_equals(kappa, a, b):
+def test_it_is_finite_not_negative_and_zero_for_equals_alone(kappa, a, b):
     log_a, log_b = (
         log_concentration(torch.from_numpy(a), kappa),
         log_concentration(torch.from_numpy(b), kappa),
     )
-    value = dirichlet_kl(log_a, log_b, per_evidence=True).item()
+    per_evidence = dirichlet_kl(log_a, log_b, per_evidence=True).item()
+    value = dirichlet_kl(log_a, log_b).item()
+    assert math.isfinite(per_evidence)
     assert math.isfinite(value)
-    assert value >= -1e-15
-    assert dirichlet_kl(log_b, log_b, per_evidence=True).item() == 0
-    if (log_a - log_b).abs().max() > 0.05 and kappa < 15:
-        assert value > 0
+    assert dirichlet_kl(log_b, log_b, per_evidence=True).item() == dirichlet_kl(log_b, log_b).item() == 0
+    different = (log_a - log_b).abs().max() > 1e-3
+    assert value > 0 if different else value >= -1e-9
+    assert per_evidence > 0 if different else per_evidence >= -1e-12
 
 
 @pytest.mark.parametrize("size", [1.0, 3.0, 10.0])
@@ -232,27 +457,30 @@ def test_dirichlet_kl_has_the_right_gradient(size, per_evidence):
 
 
 @pytest.mark.parametrize(("kappa", "rise"), [(100, 0.0), (100, 0.4), (100, -0.4), (14.29, 0.3)])
-def test_the_gradient_stays_right_at_high_concentration(kappa, rise):
-    """Against (a_k - b_k) psi'(a_k) - (a_0 - b_0) psi'(a_0), times a_k / b_0, in mpmath."""
+def test_the_gradient_stays_right_where_evidence_shifts(kappa, rise):
     attacked, clean = cosine_pair(10, 0.05, 0.02, seed=1)
     log_a = log_concentration(attacked + rise, kappa).requires_grad_()
     log_b = log_concentration(clean, kappa)
     dirichlet_kl(log_a, log_b, per_evidence=True).backward()
-    with mp.workdps(150):
-        a = [mp.exp(mp.mpf(float(v))) for v in log_a.detach()]
-        b = [mp.exp(mp.mpf(float(v))) for v in log_b]
-        a0, b0 = mp.fsum(a), mp.fsum(b)
-        tail = (a0 - b0) * mp.psi(1, a0)
-        expected = [float(x * ((x - y) * mp.psi(1, x) - tail) / b0) for x, y in zip(a, b, strict=True)]
+    expected = exact_gradient(log_a.detach(), log_b)
     np.testing.assert_allclose(log_a.grad, expected, rtol=1e-4, atol=1e-6 * np.abs(expected).max())
 
 
-def test_at_high_concentration_it_is_softmax_distillation():
-    """KL(Dir(a) || Dir(b)) = b_0 KL(m_b || m_a) + lower orders, m = softmax(kappa cosine)."""
-    attacked, clean = cosine_pair(10, 0.2, 0.05, seed=3)
-    m_a, m_b = softmax(30 * attacked.double().numpy()), softmax(30 * clean.double().numpy())
-    value = dirichlet_kl(log_concentration(attacked, 30), log_concentration(clean, 30), per_evidence=True)
-    assert value.item() == pytest.approx(kl(m_b, m_a), rel=1e-4)
+@given(
+    st.floats(20, 100),
+    arrays(np.float32, 6, elements=st.floats(-0.125, 0.25, width=32)),
+    arrays(np.float32, 6, elements=st.floats(-0.125, 0.25, width=32)),
+)
+@settings(max_examples=100)
+def test_at_high_concentration_it_is_softmax_distillation(kappa, a, b):
+    """KL(Dir(a) || Dir(b)) / b_0 = KL(m_b || m_a) + a rest that b_0 divides, m = softmax(kappa cosine):
+    Stirling's formula on every term."""
+    log_a, log_b = (log_concentration(torch.from_numpy(c), kappa).double() for c in (a, b))
+    rest = 6 * (log_a - log_b).abs().max().exp() / log_b.exp().sum()
+    expected = kl(log_b.softmax(-1).numpy(), log_a.softmax(-1).numpy())
+    value = dirichlet_kl(log_a, log_b, per_evidence=True).item()
+    assert value == pytest.approx(expected, rel=1e-6, abs=rest.item() + 1e-14)
+    assert rest < 1e-3
 
 
 def dirichlet_parts(log_a, log_b, **options):
@@ -318,6 +546,9 @@ def test_large_logits_give_no_nan(size):
             big, -big.detach(), torch.eye(3), torch.ones(3, 3),
             cross_weight=1, orthogonality_weight=1, distillation_weight=1,
         ),
+        "fare": fare_loss(big, -big.detach()),
+        "agft": agft_loss(signs * (big / big.abs().detach()), -signs, scale=size),
+        "tga": tga_loss(big, labels, big, -big, big.detach()),
     }  # fmt: skip
     for name, parts in losses.items():
         loss = sum(part.mean() for part in parts.values())
@@ -326,7 +557,7 @@ def test_large_logits_give_no_nan(size):
         assert all(torch.isfinite(g).all() for g in gradients if g is not None), name
 
 
-@pytest.mark.parametrize("name", ["tecoa", "pmg", "carot"])
+@pytest.mark.parametrize("name", ["tecoa", "pmg", "carot", "fare", "agft", "tga", "dirichlet"])
 def test_gradients_are_those_of_finite_differences(name):
     """The losses compute in float32, so along one direction, with a step that float32 resolves."""
     rng = np.random.default_rng(2)
@@ -341,8 +572,12 @@ def test_gradients_are_those_of_finite_differences(name):
                 x, other, x[:, :3], x[:, 1:],
                 cross_weight=0.1, orthogonality_weight=0.2, distillation_weight=1.5,
             ),
+            "fare": lambda: fare_loss(x, other),
+            "agft": lambda: agft_loss(x, other, scale=2),
+            "tga": lambda: tga_loss(x, labels, x, x.roll(1, 0), other),
+            "dirichlet": lambda: dirichlet_loss(x, labels, x, other, weight=0.5),
         }[name]()  # fmt: skip
-        return sum(part.double().mean() for part in parts.values())
+        return total(parts)
 
     x = tensor(start).requires_grad_()
     loss(x).backward()
@@ -353,19 +588,27 @@ def test_gradients_are_those_of_finite_differences(name):
     )
 
 
+TOKENS = ("tokens", "label_text")
+
+
 class Recorder:
     """Views that answer with noise and note what they were asked for."""
 
     labels = torch.tensor([0, 1])
+    patch_grid, image_size = (1, 1), (2, 2)
 
     def __init__(self, asked, path=""):
         self.asked, self.path = asked, path
 
     def __getattr__(self, name):
-        if name in ("frozen", "average", "clean", "adversarial"):
+        if name in ("frozen", "average", "detached", "clean", "adversarial"):
             return Recorder(self.asked, f"{self.path}{name}.")
+        if name == "derived":
+            return lambda _, compute: compute(self)
         self.asked.add(self.path + name)
         square = torch.rand(2, 2, generator=torch.Generator().manual_seed(len(self.path)))
+        if name == "tokens":
+            return torch.stack([square, square.flip(0)], 1)
         return (square, square) if name == "projections" else square
 
 
@@ -373,7 +616,20 @@ class Recorder:
     ("method", "expected"),
     [
         (METHODS["tecoa"](), {"adversarial.logits"}),
-        (PMG(), {"adversarial.logits", "clean.logits", "frozen.adversarial.logits"}),
+        (PMG(), {"adversarial.logits", "detached.clean.logits", "frozen.adversarial.logits"}),
+        (
+            PMG(variant="official_code"),
+            {"adversarial.cosines", "clean.cosines", "frozen.adversarial.cosines"},
+        ),
+        (METHODS["fare"](), {"adversarial.features", "frozen.clean.features"}),
+        (METHODS["agft"](), {"adversarial.cosines", "frozen.clean.cosines"}),
+        (
+            METHODS["tga"](),
+            {"adversarial.logits"}
+            | {
+                f"{v}.{t}" for v in ("adversarial", "clean", "frozen.clean") for t in ("tokens", "label_text")
+            },
+        ),
         (Dirichlet(), {"adversarial.logits", "adversarial.cosines", "frozen.clean.cosines"}),
         (CaRot(), {"adversarial.contrast", "average.clean.contrast", "projections"}),
     ],

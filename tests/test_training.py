@@ -214,6 +214,40 @@ def test_views_are_computed_once_and_frozen_ones_have_no_graph():
     torch.testing.assert_close(views.frozen.clean.logits, expected, rtol=1e-4, atol=1e-3)
 
 
+@pytest.mark.parametrize("method", METHODS, ids=lambda m: "-".join(map(str, m.values())))
+def test_only_the_trained_model_receives_gradient(method):
+    run = trainer(method)
+    views = run._views(np.arange(8), torch.Generator().manual_seed(0))
+    sum(part.double().mean() for part in run.method.loss(views).values()).backward()
+    for other in (run.pretrained, run.average):
+        assert all(parameter.grad is None for parameter in other.parameters())
+    for pair in (views.detached, views.frozen, views.average):
+        for view in (pair.clean, pair.adversarial):
+            assert not any(t.requires_grad for t in (view.features, view.tokens, view.cosines, view.logits))
+    received = {name for name, p in run.model.clip.named_parameters() if p.grad is not None}
+    trained = {name for name, p in run.model.clip.named_parameters() if p.requires_grad}
+    assert received == trained
+    assert not views.adversarial.pixels.requires_grad
+
+
+def test_pmgs_clean_logits_are_a_target_and_in_its_released_code_are_not():
+    """The gradient with respect to the weights, against that of the formula with and without a cut."""
+    for variant, cut in (("paper", True), ("official_code", False)):
+        run = trainer({"name": "pmg", "variant": variant, "alpha": 0.0, "beta": 2.0})
+        views = run._views(np.arange(8), torch.Generator().manual_seed(0))
+        loss = sum(part.double().mean() for part in run.method.loss(views).values())
+        kind = "logits" if variant == "paper" else "cosines"
+        x, clean = getattr(views.adversarial, kind), getattr(views.clean, kind)
+        clean = clean.detach() if cut else clean
+        log_p, log_q = clean.log_softmax(-1), x.log_softmax(-1)
+        kl = (log_p.exp() * (log_p - log_q)).sum(-1)
+        weight = 2.0 if variant == "paper" else 2.0 * 8
+        formula = torch.nn.functional.cross_entropy(x, views.labels) + weight * kl.mean()
+        proj = run.model.clip.visual.proj
+        gradient, expected = (torch.autograd.grad(f, proj, retain_graph=True)[0] for f in (loss, formula))
+        torch.testing.assert_close(gradient, expected, rtol=1e-3, atol=1e-5)
+
+
 @given(seed=st.integers(0, 99))
 @settings(max_examples=10)
 def test_augmentation_keeps_range_shape_and_constant_images(seed):
