@@ -192,10 +192,21 @@ def test_student_and_teacher_see_the_same_captions():
 
     text = model.encode_classes(["bag", "coat"])
     batch = Batch(torch.rand(2, 3, 28, 28), torch.tensor([0, 1]), draw_captions=draw)
-    student, teacher = (ModelViews(model, text, batch, gradient=False) for _ in "ab")
+    student, teacher = (ModelViews(model, lambda: text, batch, gradient=False) for _ in "ab")
     views = BatchViews(student, student, frozen=lambda: student, average=lambda: teacher)
     assert torch.equal(views.adversarial.contrast, views.average.clean.contrast)
     assert len(drawn) == 1
+
+
+def test_class_texts_are_encoded_where_a_loss_is_about_classes_and_once(monkeypatch):
+    encoded = []
+    original = models.PixelClip.encode_classes
+    monkeypatch.setattr(models.PixelClip, "encode_classes", lambda *a: encoded.append(a) or original(*a))
+    for epsilon, expected in ((0, 0), (8 / 255, 1)):  # the clean CaRot compares images with captions alone
+        run = trainer("carot", attack={"epsilon": epsilon, "steps": 3}, data={"images": 32})
+        encoded.clear()
+        run.train_epoch()
+        assert len(encoded) == expected
 
 
 def test_views_are_computed_once_and_frozen_ones_have_no_graph():

@@ -21,6 +21,7 @@ from pydantic import (
     PlainSerializer,
     PositiveFloat,
     PositiveInt,
+    ValidationInfo,
     field_validator,
     model_validator,
 )
@@ -47,11 +48,11 @@ def as_fraction(value: float) -> str | float:
     return text if parse_fraction(text) == value else value
 
 
-PixelDistance = Annotated[
+Distance = Annotated[
     float,
     BeforeValidator(parse_fraction),
     PlainSerializer(as_fraction, when_used="json"),
-    Field(ge=0, le=1),
+    Field(ge=0),
 ]
 
 
@@ -144,14 +145,27 @@ class DataConfig(Settings):
         return self.evaluate or [self.train]
 
 
-class AttackConfig(Settings):
-    """L-infinity PGD from a uniform random start. Distances are in [0,1] pixels, written n/255."""
+Norm = Literal["linf", "l2"]
+NORMS = {"linf": "L-infinity", "l2": "L2"}
 
-    epsilon: PixelDistance = Field(8 / 255, description="Radius of the ball.")
+
+class AttackConfig(Settings):
+    """PGD from a random start in the ball. Distances are in [0,1] pixels, written n/255."""
+
+    norm: Norm = Field("linf", description="Norm of the ball: `linf`, or `l2` over all pixels of an image.")
+    epsilon: Distance = Field(8 / 255, description="Radius of the ball.")
     steps: NonNegativeInt = Field(2, description="Gradient steps.")
-    step_size: PixelDistance | None = Field(
+    step_size: Distance | None = Field(
         None, description="Length of a step; min(epsilon, 2.5 epsilon / steps) by default."
     )
+    momentum: float = Field(0, ge=0, lt=1, description="Of the steps' directions; FARE's attack has 0.9.")
+
+    @field_validator("epsilon", "step_size")
+    @classmethod
+    def inside_the_pixels(cls, distance: float | None, info: ValidationInfo) -> float | None:
+        if distance is not None and distance > 1 and info.data.get("norm") == "linf":
+            raise ValueError(f"should be at most 1 in the norm linf, got {distance:g}; write n/255")
+        return distance
 
     @property
     def step(self) -> float:
@@ -160,7 +174,7 @@ class AttackConfig(Settings):
         return min(self.epsilon, 2.5 * self.epsilon / max(self.steps, 1))
 
     def __str__(self) -> str:
-        return f"PGD-{self.steps}, epsilon {self.epsilon * 255:g}/255"
+        return f"PGD-{self.steps}, {NORMS[self.norm]} epsilon {self.epsilon * 255:g}/255"
 
 
 class OptimizerConfig(Settings):
@@ -172,6 +186,15 @@ class OptimizerConfig(Settings):
     weight_decay: NonNegativeFloat = 0.0
     warmup_steps: NonNegativeInt = 0
     gradient_clip: PositiveFloat | None = Field(None, description="Largest gradient norm; none by default.")
+
+
+class RuntimeConfig(Settings):
+    """How the loop is executed. The result is the same but for rounding; what helps depends on the
+    device: `python benchmarks/hot_loop.py --variants` measures it."""
+
+    compile: bool = Field(False, description="torch.compile the image towers.")
+    channels_last: bool = Field(False, description="Keep pixels in channels-last memory format.")
+    fused_optimizer: bool = Field(False, description="Update all weights in one kernel.")
 
 
 if TYPE_CHECKING:
@@ -188,6 +211,7 @@ class TrialConfig(Settings):
     attack: AttackConfig = Field(AttackConfig(), description="The inner attack of training.")
     method: MethodConfig
     optimizer: OptimizerConfig = OptimizerConfig()
+    runtime: RuntimeConfig = RuntimeConfig()
     batch_size: int = Field(128, ge=2)
     epochs: PositiveInt = 3
 

@@ -80,7 +80,8 @@ class FrozenCache:
             pixels = to_pixels(self._images.images[part], self._model.device)
             labels = torch.from_numpy(self._images.labels[part]).to(self._model.device)
             batch = Batch(pixels, labels)
-            outputs.append(compute(ImageView(self._model, pixels, self._class_text, batch, gradient=False)))
+            view = ImageView(self._model, pixels, lambda: self._class_text, batch, gradient=False)
+            outputs.append(compute(view))
         return torch.cat(outputs)
 
 

@@ -38,6 +38,7 @@ class PixelClip(nn.Module):
         super().__init__()
         self.clip = clip
         self.tokenizer = tokenizer
+        self.channels_last = False
         preprocess = clip.visual.preprocess_cfg
         self.register_buffer("mean", torch.tensor(preprocess["mean"]).view(3, 1, 1), persistent=False)
         self.register_buffer("std", torch.tensor(preprocess["std"]).view(3, 1, 1), persistent=False)
@@ -72,6 +73,8 @@ class PixelClip(nn.Module):
         if pixels.shape[-2:] != self.image_size:
             pixels = F.interpolate(pixels, self.image_size, mode=self.interpolation, antialias=True)
             pixels = pixels.clamp(0, 1)
+        if self.channels_last:
+            pixels = pixels.contiguous(memory_format=torch.channels_last)
         with self.autocast(), patch_outputs(self.clip.visual):
             encoded = self.clip.encode_image((pixels - self.mean) / self.std)
         features, patches = encoded if isinstance(encoded, tuple) else (encoded, None)

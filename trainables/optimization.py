@@ -12,14 +12,19 @@ if TYPE_CHECKING:
     from trainables.models import PixelClip
 
 
-def build_optimizer(config: OptimizerConfig, parameters: list[torch.nn.Parameter]) -> torch.optim.Optimizer:
+def build_optimizer(
+    config: OptimizerConfig, parameters: list[torch.nn.Parameter], *, fused: bool = False
+) -> torch.optim.Optimizer:
     if config.name == "adamw":
-        return torch.optim.AdamW(parameters, lr=config.learning_rate, weight_decay=config.weight_decay)
+        return torch.optim.AdamW(
+            parameters, lr=config.learning_rate, weight_decay=config.weight_decay, fused=fused or None
+        )
     return torch.optim.SGD(
         parameters,
         lr=config.learning_rate,
         momentum=config.momentum,
         weight_decay=config.weight_decay,
+        fused=fused or None,
     )
 
 

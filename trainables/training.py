@@ -13,7 +13,7 @@ import copy
 import math
 import time
 from dataclasses import dataclass
-from functools import cached_property, partial
+from functools import cache, cached_property, partial
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -31,9 +31,10 @@ from trainables.pixels import augment, to_pixels
 from trainables.views import Batch, BatchViews, ModelViews
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
     from trainables.config import TrialConfig
+    from trainables.data.images import ImageSet
     from trainables.views import Rows
 
 
@@ -63,22 +64,41 @@ class Trainer:
     goes on exactly as one that was never interrupted.
     """
 
-    def __init__(self, config: TrialConfig, seed: int, device: str | None = None) -> None:
+    def __init__(
+        self,
+        config: TrialConfig,
+        seed: int,
+        device: str | None = None,
+        *,
+        pretrained: PixelClip | None = None,
+        images: ImageSet | None = None,
+    ) -> None:
+        """pretrained, images: what to train and on what, in the place of what `config` names."""
         self.config = config
         self.seed = seed
         self.epoch = 0
         self.method = config.method
-        self.pretrained = models.load(config.model.name, config.model.pretrained, device or default_device())
-        self.device = self.pretrained.device
-        self.images = registry.load(config.data.train, "train", self.pretrained.image_size).sample(
-            config.data.images
+        self.pretrained = pretrained or models.load(
+            config.model.name, config.model.pretrained, device or default_device()
         )
+        self.device = self.pretrained.device
+        images = images or registry.load(config.data.train, "train", self.pretrained.image_size)
+        self.images = images.sample(config.data.images)
         self.model = models.trainable_copy(self.pretrained, text=self.method.trains_text)
         self.prompts = models.class_prompts(config.data.prompt, self.images.classes)
         self.frozen_text = self.pretrained.encode_classes(self.prompts)
         self.parameters = [p for p in self.model.parameters() if p.requires_grad]
-        self.optimizer = build_optimizer(config.optimizer, self.parameters)
+        self.optimizer = build_optimizer(
+            config.optimizer, self.parameters, fused=config.runtime.fused_optimizer
+        )
+        self._prepare_runtime()
         self._average: PixelClip | None = None
+
+    def _prepare_runtime(self) -> None:
+        runtime = self.config.runtime
+        self.model.channels_last = runtime.channels_last
+        if runtime.compile:
+            self.model.clip.visual.compile()
 
     @property
     def steps_per_epoch(self) -> int:
@@ -96,9 +116,11 @@ class Trainer:
             self._average.to(self.device).eval().requires_grad_(False)
         return self._average
 
-    def class_text(self) -> Tensor:
-        """(K, D) class texts of the trained model, detached."""
-        return self.model.encode_classes(self.prompts) if self.method.trains_text else self.frozen_text
+    def class_text(self) -> Callable[[], Tensor]:
+        """Gives the (K, D) class texts of the trained model as it is now, detached, encoded at most once."""
+        if not self.method.trains_text:
+            return lambda: self.frozen_text
+        return cache(lambda: self.model.encode_classes(self.prompts))
 
     @cached_property
     def _frozen_key(self) -> FrozenKey:
@@ -122,7 +144,7 @@ class Trainer:
         self.model.train()
         totals: dict[str, Tensor] = {}
         for step, indices in enumerate(self._batches(seed), start=self.epoch * self.steps_per_epoch):
-            for name, value in self._train_step(step, indices, generator).items():
+            for name, value in self.train_step(step, indices, generator).items():
                 totals[name] = totals.get(name, torch.zeros((), device=self.device)) + value
         self.epoch += 1
         parts = {name: float(total) / self.steps_per_epoch for name, total in totals.items()}
@@ -139,7 +161,7 @@ class Trainer:
         for step in range(self.steps_per_epoch):
             yield np.sort(order[step * size : (step + 1) * size])
 
-    def _train_step(self, step: int, indices: np.ndarray, generator: torch.Generator) -> dict[str, Tensor]:
+    def train_step(self, step: int, indices: np.ndarray, generator: torch.Generator) -> dict[str, Tensor]:
         """Means of the loss parts, detached; nothing here waits for the device."""
         set_learning_rate(self.optimizer, self.config.optimizer, step, self.total_steps)
         views = self._views(indices, generator)
@@ -172,12 +194,12 @@ class Trainer:
             detached=ModelViews(self.model, text, batch, gradient=False),
             frozen=lambda: ModelViews(
                 self.pretrained,
-                self.frozen_text,
+                lambda: self.frozen_text,
                 batch,
                 gradient=False,
                 clean_rows=None if self.config.data.augment else self._frozen_rows(indices),
             ),
-            average=lambda: ModelViews(self.average, self.frozen_text, batch, gradient=False),
+            average=lambda: ModelViews(self.average, lambda: self.frozen_text, batch, gradient=False),
         )
         return views
 

@@ -60,14 +60,20 @@ class ImageView:
         self,
         model: PixelClip,
         pixels: Tensor,
-        class_text: Tensor,
+        class_text: Callable[[], Tensor],
         batch: Batch,
         *,
         gradient: bool,
         rows: Rows | None = None,
     ) -> None:
-        self.model, self.pixels, self.class_text, self.batch = model, pixels, class_text, batch
+        self.model, self.pixels, self.batch = model, pixels, batch
         self.gradient, self.rows = gradient, rows
+        self._class_text = class_text
+
+    @property
+    def class_text(self) -> Tensor:
+        """(K, D) unit text features of the classes, asked for only where a loss is about classes."""
+        return self._class_text()
 
     @cached_property
     def _encoded(self) -> tuple[Tensor, Tensor | None]:
@@ -118,7 +124,7 @@ class ModelViews:
     def __init__(
         self,
         model: PixelClip,
-        class_text: Tensor,
+        class_text: Callable[[], Tensor],
         batch: Batch,
         *,
         gradient: bool,
