@@ -105,9 +105,7 @@ def ece_per_batch_10bin(confidence: ArrayLike, correct: ArrayLike, batch_size: i
     return float(np.mean(errors)) if errors else 0.0
 
 
-def calibrated_null(
-    confidence: ArrayLike, bins: int = BINS, *, draws: int = 1000, seed: int = 0
-) -> Null:
+def calibrated_null(confidence: ArrayLike, bins: int = BINS, *, draws: int = 1000, seed: int = 0) -> Null:
     """Mean and 95 % quantile of the ECE of a calibrated model with these confidences.
 
     Each of the `draws` makes each image right with its confidence as probability (in single precision,

@@ -91,7 +91,7 @@ def paired_difference(
 
 
 def _columns(table: Columns | pd.DataFrame) -> Columns:
-    return {str(name): np.asarray(table[name]) for name in table}
+    return {str(name): np.asarray(values) for name, values in table.items()}
 
 
 def _resampled(generator: np.random.Generator, draws: int, n: int) -> NDArray[np.float64]:

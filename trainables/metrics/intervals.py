@@ -62,7 +62,8 @@ def mean(values: ArrayLike) -> Estimate:
 
 
 def _unskewed(quantile: float, skewness: float, n: int) -> float:
-    """The studentised mean t at which t + a t^2 + a^2 t^3 / 3 + a / 2 is `quantile`, a = skewness / (3 sqrt n)."""
+    """The studentised mean t at which t + a t^2 + a^2 t^3 / 3 + a / 2 is `quantile`, for a = skewness /
+    (3 sqrt n)."""
     a = skewness / (3 * math.sqrt(n))
     if abs(a) < 1e-9:
         return quantile
