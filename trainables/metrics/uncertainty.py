@@ -15,21 +15,27 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 
+STIRLING = {1: 1 / 2, 2: -1 / 12, 4: 1 / 120, 6: -1 / 252, 8: 1 / 240, 10: -1 / 132}
+"""Coefficients of x^-n in psi(x + 1) - ln x."""
+
+
 def entropy(logits: Tensor) -> Tensor:
-    """(B,) entropy of softmax(logits) over ln K, in [0, 1]. logits: (B, K)."""
-    log_p = logits.double().log_softmax(-1)
-    return -(log_p.exp() * log_p).sum(-1) / math.log(logits.shape[-1])
+    """(B,) entropy of softmax(logits) over ln K, in [0, 1]. logits: (B, K), finite; K at least 2."""
+    return _nats(logits.double()) / math.log(logits.shape[-1])
 
 
 def aleatoric(cosines: Tensor, scale: float = PUBLISHED_SCALE) -> Tensor:
     """(B,) expected entropy of the categorical drawn from Dir(alpha), over ln K, in [0, 1].
 
-    -sum_k m_k [psi(alpha_k + 1) - psi(alpha_0 + 1)], m = alpha / alpha_0. cosines: (B, K).
+    -sum_k m_k [psi(alpha_k + 1) - psi(alpha_0 + 1)], m = alpha / alpha_0. cosines: (B, K), K at least 2.
+    Computed as the entropy of m less sum_k m_k [r(alpha_k) - r(alpha_0)], psi(x + 1) = ln x + r(x): as
+    written, it is the difference of numbers up to 200, and lost where it is below 1e-14.
     """
-    alpha = log_concentration(cosines, scale).double().exp()
-    total = alpha.sum(-1, keepdim=True)
-    spread = (alpha / total * ((alpha + 1).digamma() - (total + 1).digamma())).sum(-1)
-    return -spread / math.log(cosines.shape[-1])
+    log_alpha = log_concentration(cosines, scale).double()
+    log_total = log_alpha.logsumexp(-1, keepdim=True)
+    mean = log_alpha.softmax(-1)
+    excess = (mean * (_digamma_rest(log_alpha) - _digamma_rest(log_total))).sum(-1)
+    return (_nats(log_alpha) - excess) / math.log(cosines.shape[-1])
 
 
 def epistemic(cosines: Tensor, scale: float = PUBLISHED_SCALE) -> Tensor:
@@ -37,3 +43,20 @@ def epistemic(cosines: Tensor, scale: float = PUBLISHED_SCALE) -> Tensor:
     alpha = log_concentration(cosines, scale).double().exp()
     classes = cosines.shape[-1]
     return classes / (alpha.sum(-1) + classes)
+
+
+def _nats(logits: Tensor) -> Tensor:
+    """(B,) entropy of softmax(logits), as a sum of positive terms: exact where it is tiny, too."""
+    largest, winner = logits.max(-1, keepdim=True)
+    shifted = logits - largest
+    weights = shifted.exp()
+    others = weights.scatter(-1, winner, 0.0).sum(-1)
+    return others.log1p() - (weights * shifted).sum(-1) / (1 + others)
+
+
+def _digamma_rest(log_x: Tensor) -> Tensor:
+    """r(x) = psi(x + 1) - ln x; a series from 16 on."""
+    x = log_x.exp()
+    small, large = x.clamp(max=16), x.clamp(min=16)
+    exact = (small + 1).digamma() - log_x.clamp(max=math.log(16))
+    return (x < 16) * exact + (x >= 16) * sum(c * large**-n for n, c in STIRLING.items())
