@@ -12,7 +12,6 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-
 Loss = Callable[..., Tensor]
 """Called with logits, labels and, if it is targeted, targets: (B,) what an attack ascends."""
 
