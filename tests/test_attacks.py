@@ -157,7 +157,7 @@ def test_the_global_generator_is_left_alone():
     images, labels = batch(classes=5)
     before = torch.get_rng_state(), np.random.get_state()[1].copy()
     attack(Curved().eval(), images, labels)
-    uniform_start_per_image(images, 0.1, 0, 0)
+    uniform_start_per_image(images, 0.1, 0, range(4))
     assert torch.equal(torch.get_rng_state(), before[0])
     assert np.array_equal(np.random.get_state()[1], before[1])
 
@@ -216,8 +216,11 @@ def test_attacked_restores_after_an_exception():
 
 def test_a_start_depends_on_seed_and_index_alone():
     images = torch.zeros(10, *SHAPE)
-    whole = uniform_start_per_image(images, 0.1, seed=3, first=0)
-    parts = [uniform_start_per_image(images[:n], 0.1, seed=3, first=f) for f, n in ((0, 4), (4, 1), (5, 5))]
+    whole = uniform_start_per_image(images, 0.1, seed=3, indices=range(10))
+    parts = [
+        uniform_start_per_image(images[:n], 0.1, seed=3, indices=range(f, f + n))
+        for f, n in ((0, 4), (4, 1), (5, 5))
+    ]
     assert torch.equal(torch.cat(parts), whole)
     assert whole.dtype == torch.float32
     assert len({row.numpy().tobytes() for row in whole}) == 10
@@ -226,14 +229,14 @@ def test_a_start_depends_on_seed_and_index_alone():
 @pytest.mark.parametrize("other", [1, 2**32, 2**40])
 def test_another_seed_gives_another_start(other):
     images = torch.zeros(2, *SHAPE)
-    first, second = (uniform_start_per_image(images, 0.1, seed=s, first=0) for s in (0, other))
+    first, second = (uniform_start_per_image(images, 0.1, seed=s, indices=[0, 1]) for s in (0, other))
     assert not torch.equal(first, second)
 
 
 def test_starts_are_uniform_in_the_ball():
     images = torch.zeros(200, *SHAPE)
     generator = torch.Generator().manual_seed(0)
-    for start in (uniform_start(images, 0.2, generator), uniform_start_per_image(images, 0.2, 0, 0)):
+    for start in (uniform_start(images, 0.2, generator), uniform_start_per_image(images, 0.2, 0, range(200))):
         assert start.abs().max() <= np.float32(0.2)
         assert start.mean().abs() < 4 * 0.2 / np.sqrt(3 * start.numel())
         assert start.std().item() == pytest.approx(0.2 / np.sqrt(3), rel=0.02)

@@ -69,7 +69,7 @@ def attack_images(
     return pgd(
         lambda pixels: cross_entropy(model.scale * cosines(model.features(pixels), text), labels),
         clean,
-        start=uniform_start_per_image(clean, attack.epsilon, config.seed, first),
+        start=uniform_start_per_image(clean, attack.epsilon, config.seed, range(first, first + len(clean))),
         epsilon=attack.epsilon,
         step_size=attack.step,
         steps=attack.steps,

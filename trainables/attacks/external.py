@@ -2,16 +2,18 @@
 
 What torchattacks 3.5.1 does to its caller is undone here: it leaves the whole model in train mode,
 collects weight gradients, reseeds the global generators (APGD, FAB, Square), keeps state between
-calls and assumes ten classes. What it computes is left as it is, except that `CW` gets non-negative
-logits, without which it is wrong (its issue 184). Mind two things in its results: the APGD family,
-FAB and Square return the *clean* image where they did not succeed, and its `AutoAttack` (10 steps,
-K - 1 targets, at least four classes) is not what the literature means by that name.
+calls, assumes ten classes, and fails with an index error where there are too few. What it computes
+is left as it is, except that `CW` gets non-negative logits, without which it is wrong (its issue
+184). Mind two things in its results: the APGD family, FAB and Square return the *clean* image where
+they did not succeed, and its `AutoAttack` (10 steps, K - 1 targets, at least four classes) is not
+what the literature means by that name.
 """
 
 from __future__ import annotations
 
 import difflib
 import inspect
+import random
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -26,6 +28,9 @@ if TYPE_CHECKING:
 
 WRAPPERS = ("MultiAttack", "LGV")
 
+FEWEST_CLASSES = {"APGDT": 4, "AutoAttack": 4, "JSMA": 10}
+"""The targeted DLR loss looks at the fourth largest logit; JSMA aims at class (label + 1) mod 10."""
+
 
 def torchattack(
     name: str, logits_of: nn.Module, images: Tensor, labels: Tensor, *, seed: int, **settings: Any
@@ -36,20 +41,44 @@ def torchattack(
     images: (B, 3, H, W) in [0, 1].  labels: (B,).  The number of classes is taken from the logits.
     The same seed gives the same images; the global generators, each sub-module's train or eval mode
     and the weights' flags and gradients are as before, also after an exception.
-    Raises ImportError without torchattacks and ValueError for an attack it does not have.
+    Raises ImportError without torchattacks, and ValueError for an attack it does not have, a setting
+    the attack does not have, or too few classes for it.
     """
-    attack_class = find(name)
-    accepted = inspect.signature(attack_class.__init__).parameters
-    with attacked(logits_of), private_generators(seed, images.device):
+    attack_class, accepted = find(name), parameters(name)
+    unknown = [setting for setting in settings if setting not in accepted]
+    if unknown:
+        raise ValueError(f"torchattacks' {name} has no {unknown[0]!r} (it has: {', '.join(accepted) or '-'})")
+    with attacked(logits_of), private_generators(seed):
+        with torch.no_grad():
+            classes = logits_of(images[:1]).shape[-1]
+        check_classes(name, classes, settings)
         if "n_classes" in accepted:
-            with torch.no_grad():
-                settings.setdefault("n_classes", logits_of(images[:1]).shape[-1])
-        if "seed" in accepted:
+            settings.setdefault("n_classes", classes)
+        if "seed" in inspect.signature(attack_class.__init__).parameters:
             settings["seed"] = seed
         model = NonNegativeLogits(logits_of) if name == "CW" else logits_of
         attack = attack_class(model, **settings)  # new each time: an exception flips its flags for good
         with torch.enable_grad():
             return attack(images.detach(), labels).detach()
+
+
+def parameters(name: str) -> tuple[str, ...]:
+    """The settings that `torchattack(name, ...)` takes, as its constructor names them.
+
+    Raises as `torchattack` does for an unknown name.
+    """
+    signature = inspect.signature(find(name).__init__)
+    return tuple(p for p in signature.parameters if p not in ("self", "model", "seed"))
+
+
+def check_classes(name: str, classes: int, settings: dict[str, Any]) -> None:
+    """Raises ValueError where torchattacks would look for a class that is not there."""
+    needed = FEWEST_CLASSES.get(name, 3 if settings.get("loss") == "dlr" else 2)
+    if classes < needed:
+        raise ValueError(
+            f"torchattacks' {name} needs at least {needed} classes, here are {classes}; "
+            "the attack `standard` takes any number from 2"
+        )
 
 
 def find(name: str) -> Any:
@@ -71,16 +100,21 @@ def find(name: str) -> Any:
 
 
 @contextmanager
-def private_generators(seed: int, device: torch.device) -> Iterator[None]:
-    """Inside, torch's and numpy's global generators start from `seed`; afterwards they are as before."""
-    state = np.random.get_state()
-    with torch.random.fork_rng([device] if device.type == "cuda" else []):
+def private_generators(seed: int) -> Iterator[None]:
+    """Inside, the global generators of torch, numpy and Python start from `seed`; afterwards they are
+    as before."""
+    state, python_state = np.random.get_state(), random.getstate()
+    # torch.manual_seed, which torchattacks calls too, seeds every CUDA device, used here or not
+    devices = range(torch.cuda.device_count()) if torch.cuda.is_initialized() else ()
+    with torch.random.fork_rng(devices):
         torch.manual_seed(seed)
         np.random.seed(seed % 2**32)
+        random.seed(seed)
         try:
             yield
         finally:
             np.random.set_state(state)
+            random.setstate(python_state)
 
 
 class NonNegativeLogits(nn.Module):
