@@ -9,7 +9,7 @@ from rich.table import Table
 from rich.text import Text
 
 from sweeper import space
-from sweeper.result import protocol, protocol_text
+from sweeper.result import protocol
 from sweeper.run import Run
 from sweeper.spec import SweepSpec
 
@@ -29,8 +29,8 @@ def print_plan(sweep: SweepSpec) -> None:
     console.print(f"maximize {', '.join(file.pareto.maximize)}; minimize {', '.join(file.pareto.minimize)}")
     for constraint in file.pareto.constraints:
         console.print(f"subject to {constraint}")
-    console.print(f"search sees: {protocol_text(protocol(sweep.evaluation, 'validation'))}")
-    console.print(f"Pareto set:  {protocol_text(protocol(sweep.final, 'test'))}, once")
+    console.print(f"search sees: {protocol(sweep, 'validation')['text']}")
+    console.print(f"Pareto set:  {protocol(sweep, 'test')['text']}, once")
     table = Table(title="search space", title_justify="left", box=None)
     table.add_column("parameter")
     table.add_column("values")

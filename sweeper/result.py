@@ -10,8 +10,10 @@ from typing import Any
 import numpy as np
 
 from sweeper.pareto import as_costs, non_dominated
-from sweeper.run import BASELINE, Metrics, Run, TrialRecord
+from sweeper.run import BASELINE, Metrics, Run, Split, TrialRecord
 from sweeper.spec import SweepSpec
+
+SPLITS: tuple[Split, Split] = ("validation", "test")
 
 
 def front(sweep: SweepSpec, trials: Sequence[TrialRecord], baseline: Metrics) -> list[TrialRecord]:
@@ -43,11 +45,16 @@ def result(run: Run) -> dict[str, Any]:
         "maximize": sweep.file.pareto.maximize,
         "minimize": sweep.file.pareto.minimize,
         "subject_to": [str(constraint) for constraint in sweep.file.pareto.constraints],
-        "validation": protocol(sweep.evaluation, "validation"),
-        "test": protocol(sweep.final, "test"),
+        "validation": protocol(sweep, "validation"),
+        "test": protocol(sweep, "test"),
         "seed": sweep.file.search.seed,
         "trials_planned": sweep.file.search.trials,
-        "baseline": {"id": BASELINE, "validation": baseline, "test": run.baseline("test")},
+        "baseline": {
+            "id": BASELINE,
+            "validation": baseline,
+            "test": run.baseline("test"),
+            "intervals": {split: run.baseline_intervals(split) for split in SPLITS},
+        },
         "trials": [
             {
                 "id": trial.id,
@@ -59,6 +66,7 @@ def result(run: Run) -> dict[str, Any]:
                 "seed": trial.seed,
                 "validation": trial.metrics,
                 "test": trial.final,
+                "intervals": {"validation": trial.intervals, "test": trial.final_intervals},
                 "drawn": trial.drawn,
                 "config": trial.config,
             }
@@ -79,29 +87,24 @@ def ranked_members(content: Mapping[str, Any]) -> list[dict[str, Any]]:
     return sorted(members, key=lambda row: sign * row["validation"][first])
 
 
-def protocol(evaluation: dict[str, Any], split: str) -> dict[str, Any]:
-    """What a number on this split is: attack, images, calibration bins, seed."""
-    return {"split": split, **evaluation, "ece": "top label, 15 equal-width bins, pooled"}
-
-
-def protocol_text(protocol: dict[str, Any]) -> str:
-    attack, images = protocol["attack"], protocol["images"]
-    return (
-        f"{protocol['split']} images ({images or 'all'} of each set), PGD-{attack['steps']} at "
-        f"epsilon {attack['epsilon']}, ECE with 15 equal-width bins, attack seed {protocol['seed']}"
-    )
+def protocol(sweep: SweepSpec, split: str) -> dict[str, Any]:
+    """What a number on this split is: attack, images, calibration bins, seed; `text` says it in a line."""
+    evaluation = sweep.final if split == "test" else sweep.evaluation
+    text = f"{split} images {sweep.trainable.describe(evaluation)}"
+    return {"split": split, **evaluation, "ece": "top label, 15 equal-width bins, pooled", "text": text}
 
 
 def to_csv(content: dict[str, Any]) -> str:
     """The Pareto set and the untrained model as CSV, full precision, one column per number."""
     members = [trial for trial in content["trials"] if trial["pareto"]]
     names = list(dict.fromkeys(name for trial in content["trials"] for name in trial["drawn"]))
-    metrics = list((content["baseline"]["validation"] or {}).keys())
+    rows = [content["baseline"], *members]
+    metrics = list(dict.fromkeys(m for row in rows for split in SPLITS for m in row[split] or ()))
     buffer = io.StringIO()
     writer = csv.writer(buffer, lineterminator="\n")
-    columns = [f"{split}.{metric}" for split in ("validation", "test") for metric in metrics]
+    columns = [f"{split}.{metric}" for split in SPLITS for metric in metrics]
     writer.writerow(["id", "method_name", *names, *columns])
     for row in [content["baseline"] | {"method": "untrained", "drawn": {}}, *members]:
-        values = [(row[split] or {}).get(metric) for split in ("validation", "test") for metric in metrics]
+        values = [(row[split] or {}).get(metric) for split in SPLITS for metric in metrics]
         writer.writerow([row["id"], row["method"], *(row["drawn"].get(name) for name in names), *values])
     return buffer.getvalue()

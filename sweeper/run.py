@@ -36,8 +36,10 @@ from sweeper.errors import UserError
 if TYPE_CHECKING:
     from sweeper.search import Suggestion
 
+Split = Literal["validation", "test"]
 Status = Literal["completed", "stopped", "failed", "unfinished"]
 Metrics = dict[str, float]
+Intervals = dict[str, tuple[float, float]]
 
 BASELINE = "baseline"
 
@@ -71,6 +73,7 @@ class TrialRecord:
     reason: str | None = None
     epochs: list[dict[str, Any]] = field(default_factory=list)
     final: Metrics | None = None
+    final_intervals: Intervals | None = None
 
     @property
     def id(self) -> str:
@@ -84,6 +87,11 @@ class TrialRecord:
     def metrics(self) -> Metrics | None:
         """Validation metrics after the last epoch; None before the first."""
         return self.epochs[-1]["metrics"] if self.epochs else None
+
+    @property
+    def intervals(self) -> Intervals | None:
+        """95 % intervals of those of `metrics` that have one."""
+        return self.epochs[-1].get("intervals", {}) if self.epochs else None
 
     @property
     def records(self) -> Path:
@@ -214,7 +222,8 @@ class Run:
         if ended is not None:
             trial.status, trial.reason = ended["status"], ended["reason"]
         final = read_json(self.final_file(trial.id))
-        trial.final = None if final is None else final["metrics"]
+        if final is not None:
+            trial.final, trial.final_intervals = final["metrics"], final.get("intervals", {})
         return trial
 
     @property
@@ -224,10 +233,18 @@ class Run:
     def final_file(self, trial_id: str) -> Path:
         return self.path / "final" / f"{trial_id}.json"
 
-    def baseline(self, split: Literal["validation", "test"] = "validation") -> Metrics | None:
+    def baseline(self, split: Split = "validation") -> Metrics | None:
         """The untrained model's metrics on a split; None until they were measured."""
-        result = read_json(self.baseline_file if split == "validation" else self.final_file(BASELINE))
+        result = self._baseline(split)
         return None if result is None else result["metrics"]
+
+    def baseline_intervals(self, split: Split) -> Intervals | None:
+        """The 95 % intervals of those of `baseline` that have one."""
+        result = self._baseline(split)
+        return None if result is None else result.get("intervals", {})
+
+    def _baseline(self, split: Split) -> Any:
+        return read_json(self.baseline_file if split == "validation" else self.final_file(BASELINE))
 
     def pareto(self) -> dict[str, Any]:
         """The result: see `sweeper.result`."""

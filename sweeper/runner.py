@@ -45,7 +45,7 @@ def preflight(sweep: SweepSpec) -> None:
         needs = {"model": trial.get("model"), "data": trial.get("data")}
         if needs not in seen:
             seen.append(needs)
-            sweep.trainable.check(trial)
+            sweep.trainable.check(trial, [sweep.evaluation, sweep.final])
 
 
 def drive(run: Run, *, quiet: bool = False) -> Run:

@@ -220,8 +220,8 @@ def validate(root: Node) -> SweepSpec:
         file = SweepFile.model_validate(value)
     except ValidationError as error:
         lines += explain(error, SweepFile, resolved, value)
-    lines += explain_section(trainable.evaluation, resolved, "evaluation")
-    lines += explain_section(trainable.evaluation, resolved, "final")
+    mistakes = explain_section(trainable.evaluation, resolved, "evaluation")
+    lines += mistakes + explain_section(trainable.evaluation, resolved, "final")
     trials, trial_lines = (
         validate_space(root.items["trial"], trainable) if "trial" in root.items else ([], [])
     )
@@ -229,8 +229,9 @@ def validate(root: Node) -> SweepSpec:
     if file is None:
         raise SpecError(list(dict.fromkeys(lines)))
     lines += check_profiles(root)
-    metrics = trainable.metric_names(trials) if trials else []
-    if trials:
+    metrics = []
+    if trials and not mistakes:
+        metrics = trainable.metric_names(trials, trainable.evaluation.model_validate(file.evaluation))
         lines += check_metrics(file, metrics, resolved.places)
     longest = max((getattr(trial, "epochs", 1) for trial in trials), default=1)
     stopping = file.search.early_stopping

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from sweeper.result import protocol_text, ranked_members
+from sweeper.result import SPLITS, objectives, ranked_members
+from sweeper.run import Intervals, Metrics
+
+ZERO_GRADIENTS = 0.01
+"""Share of exactly zero gradients above which an attack is not believed."""
 
 ARROW = {"maximize": "↑", "minimize": "↓"}
 
@@ -16,7 +21,7 @@ ARROW = {"maximize": "↑", "minimize": "↓"}
 def pareto_table(content: dict[str, Any]) -> RenderableType:
     """The Pareto set and the untrained model on the validation and the test images; below, the
     configurations and what the numbers are."""
-    objectives = [(name, ARROW[way]) for way in ARROW for name in content[way]]
+    columns = [(name, ARROW[way]) for way in ARROW for name in content[way]]
     members = ranked_members(content)
     table = Table(
         title=f"Pareto set of {content['run']}: {len(members)} of {len(content['trials'])} trials",
@@ -27,25 +32,61 @@ def pareto_table(content: dict[str, Any]) -> RenderableType:
     table.add_column("")
     table.add_column("")
     for split in ("val", "test"):
-        for name, arrow in objectives:
+        for name, arrow in columns:
             words = name.replace("_", "\n").replace(".", "\n")
             table.add_column(f"{split}\n{words} {arrow}", justify="right")
     untrained = content["baseline"] | {"id": "", "method": "untrained"}
     for row in (untrained, *members):
-        numbers = [number(row[split], name) for split in ("validation", "test") for name, _ in objectives]
+        numbers = [
+            f"{number(row[split], name)}\n{interval(row['intervals'][split], name)}".rstrip()
+            for split in SPLITS
+            for name, _ in columns
+        ]
         table.add_row(row["id"], row["method"], *numbers, style="dim" if row is untrained else None)
     configurations = [f"{row['id']} {row['method']}: {settings(row['drawn'])}" for row in members]
     notes = [
-        f"val: {protocol_text(content['validation'])}",
-        f"test: {protocol_text(content['test'])}",
+        f"val: {content['validation']['text']}",
+        f"test: {content['test']['text']}",
+        "Below a number: its 95 % interval.",
+        *calibrated_by_chance(content, [untrained, *members]),
+        *missing_gradients([untrained, *members]),
         "Chosen on validation images; test images were touched once, for this table.",
         *(f"Subject to {constraint}." for constraint in content["subject_to"]),
     ]
     return Group(table, Text(), *map(Text, configurations), Text(), *(Text(note, "dim") for note in notes))
 
 
-def number(metrics: dict[str, float] | None, name: str) -> str:
-    return "-" if metrics is None else f"{metrics[name]:.4f}"
+def number(metrics: Metrics | None, name: str) -> str:
+    return f"{metrics[name]:.4f}" if metrics and name in metrics else "-"
+
+
+def interval(intervals: Intervals | None, name: str) -> str:
+    """`.410–.502`; empty where there is none."""
+    if not intervals or name not in intervals:
+        return ""
+    return "–".join(f"{end:.3f}".replace("0.", ".", 1) for end in intervals[name])
+
+
+def calibrated_by_chance(content: dict[str, Any], rows: list[dict[str, Any]]) -> Iterator[str]:
+    """How large an ECE on so few images says nothing, for each ECE that is an objective."""
+    for name in objectives(content):
+        quantiles = {
+            split: max((row[split] or {}).get(f"{name}_null_95", 0.0) for row in rows) for split in SPLITS
+        }
+        if any(quantiles.values()):
+            shown = ", ".join(f"{quantile:.3f} ({split})" for split, quantile in quantiles.items())
+            yield f"A perfectly calibrated model scores a {name} of up to {shown}, by chance."
+
+
+def missing_gradients(rows: list[dict[str, Any]]) -> Iterator[str]:
+    """A warning where the attack had nothing to follow, and robustness is overstated for it."""
+    for row in rows:
+        share = max((row[split] or {}).get("zero_gradients", 0.0) for split in SPLITS)
+        if share > ZERO_GRADIENTS:
+            yield (
+                f"Warning: {share:.1%} of the attack's gradients on {row['id'] or row['method']} are exactly "
+                "zero, so its robustness is overstated; see `zero_gradients`."
+            )
 
 
 def settings(drawn: dict[str, Any]) -> str:

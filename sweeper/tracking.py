@@ -15,6 +15,7 @@ import logging
 import os
 import threading
 import time
+from pathlib import Path
 from types import TracebackType
 from typing import Any
 
@@ -123,7 +124,7 @@ class Mirror:
             self.epochs[BASELINE] = 1
         if final and test is not None:
             self._log(run_id, named("test", test), step=0)
-            self.client.log_artifact(run_id, str(self.run.baseline_file.with_suffix(".parquet")), "records")
+            self._log_records(run_id, self.run.baseline_file, "records")
             self._end(BASELINE, "FINISHED")
 
     def _deliver_trial(self, trial: TrialRecord, members: set[str] | None) -> None:
@@ -145,10 +146,9 @@ class Mirror:
             self.client.set_tag(run_id, "reason", trial.reason)
         if trial.final is not None:
             self._log(run_id, named("test", trial.final), step=len(trial.epochs))
-            final = self.run.final_file(trial.id).with_suffix(".parquet")
-            self.client.log_artifact(run_id, str(final), "records/test")
+            self._log_records(run_id, self.run.final_file(trial.id), "records/test")
         if trial.epochs:
-            self.client.log_artifact(run_id, str(trial.records), "records")
+            self._log_records(run_id, trial.records, "records")
         for plot in sorted((self.run.path / "report").glob(f"{trial.id}-*.png")):
             self.client.log_artifact(run_id, str(plot), "plots")
         self._end(trial.id, "FAILED" if trial.status == "failed" else "FINISHED")
@@ -160,6 +160,11 @@ class Mirror:
         values = [Metric(name, float(value), now, step) for name, value in metrics.items()]
         for first in range(0, len(values), 1000):
             self.client.log_batch(run_id, metrics=values[first : first + 1000])
+
+    def _log_records(self, run_id: str, result: Path, folder: str) -> None:
+        """The Parquet files that lie beside a result."""
+        for file in sorted(result.parent.glob(f"{result.stem}*.parquet")):
+            self.client.log_artifact(run_id, str(file), folder)
 
     def _end(self, trial: str, status: str) -> None:
         self.client.set_tag(self.ids[trial], "complete", "true")

@@ -1,9 +1,10 @@
-"""What the sweeper knows of a trainable: six names, imported when they are needed.
+"""What the sweeper knows of a trainable: seven names, imported when they are needed.
 
 A package offers a trainable under the entry-point group `sweeper.trainables`: a dictionary with
-`trial` and `evaluation` (pydantic models), `metrics` (names a trial reports), `trainable` (a class
-with `step`, `save` and `load`), `measure` (evaluates a finished trial) and `check` (are data and
-weights there?), each as "module:name". The sweeper reaches into nothing else.
+`trial` and `evaluation` (pydantic models), `metrics` (names a trial reports), `describe` (an evaluation
+in a line), `trainable` (a class with `step`, `save` and `load`), `measure` (evaluates a finished trial)
+and `check` (is all there that a trial needs?), each as "module:name". The sweeper reaches into nothing
+else.
 """
 
 from __future__ import annotations
@@ -51,10 +52,10 @@ class Trainable:
     def evaluation(self) -> type[BaseModel]:
         return self._get("evaluation")
 
-    def metric_names(self, trials: Sequence[BaseModel]) -> list[str]:
+    def metric_names(self, trials: Sequence[BaseModel], evaluation: BaseModel) -> list[str]:
         """Metrics that every one of the given configurations reports, in order."""
-        names_of: Callable[[Any], list[str]] = self._get("metrics")
-        first, *others = [names_of(trial) for trial in trials]
+        names_of: Callable[[Any, Any], list[str]] = self._get("metrics")
+        first, *others = [names_of(trial, evaluation) for trial in trials]
         return [name for name in first if all(name in names for names in others)]
 
     def start(self, config: dict[str, Any]) -> Any:
@@ -66,9 +67,13 @@ class Trainable:
     def measure(self) -> Callable[..., None]:
         return self._get("measure")
 
-    def check(self, trial: dict[str, Any]) -> None:
-        """Raises UserError with one line if data or weights of the trial are missing."""
+    def describe(self, evaluation: dict[str, Any]) -> str:
+        """What a number measured by this evaluation is: attack, images, bins, seed."""
+        return str(self._get("describe")(evaluation))
+
+    def check(self, trial: dict[str, Any], evaluations: Sequence[dict[str, Any]]) -> None:
+        """Raises UserError with one line if something that the trial or its evaluations need is missing."""
         try:
-            self._get("check")(trial)
+            self._get("check")(trial, evaluations)
         except Exception as error:
             raise UserError(str(error)) from error

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 from ray.tune import Callback
 from ray.tune.search import Searcher as RaySearcher
 
 from sweeper import result
-from sweeper.run import BASELINE, Run, Status, TrialRecord
+from sweeper.run import BASELINE, Run, Split, Status, TrialRecord
 from sweeper.search import Search
 
 if TYPE_CHECKING:
@@ -108,7 +108,7 @@ class Searcher(Stateless, RaySearcher):
             if not self.run.final_file(trial.id if trial else BASELINE).exists()
         ]
 
-    def _measurement(self, trial: TrialRecord | None, split: Literal["validation", "test"]) -> Job:
+    def _measurement(self, trial: TrialRecord | None, split: Split) -> Job:
         """The job that measures a trial, or the untrained model for None, on a split."""
         sweep, name = self.run.spec, trial.id if trial else BASELINE
         target = self.run.final_file(name) if split == "test" else self.run.baseline_file

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import json
 
-import pandas as pd
 import pytest
 import torch
 
 from trainables import checkpoints, finetune
-from trainables.config import TrialConfig, trial_metrics
+from trainables.config import EvaluationConfig, TrialConfig, trial_metrics
 from trainables.errors import DataError, ModelError
-from trainables.evaluate import summarize
+from trainables.evaluate import Evaluation
 from trainables.preflight import check
 
 TRIAL = {
@@ -22,6 +21,7 @@ TRIAL = {
     "optimizer": {"learning_rate": 1e-3},
 }
 EVALUATION = {"attack": {"epsilon": "4/255", "steps": 1}, "images": 40}
+METRICS = set(trial_metrics(TrialConfig.model_validate(TRIAL), EvaluationConfig.model_validate(EVALUATION)))
 
 
 def trainable(folder, **changes):
@@ -50,10 +50,11 @@ def test_every_epoch_is_reported_with_all_metrics_and_stored(finished):
     folder, reports = finished
     assert [(r["epoch"], r["done"], r["failed"]) for r in reports] == [(1, False, None), (2, True, None)]
     for report in reports:
-        assert set(trial_metrics(TrialConfig.model_validate(TRIAL))) <= report.keys()
+        assert report.keys() >= METRICS
         stored = json.loads((folder / f"epoch-{report['epoch']:03d}.json").read_text())
-        records = pd.read_parquet(folder / f"epoch-{report['epoch']:03d}.parquet")
-        assert summarize(records) == pytest.approx(stored["metrics"])
+        again = Evaluation.load(folder / f"epoch-{report['epoch']:03d}.parquet").summary
+        assert again.metrics == pytest.approx(stored["metrics"])
+        assert {name: list(ends) for name, ends in again.intervals.items()} == stored["intervals"]
         assert all(report[name] == value for name, value in stored["metrics"].items())
     assert not list(folder.glob("*.partial"))
 
@@ -73,7 +74,7 @@ def test_a_diverged_trial_reports_why_and_stores_nothing(tmp_path):
     report = trainable(tmp_path, optimizer={"learning_rate": 1e30}).step()
     assert report["done"]
     assert "training loss" in report["failed"]
-    assert set(trial_metrics(TrialConfig.model_validate(TRIAL))) <= report.keys()
+    assert report.keys() >= METRICS
     assert not list(tmp_path.iterdir())
 
 

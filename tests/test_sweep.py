@@ -111,7 +111,7 @@ def test_every_method_ran_with_finite_metrics(whole: Finished) -> None:
         for epoch in trial.epochs:
             assert epoch["split"] == "validation"
             assert epoch["images_per_second"] > 0
-            assert set(whole.run.spec.metrics) == set(epoch["metrics"])
+            assert set(whole.run.spec.metrics) <= set(epoch["metrics"])
             assert all(math.isfinite(value) for value in epoch["metrics"].values())
 
 
@@ -147,9 +147,9 @@ def test_numbers_agree_in_records_results_terminal_csv_and_mlflow(whole: Finishe
             records = pd.read_parquet(records_file(run, trial["id"], split))
             assert set(records["split"]) == {split}
             own = records[records["set"] == "fashion-mnist-8k"]
+            assert trial[split]["clean_accuracy"] == (own["clean_prediction"] == own["label"]).mean()
+            assert trial[split]["robust_accuracy"] == (own["broken_by"] == "").mean()
             for version in ("clean", "robust"):
-                hits = own[f"{version}_prediction"] == own["label"]
-                assert trial[split][f"{version}_accuracy"] == hits.mean()
                 assert trial[split][f"{version}_nll"] == own[f"{version}_nll"].mean()
             for name, value in trial[split].items():
                 assert tracked[trial["id"]].data.metrics[f"{split}.{name}"] == value

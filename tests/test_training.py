@@ -5,19 +5,16 @@ from __future__ import annotations
 import math
 
 import numpy as np
-import pandas as pd
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from sklearn.metrics import accuracy_score, log_loss
 
 from trainables import checkpoints, models
 from trainables.config import AttackConfig, EvaluationConfig, OptimizerConfig, TrialConfig
 from trainables.data import registry
-from trainables.evaluate import evaluate, summarize
-from trainables.metrics.names import metric_names
-from trainables.models import class_prompts, cosines
+from trainables.evaluate import evaluate
+from trainables.models import cosines
 from trainables.training import (
     Diverged,
     Trainer,
@@ -142,9 +139,9 @@ def test_adversarial_training_makes_the_model_more_robust():
     )
     images = [registry.load("fashion-mnist-8k", "validation", (28, 28))]
     config = EvaluationConfig(attack=AttackConfig(steps=5), images=100)
-    before = summarize(evaluate(run.pretrained, images, PROMPT, config))["robust_accuracy"]
+    before = evaluate(run.pretrained, images, PROMPT, config).summary.metrics["robust_accuracy"]
     run.train_epoch()
-    assert summarize(evaluate(run.model, images, PROMPT, config))["robust_accuracy"] > before + 0.1
+    assert evaluate(run.model, images, PROMPT, config).summary.metrics["robust_accuracy"] > before + 0.1
 
 
 def test_a_diverged_trial_says_so():
@@ -342,130 +339,6 @@ def test_a_checkpoint_is_whole_or_not_there(tmp_path):
     assert same(checkpoints.load(tmp_path), tensors)
 
 
-# Evaluation
-
-ATTACK = AttackConfig(epsilon=4 / 255, steps=3)
-
-
-def sets():
-    return [registry.load(name, "validation", (28, 28)) for name in ("fashion-mnist-8k", "digits")]
-
-
-def records_of(device="cpu", **changes):
-    model = models.load("clip-tiny", None, device)
-    config = EvaluationConfig(**({"attack": ATTACK, "images": 60} | changes))
-    return evaluate(model, sets(), PROMPT, config)
-
-
-@pytest.fixture(scope="module")
-def records():
-    return records_of()
-
-
-def test_clean_records_are_those_of_the_logits(records):
-    model = models.load("clip-tiny", None, "cpu")
-    for whole in sets():
-        images = whole.sample(60)
-        text = model.encode_classes(class_prompts(PROMPT, images.classes))
-        with torch.no_grad():
-            features = model.features(to_pixels(images.images, model.device))
-        x = (model.scale * cosines(features, text)).double().numpy()
-        p = np.exp(x - x.max(1, keepdims=True))
-        p /= p.sum(1, keepdims=True)
-        own = records[records["set"] == images.name].reset_index()
-        y, row = images.labels, np.arange(60)
-        one_hot = np.eye(10)[y]
-        others = np.where(one_hot == 1, -np.inf, x)
-        expected = pd.DataFrame(
-            {
-                "label": y,
-                "clean_prediction": p.argmax(1),
-                "clean_correct": p.argmax(1) == y,
-                "clean_confidence": p.max(1),
-                "clean_margin": x[row, y] - others.max(1),
-                "clean_nll": -np.log(p[row, y]),
-                "clean_brier": ((p - one_hot) ** 2).sum(1),
-                "clean_entropy": -(p * np.log(p)).sum(1) / np.log(10),
-            }
-        )
-        for name, column in expected.items():
-            np.testing.assert_allclose(own[name], column, rtol=1e-3, atol=1e-4, err_msg=name)
-
-
-def test_metrics_are_recomputed_from_the_records(records):
-    metrics = summarize(records)
-    assert sorted(metrics) == sorted(metric_names(["fashion-mnist-8k", "digits"]))
-    assert all(math.isfinite(value) for value in metrics.values())
-    by_set = dict(list(records.groupby("set", sort=False)))
-    for prefix, own in (("", by_set["fashion-mnist-8k"]), ("digits.", by_set["digits"])):
-        for version in ("clean", "robust"):
-            accuracy = accuracy_score(own["label"], own[f"{version}_prediction"])
-            assert metrics[f"{prefix}{version}_accuracy"] == pytest.approx(accuracy)
-            confidence, correct = own[f"{version}_confidence"], own[f"{version}_correct"]
-            bins = pd.cut(confidence, np.arange(16) / 15, include_lowest=True)
-            table = pd.DataFrame({"c": confidence, "a": correct.astype(float)}).groupby(bins, observed=True)
-            ece = ((table["c"].mean() - table["a"].mean()).abs() * table.size()).sum() / len(own)
-            assert metrics[f"{prefix}{version}_ece"] == pytest.approx(ece)
-            for name in ("nll", "brier", "confidence", "entropy", "aleatoric", "epistemic"):
-                mean = own[f"{version}_{name}"].to_numpy().mean()
-                assert metrics[f"{prefix}{version}_{name}"] == pytest.approx(mean)
-    for name in metric_names(["only"]):  # one other set: its mean is itself
-        assert metrics[f"transfer.{name}"] == metrics[f"digits.{name}"]
-
-
-def test_nll_is_that_of_scikit_learn():
-    model = models.load("clip-tiny", None, "cpu")
-    images = sets()[0].sample(60)
-    text = model.encode_classes(class_prompts(PROMPT, images.classes))
-    with torch.no_grad():
-        logits = model.scale * cosines(model.features(to_pixels(images.images, model.device)), text)
-    expected = log_loss(images.labels, logits.double().softmax(1).numpy(), labels=range(10))
-    own = records_of(attack=AttackConfig(epsilon=0))
-    assert own["clean_nll"][:60].mean() == pytest.approx(expected, rel=1e-3)
-
-
-def test_the_attack_raises_the_loss_of_every_image(records):
-    assert (records["robust_nll"] >= records["clean_nll"] - 1e-3).mean() > 0.97
-    assert records["robust_correct"].mean() < records["clean_correct"].mean() - 0.1
-
-
-def test_evaluation_does_not_depend_on_the_batch_size(records):
-    other = records_of(batch_size=7)
-    for name in ("set", "split", "index", "label", "clean_prediction", "robust_prediction"):
-        assert (records[name] == other[name]).all(), name
-    a, b = summarize(records), summarize(other)
-    for name in a:
-        if name.endswith("accuracy"):
-            assert a[name] == b[name], name
-        else:  # a pixel whose gradient is all rounding may step either way
-            assert a[name] == pytest.approx(b[name], abs=0.01), name
-
-
-def test_evaluation_repeats_exactly_and_its_seed_counts(records):
-    pd.testing.assert_frame_equal(records, records_of())
-    other = records_of(seed=1)
-    assert (records["clean_confidence"] == other["clean_confidence"]).all()
-    assert (records["robust_confidence"] != other["robust_confidence"]).mean() > 0.5
-
-
-def test_without_an_attack_both_versions_are_the_same():
-    own = records_of(attack=AttackConfig(epsilon=0), images=20)
-    for name in own.filter(like="clean_"):
-        assert (own[name] == own[name.replace("clean_", "robust_")]).all(), name
-
-
-def test_evaluation_leaves_the_model_as_it_was():
-    model = models.trainable_copy(models.load("clip-tiny", None, "cpu"), text=False).train()
-    flags = [parameter.requires_grad for parameter in model.parameters()]
-    evaluate(model, sets()[:1], PROMPT, EvaluationConfig(attack=ATTACK, images=10))
-    assert all(module.training for module in model.modules())
-    assert flags == [parameter.requires_grad for parameter in model.parameters()]
-    assert all(parameter.grad is None for parameter in model.parameters())
-
-
-# On a GPU
-
-
 @pytest.mark.gpu
 @pytest.mark.parametrize("method", METHODS, ids=lambda m: "-".join(map(str, m.values())))
 def test_an_epoch_and_a_restore_on_cuda(tmp_path, method):
@@ -477,12 +350,3 @@ def test_an_epoch_and_a_restore_on_cuda(tmp_path, method):
     restored = trainer(method, epochs=2, optimizer=optimizer, device="cuda")
     restored.load_state(checkpoints.load(tmp_path))
     assert math.isfinite(restored.train_epoch().loss)
-
-
-@pytest.mark.gpu
-def test_cuda_and_cpu_agree():
-    cpu, cuda = summarize(records_of(images=300)), summarize(records_of("cuda", images=300))
-    for name in ("clean_accuracy", "digits.clean_accuracy"):
-        assert cuda[name] == pytest.approx(cpu[name], abs=0.01), name
-    for name in ("robust_accuracy", "digits.robust_accuracy"):
-        assert cuda[name] == pytest.approx(cpu[name], abs=0.02), name

@@ -7,6 +7,7 @@ FINETUNE = {
     "trial": "trainables.config:TrialConfig",
     "evaluation": "trainables.config:EvaluationConfig",
     "metrics": "trainables.config:trial_metrics",
+    "describe": "trainables.config:describe_evaluation",
     "trainable": "trainables.finetune:Finetune",
     "measure": "trainables.finetune:measure",
     "check": "trainables.preflight:check",

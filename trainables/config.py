@@ -28,7 +28,7 @@ from pydantic import (
 
 from trainables.data.names import NAMES, folder_name
 from trainables.methods import METHODS, Method
-from trainables.metrics.names import metric_names
+from trainables.metrics.names import CONFIDENCE_VERSIONS, VERSIONS, metric_names
 
 
 def parse_fraction(value: Any) -> Any:
@@ -146,7 +146,6 @@ class DataConfig(Settings):
 
 
 Norm = Literal["linf", "l2"]
-NORMS = {"linf": "L-infinity", "l2": "L2"}
 
 
 class AttackConfig(Settings):
@@ -172,9 +171,6 @@ class AttackConfig(Settings):
         if self.step_size is not None:
             return self.step_size
         return min(self.epsilon, 2.5 * self.epsilon / max(self.steps, 1))
-
-    def __str__(self) -> str:
-        return f"PGD-{self.steps}, {NORMS[self.norm]} epsilon {self.epsilon * 255:g}/255"
 
 
 class OptimizerConfig(Settings):
@@ -221,15 +217,119 @@ class TrialConfig(Settings):
         return self
 
 
+class EvaluationAttack(AttackConfig):
+    """The attack that all `robust_` metrics are of: fixed steps on every image, its strongest point."""
+
+    steps: NonNegativeInt = Field(10, description="Gradient steps.")
+    loss: Literal["cross_entropy", "margin"] = Field(
+        "cross_entropy", description="What it ascends; `margin` is the loss of Carlini and Wagner."
+    )
+
+    def __str__(self) -> str:
+        ball = "" if self.norm == "linf" else "L2 "
+        name = "PGD" if self.loss == "cross_entropy" else "margin-PGD"
+        return f"{name}-{self.steps} at {ball}epsilon {as_fraction(self.epsilon)}"
+
+
+OWN_ATTACKS = ("standard", "apgd-ce", "apgd-t", "margin-pgd")
+EXTERNAL = "torchattacks."
+
+
+class FurtherAttack(Settings):
+    """One more attack that `robust_accuracy` has to withstand, on the images not broken before it."""
+
+    name: str = Field(description="standard, apgd-ce, apgd-t, margin-pgd, or torchattacks.NAME.")
+    norm: Norm | None = Field(None, description="That of `attack` by default.")
+    epsilon: Distance | None = Field(None, description="That of `attack` by default.")
+    steps: PositiveInt | None = Field(None, description="100 by default; not for torchattacks.")
+    restarts: PositiveInt = Field(1, description="Of the APGD attacks.")
+    settings: dict[str, Any] = Field(
+        {}, description="Arguments of a torchattacks attack; n/255 is read as a number."
+    )
+
+    @model_validator(mode="before")
+    @classmethod
+    def by_name_alone(cls, value: Any) -> Any:
+        return {"name": value} if isinstance(value, str) else value
+
+    @field_validator("name")
+    @classmethod
+    def is_known(cls, name: str) -> str:
+        if name in OWN_ATTACKS or name.startswith(EXTERNAL):
+            return name
+        close = difflib.get_close_matches(name.lower(), OWN_ATTACKS, n=1)
+        hint = f"; did you mean {close[0]!r}?" if close else ""
+        raise ValueError(f"unknown attack {name!r}{hint} (known: {', '.join(OWN_ATTACKS)}, {EXTERNAL}NAME)")
+
+    @property
+    def external(self) -> str:
+        """The attack's name in torchattacks; empty if it is one of our own."""
+        return self.name.removeprefix(EXTERNAL) if self.name.startswith(EXTERNAL) else ""
+
+    def radius(self, config: EvaluationConfig) -> float:
+        return config.attack.epsilon if self.epsilon is None else self.epsilon
+
+    def ball(self, config: EvaluationConfig) -> Norm:
+        return self.norm or config.attack.norm
+
+    def arguments(self, config: EvaluationConfig) -> dict[str, Any]:
+        """Settings of a torchattacks attack, with radius and norm where it has them."""
+        from trainables.attacks.external import parameters
+
+        own = {"eps": self.radius(config), "norm": "Linf" if self.ball(config) == "linf" else "L2"}
+        given = {name: parse_fraction(value) for name, value in self.settings.items()}
+        return {name: value for name, value in own.items() if name in parameters(self.external)} | given
+
+    def __str__(self) -> str:
+        settings = [f"{name} {value}" for name, value in self.settings.items()]
+        settings += [f"{self.steps or 100} steps"] if not self.external else []
+        settings += [f"epsilon {as_fraction(self.epsilon)}"] if self.epsilon is not None else []
+        return f"{self.name} ({', '.join(settings)})" if settings else self.name
+
+
+class ConfidenceAttack(Settings):
+    """Pushes the confidence up, and down, without changing the predicted class: calibration's stress
+    test. Metrics of its images begin with `confidence_up_` and `confidence_down_`."""
+
+    norm: Norm = "linf"
+    epsilon: Distance = Field(1 / 255, description="Radius of the ball.")
+    steps: PositiveInt = Field(20, description="Gradient steps.")
+
+
 class EvaluationConfig(Settings):
     """How a model is measured. One ruler for all trials of a sweep, never searched."""
 
-    attack: AttackConfig = AttackConfig(steps=10)
+    attack: EvaluationAttack = EvaluationAttack()
+    further_attacks: list[FurtherAttack] = Field(
+        [], description="`robust_accuracy` is the worst case over these too: [standard, torchattacks.Square]."
+    )
+    confidence_attack: ConfidenceAttack | None = Field(None, description="None by default.")
     images: PositiveInt | None = Field(None, description="Images of each set, stratified; all by default.")
     batch_size: PositiveInt = 256
-    seed: NonNegativeInt = Field(0, description="Seed of the attack's random start.")
+    seed: NonNegativeInt = Field(0, description="Seed of the attacks' random starts.")
+
+    @property
+    def versions(self) -> tuple[str, ...]:
+        """Versions of the images that are measured, as metrics begin with them."""
+        return VERSIONS + (CONFIDENCE_VERSIONS if self.confidence_attack else ())
+
+    def __str__(self) -> str:
+        """What a number measured this way is, but for its split."""
+        further = ", ".join(map(str, self.further_attacks))
+        worst = f", robust accuracy in the worst case with {further}" if further else ""
+        stress = self.confidence_attack
+        pushed = f", confidence attack at epsilon {as_fraction(stress.epsilon)}" if stress else ""
+        return (
+            f"({self.images or 'all'} of each set), {self.attack}{worst}{pushed}, "
+            f"ECE with 15 equal-width bins, attack seed {self.seed}"
+        )
 
 
-def trial_metrics(config: TrialConfig) -> list[str]:
-    """Names of all metrics that a trial of this configuration reports."""
-    return metric_names([set_name(evaluated) for evaluated in config.data.evaluated])
+def describe_evaluation(evaluation: dict[str, Any]) -> str:
+    """`str` of an evaluation's configuration."""
+    return str(EvaluationConfig.model_validate(evaluation))
+
+
+def trial_metrics(config: TrialConfig, evaluation: EvaluationConfig) -> list[str]:
+    """Names of all metrics that a trial of this configuration always reports."""
+    return metric_names([set_name(evaluated) for evaluated in config.data.evaluated], evaluation.versions)

@@ -9,3 +9,11 @@ class DataError(Exception):
 
 class ModelError(Exception):
     """A model that can't be loaded."""
+
+
+class AttackError(Exception):
+    """An attack that is not there, or does not take what it is given."""
+
+
+class Diverged(Exception):
+    """The loss or the model's output is not finite; the weights are of no use any more."""

@@ -6,6 +6,8 @@ given an interval or broken down without a GPU.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+from functools import cached_property, partial
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -13,112 +15,245 @@ import pandas as pd
 import torch
 from torch import Tensor
 
+from trainables.attacks.confidence import confidence_attack
+from trainables.attacks.further import still_correct
+from trainables.attacks.losses import margin
+from trainables.attacks.monitor import Monitor
 from trainables.attacks.pgd import attacked, pgd, uniform_start_per_image
+from trainables.errors import Diverged
 from trainables.methods.base import cross_entropy
 from trainables.metrics import uncertainty
-from trainables.metrics.calibration import expected_calibration_error
-from trainables.metrics.names import DESCRIPTIONS, VERSIONS
-from trainables.models import PixelClip, class_prompts, cosines
+from trainables.metrics.classwise import class_bins
+from trainables.metrics.summary import Summary, summarize
+from trainables.metrics.temperature import fit_temperature, scaled
+from trainables.models import Classifier, PixelClip, class_prompts
 from trainables.pixels import to_pixels
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
+    from pathlib import Path
 
     from trainables.config import EvaluationConfig
     from trainables.data.images import ImageSet
 
-MEANS = tuple(name for name in DESCRIPTIONS if name not in ("accuracy", "ece"))
+LOSSES = {"cross_entropy": cross_entropy, "margin": margin}
+ROWS = 4096
+"""Images whose probabilities are worked on at a time."""
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """Records and class bins of one model on some sets, see `metrics.summary`, and what they say."""
+
+    records: pd.DataFrame
+    class_bins: pd.DataFrame
+
+    @cached_property
+    def summary(self) -> Summary:
+        return summarize(self.records, self.class_bins)
+
+    @classmethod
+    def load(cls, records: Path) -> Evaluation:
+        """Reads what `save` wrote."""
+        return cls(pd.read_parquet(records), pd.read_parquet(bins_file(records)))
+
+    def save(self, records: Path) -> None:
+        """Writes two Parquet files, `records` last, each complete or not there."""
+        for frame, file in ((self.class_bins, bins_file(records)), (self.records, records)):
+            partial = file.with_suffix(".partial")
+            frame.to_parquet(partial, index=False)
+            partial.replace(file)
+
+
+def bins_file(records: Path) -> Path:
+    return records.with_name(f"{records.stem}-class-bins.parquet")
 
 
 def evaluate(
-    model: PixelClip, sets: Sequence[ImageSet], prompt: str, config: EvaluationConfig
-) -> pd.DataFrame:
-    """Records of all images of all sets: one row per image, see `set_records`."""
+    model: PixelClip,
+    sets: Sequence[ImageSet],
+    prompt: str,
+    config: EvaluationConfig,
+    *,
+    temperature: float | None = None,
+) -> Evaluation:
+    """Measures all images of all sets, the in-distribution one first.
+
+    temperature: of the scaled probabilities; None fits it on the clean images of the first set, which
+    is right where those are validation images. See `calibrate`.
+    Raises Diverged if the model's output is not finite.
+    """
     with attacked(model):
-        return pd.concat([set_records(model, images, prompt, config) for images in sets], ignore_index=True)
+        results = []
+        for images in sets:
+            results.append(SetEvaluation(model, images, prompt, config, temperature))
+            temperature = results[0].temperature
+        return Evaluation(
+            pd.concat([result.records() for result in results], ignore_index=True),
+            pd.concat([result.class_bins() for result in results], ignore_index=True),
+        )
 
 
-def set_records(model: PixelClip, images: ImageSet, prompt: str, config: EvaluationConfig) -> pd.DataFrame:
-    """One row per image: `set`, `split`, `index`, `label`, and for both versions, `clean_` and
-    `robust_`: `prediction`, `correct`, `confidence`, `margin` (logit of the label minus the largest
-    other), `nll` (nats), `brier`, `entropy`, `aleatoric`, `epistemic`."""
+@torch.no_grad()
+def calibrate(model: PixelClip, images: ImageSet, prompt: str, config: EvaluationConfig) -> float:
+    """The temperature of lowest NLL on clean images: validation images of the training distribution."""
     images = images.sample(config.images)
-    text = model.encode_classes(class_prompts(prompt, images.classes))
-    batches = []
+    classifier = classifier_of(model, images, prompt)
+    with attacked(model):
+        logits = [classifier(pixels).cpu() for _, pixels, _ in batches(images, config, model.device)]
+    return fit_temperature(torch.cat(logits).numpy(), images.labels)
+
+
+def classifier_of(model: PixelClip, images: ImageSet, prompt: str) -> Classifier:
+    return Classifier(model, model.encode_classes(class_prompts(prompt, images.classes)))
+
+
+def batches(
+    images: ImageSet, config: EvaluationConfig, device: torch.device
+) -> Iterator[tuple[range, Tensor, Tensor]]:
+    """Places in the set, pixels and labels of each batch."""
     for first in range(0, len(images), config.batch_size):
-        clean = to_pixels(images.images[first : first + config.batch_size], model.device)
-        labels = torch.from_numpy(images.labels[first : first + config.batch_size]).to(model.device)
-        adversarial = attack_images(model, clean, labels, text, config, first=first)
-        columns: dict[str, Tensor] = {"label": labels}
-        for version, pixels in zip(VERSIONS, (clean, adversarial), strict=True):
-            with torch.no_grad():
-                columns |= image_columns(version, model, pixels, labels, text)
-        batches.append({name: column.cpu().numpy() for name, column in columns.items()})
-    frame = pd.DataFrame({name: np.concatenate([b[name] for b in batches]) for name in batches[0]})
-    frame.insert(0, "index", np.arange(len(frame)))
-    frame.insert(0, "split", images.split)
-    frame.insert(0, "set", images.name)
-    return frame
+        places = range(first, min(first + config.batch_size, len(images)))
+        labels = torch.from_numpy(images.labels[first : places.stop]).to(device)
+        yield places, to_pixels(images.images[first : places.stop], device), labels
 
 
-def attack_images(
-    model: PixelClip, clean: Tensor, labels: Tensor, text: Tensor, config: EvaluationConfig, *, first: int
-) -> Tensor:
-    """Fixed-step PGD that perturbs every image and returns its point of highest cross-entropy."""
-    attack = config.attack
-    return pgd(
-        lambda pixels: cross_entropy(model.scale * cosines(model.features(pixels), text), labels),
-        clean,
-        start=uniform_start_per_image(clean, attack.epsilon, config.seed, range(first, first + len(clean))),
-        epsilon=attack.epsilon,
-        step_size=attack.step,
-        steps=attack.steps,
-        keep_best=True,
-    )
+class SetEvaluation:
+    """One model on one set: the cosines of each version, (N, K) on the CPU, and what attacks found."""
+
+    def __init__(
+        self,
+        model: PixelClip,
+        images: ImageSet,
+        prompt: str,
+        config: EvaluationConfig,
+        temperature: float | None,
+    ) -> None:
+        self.config = config
+        self.images = images.sample(config.images)
+        self.classifier = classifier_of(model, images, prompt)
+        self.scale = float(model.scale)
+        self.device = model.device
+        self.zero_gradients: list[float] = []
+        self.cosines = self._measure()
+        self.temperature = temperature or fit_temperature(self._logits("clean").numpy(), self.images.labels)
+        self.broken_by = self._worst_case()
+
+    def _logits(self, version: str) -> Tensor:
+        return self.scale * self.cosines[version]
+
+    def _measure(self) -> dict[str, Tensor]:
+        """Cosines of all versions, each batch being brought to the device once."""
+        cosines: dict[str, list[Tensor]] = {}
+        for places, clean, labels in batches(self.images, self.config, self.device):
+            for version, pixels in self._versions(places, clean, labels):
+                with torch.no_grad():
+                    cosines.setdefault(version, []).append(self.classifier.cosines(pixels).cpu())
+        whole = {version: torch.cat(parts) for version, parts in cosines.items()}
+        if not all(torch.isfinite(values).all() for values in whole.values()):
+            raise Diverged(f"the model's output on {self.images.name} is not finite")
+        return whole
+
+    def _versions(self, places: range, clean: Tensor, labels: Tensor) -> Iterator[tuple[str, Tensor]]:
+        yield "clean", clean
+        yield "robust", self._attack(places, clean, labels)
+        stress = self.config.confidence_attack
+        if stress is None:
+            return
+        push = partial(
+            confidence_attack,
+            self.classifier,
+            clean,
+            epsilon=stress.epsilon,
+            norm=stress.norm,
+            steps=stress.steps,
+        )
+        yield "confidence_up", push(direction="up")
+        yield "confidence_down", push(direction="down")
+
+    def _attack(self, places: range, clean: Tensor, labels: Tensor) -> Tensor:
+        """Fixed-step PGD that perturbs every image and returns its point of highest loss."""
+        attack, monitor = self.config.attack, Monitor()
+        loss = LOSSES[attack.loss]
+        attacked_images = pgd(
+            lambda pixels: loss(self.classifier(pixels), labels),
+            clean,
+            start=uniform_start_per_image(clean, attack.epsilon, self.config.seed, places, norm=attack.norm),
+            epsilon=attack.epsilon,
+            step_size=attack.step,
+            steps=attack.steps,
+            norm=attack.norm,
+            momentum=attack.momentum,
+            keep_best=True,
+            monitor=monitor,
+        )
+        self.zero_gradients += [monitor.zero_gradients] * len(places)
+        return attacked_images
+
+    def _worst_case(self) -> np.ndarray:
+        """What broke each image first: `clean`, the fixed-step attack, a further attack, or nothing."""
+        labels = torch.from_numpy(self.images.labels)
+        broken = np.full(len(labels), "", dtype=object)
+        for version, name in (("clean", "clean"), ("robust", str(self.config.attack))):
+            wrong = (self.cosines[version].argmax(-1) != labels).numpy()
+            broken[wrong & (broken == "")] = name
+        for further in self.config.further_attacks:
+            left = np.flatnonzero(broken == "")
+            correct = still_correct(further, self.classifier, self.images.take(left), left, self.config)
+            broken[left[~correct]] = further.name
+        return broken
+
+    def records(self) -> pd.DataFrame:
+        columns = {
+            "set": self.images.name,
+            "split": self.images.split,
+            "index": np.arange(len(self.images)),
+            "label": self.images.labels,
+            "broken_by": self.broken_by,
+            "temperature": self.temperature,
+            "zero_gradients": self.zero_gradients,
+        }
+        for version in self.cosines:
+            parts = [self._columns(version, rows) for rows in self._chunks()]
+            columns |= {
+                f"{version}_{name}": np.concatenate([part[name] for part in parts]) for name in parts[0]
+            }
+        return pd.DataFrame(columns)
+
+    def _chunks(self) -> Iterator[slice]:
+        return (slice(first, first + ROWS) for first in range(0, len(self.images), ROWS))
+
+    def _columns(self, version: str, rows: slice) -> dict[str, np.ndarray]:
+        cosine = self.cosines[version][rows]
+        labels = torch.from_numpy(self.images.labels[rows])
+        logits = (self.scale * cosine).double()
+        log_p, scaled_log_p = logits.log_softmax(-1), (logits / self.temperature).log_softmax(-1)
+        confidence, prediction = log_p.exp().max(-1)
+        target = torch.zeros_like(log_p).scatter(-1, labels[:, None], 1.0)
+        columns = {
+            "prediction": prediction,
+            "correct": prediction == labels,
+            "confidence": confidence,
+            "margin": -margin(logits, labels),
+            "nll": cross_entropy_of(log_p, labels),
+            "brier": (log_p.exp() - target).square().sum(-1),
+            "entropy": uncertainty.entropy(logits),
+            "aleatoric": uncertainty.aleatoric(cosine),
+            "epistemic": uncertainty.epistemic(cosine),
+            "scaled_confidence": scaled_log_p.amax(-1).exp(),
+            "scaled_nll": cross_entropy_of(scaled_log_p, labels),
+        }
+        return {name: column.numpy() for name, column in columns.items()}
+
+    def class_bins(self) -> pd.DataFrame:
+        tables = []
+        for version in self.cosines:
+            table = class_bins(scaled(self._logits(version).numpy(), 1.0), self.images.labels)
+            table.insert(0, "version", version)
+            table.insert(0, "set", self.images.name)
+            tables.append(table)
+        return pd.concat(tables, ignore_index=True)
 
 
-def image_columns(
-    version: str, model: PixelClip, pixels: Tensor, labels: Tensor, text: Tensor
-) -> dict[str, Tensor]:
-    cosine = cosines(model.features(pixels), text)
-    logits = (model.scale * cosine).double()
-    probability = logits.softmax(-1)
-    confidence, prediction = probability.max(-1)
-    label = labels[:, None]
-    of_label = logits.gather(-1, label).squeeze(-1)
-    best_other = logits.scatter(-1, label, -torch.inf).amax(-1)
-    target = torch.zeros_like(probability).scatter(-1, label, 1.0)
-    columns = {
-        "prediction": prediction,
-        "correct": prediction == labels,
-        "confidence": confidence,
-        "margin": of_label - best_other,
-        "nll": -logits.log_softmax(-1).gather(-1, label).squeeze(-1),
-        "brier": (probability - target).square().sum(-1),
-        "entropy": uncertainty.entropy(logits),
-        "aleatoric": uncertainty.aleatoric(cosine),
-        "epistemic": uncertainty.epistemic(cosine),
-    }
-    return {f"{version}_{name}": column for name, column in columns.items()}
-
-
-def summarize(records: pd.DataFrame) -> dict[str, float]:
-    """Metrics by name (see metrics/names.py) of the records of one evaluation."""
-    sets = list(records["set"].unique())
-    of_set = {name: set_metrics(records[records["set"] == name]) for name in sets}
-    metrics = dict(of_set[sets[0]])
-    for metric in of_set[sets[0]] if len(sets) > 1 else ():
-        transfer = [of_set[name][metric] for name in sets[1:]]
-        metrics[f"transfer.{metric}"] = float(np.mean(transfer))
-        metrics |= {f"{name}.{metric}": value for name, value in zip(sets[1:], transfer, strict=True)}
-    return metrics
-
-
-def set_metrics(records: pd.DataFrame) -> dict[str, float]:
-    metrics = {}
-    for version in VERSIONS:
-        correct, confidence = records[f"{version}_correct"], records[f"{version}_confidence"]
-        metrics[f"{version}_accuracy"] = float(correct.mean())
-        metrics[f"{version}_ece"] = expected_calibration_error(confidence, correct)
-        metrics |= {f"{version}_{name}": float(records[f"{version}_{name}"].mean()) for name in MEANS}
-    return metrics
+def cross_entropy_of(log_probabilities: Tensor, labels: Tensor) -> Tensor:
+    return -log_probabilities.gather(-1, labels[:, None]).squeeze(-1)

@@ -20,12 +20,11 @@ import torch
 from trainables import checkpoints, models
 from trainables.config import EvaluationConfig, TrialConfig, trial_metrics
 from trainables.data import registry
-from trainables.evaluate import evaluate, summarize
-from trainables.training import Diverged, Trainer, default_device
+from trainables.errors import Diverged
+from trainables.evaluate import Evaluation, calibrate, evaluate
+from trainables.training import Trainer, default_device
 
 if TYPE_CHECKING:
-    import pandas as pd
-
     from trainables.data.images import ImageSet, Split
     from trainables.models import PixelClip
 
@@ -54,22 +53,21 @@ class Finetune:
             return self._report(json.loads(epoch_file(self.folder, self.trainer.epoch).read_text()))
         try:
             summary = self.trainer.train_epoch()
+            started = time.perf_counter()
+            result = evaluate(self.trainer.model, self.sets, self.trial.data.prompt, self.evaluation)
         except Diverged as error:
             return self._failure(str(error))
-        started = time.perf_counter()
-        records = evaluate(self.trainer.model, self.sets, self.trial.data.prompt, self.evaluation)
         epoch: Report = {
             "epoch": summary.epoch,
             "split": "validation",
-            "metrics": summarize(records),
+            "metrics": result.summary.metrics,
+            "intervals": result.summary.intervals,
             "training": {"loss": summary.loss, **{f"loss.{k}": v for k, v in summary.parts.items()}},
             "images_per_second": summary.images_per_second,
             "training_seconds": summary.seconds,
             "evaluation_seconds": time.perf_counter() - started,
         }
-        if not all(math.isfinite(value) for value in epoch["metrics"].values()):
-            return self._failure(f"a metric is not finite after epoch {summary.epoch}")
-        write_results(epoch_file(self.folder, summary.epoch), epoch, records)
+        write_results(epoch_file(self.folder, summary.epoch), epoch, result)
         self.save(str(self.folder))
         return self._report(epoch)
 
@@ -85,7 +83,7 @@ class Finetune:
     def _failure(self, reason: str) -> Report:
         """The last report of a trial that can't go on; it carries every key all the same."""
         return {
-            **dict.fromkeys(trial_metrics(self.trial), math.nan),
+            **dict.fromkeys(trial_metrics(self.trial, self.evaluation), math.nan),
             "epoch": self.trainer.epoch,
             "images_per_second": math.nan,
             "failed": reason,
@@ -107,12 +105,10 @@ def epoch_file(folder: Path, epoch: int) -> Path:
     return folder / f"epoch-{epoch:03d}.json"
 
 
-def write_results(file: Path, result: Report, records: pd.DataFrame) -> None:
+def write_results(file: Path, result: Report, evaluation: Evaluation) -> None:
     """Records beside `file` as Parquet, then `file` itself, each complete or not there."""
-    table = file.with_suffix(".parquet")
+    evaluation.save(file.with_suffix(".parquet"))
     partial = file.with_suffix(".partial")
-    records.to_parquet(partial, index=False)
-    partial.replace(table)
     partial.write_text(json.dumps(result, indent=1, allow_nan=False))
     partial.replace(file)
 
@@ -151,8 +147,14 @@ def measure(
         return
     torch.set_num_threads(threads)
     file.parent.mkdir(parents=True, exist_ok=True)
-    config = TrialConfig.model_validate(trial)
+    config, ruler = TrialConfig.model_validate(trial), EvaluationConfig.model_validate(evaluation)
     model = fine_tuned(config, None if checkpoint is None else Path(checkpoint))
+    prompt = config.data.prompt
+    temperature = None
+    if split != "validation":
+        held_out = registry.load(config.data.evaluated[0], "validation", model.image_size)
+        temperature = calibrate(model, held_out, prompt, ruler)
     sets = evaluation_sets(config, split, model)
-    records = evaluate(model, sets, config.data.prompt, EvaluationConfig.model_validate(evaluation))
-    write_results(file, {"split": split, "metrics": summarize(records)}, records)
+    result = evaluate(model, sets, prompt, ruler, temperature=temperature)
+    summary = result.summary
+    write_results(file, {"split": split, "metrics": summary.metrics, "intervals": summary.intervals}, result)

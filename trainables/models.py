@@ -137,6 +137,32 @@ class PixelClip(nn.Module):
         return visual, text
 
 
+class Classifier(nn.Module):
+    """The attacked model: pixels in [0, 1] to logits over fixed class texts.
+
+    text: (K, D) unit text features.
+    """
+
+    text: Tensor
+
+    def __init__(self, model: PixelClip, text: Tensor) -> None:
+        super().__init__()
+        self.model = model
+        self.register_buffer("text", text, persistent=False)
+
+    @property
+    def device(self) -> torch.device:
+        return self.model.device
+
+    def cosines(self, pixels: Tensor) -> Tensor:
+        """(B, K) float32 cosines."""
+        return cosines(self.model.features(pixels), self.text)
+
+    def forward(self, pixels: Tensor) -> Tensor:
+        """(B, K) logits: exp(logit_scale) times the cosines."""
+        return self.model.scale * self.cosines(pixels)
+
+
 @contextmanager
 def patch_outputs(visual: nn.Module) -> Iterator[None]:
     """Inside, a plain vision transformer returns its patch outputs too, which it computes anyway."""

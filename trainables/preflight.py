@@ -1,23 +1,45 @@
-"""Are the data and weights of a trial there? Answered before anything starts, and without torch
+"""Are the data, weights and attacks of a trial there? Answered before anything starts, and without torch
 where neither has to be looked for in open_clip's tables."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from trainables.config import TrialConfig
+from trainables.config import EvaluationConfig, TrialConfig
 from trainables.data import registry
 from trainables.embedded import MODELS
-from trainables.errors import ModelError
+from trainables.errors import AttackError, ModelError
 
 
-def check(trial: dict[str, Any]) -> None:
-    """Raises ModelError or DataError, one line each, if data or weights of a trial are missing."""
+def check(trial: dict[str, Any], evaluations: Sequence[dict[str, Any]] = ()) -> None:
+    """Raises ModelError, DataError or AttackError, one line each, if data, weights or attacks of a trial
+    and its evaluations are missing."""
     config = TrialConfig.model_validate(trial)
+    for evaluation in evaluations:
+        check_attacks(EvaluationConfig.model_validate(evaluation))
     for data in (config.data.train, *config.data.evaluated):
         registry.check(data)
     check_model(config.model.name, config.model.pretrained)
+
+
+def check_attacks(evaluation: EvaluationConfig) -> None:
+    """Raises AttackError unless torchattacks has the attacks named, and they the settings given."""
+    for attack in evaluation.further_attacks:
+        if not attack.external:
+            continue
+        from trainables.attacks.external import parameters
+
+        try:
+            accepted = parameters(attack.external)
+        except (ImportError, ValueError) as error:
+            raise AttackError(f"further_attacks: {error}") from error
+        unknown = [name for name in attack.settings if name not in accepted]
+        if unknown:
+            raise AttackError(
+                f"further_attacks: {attack.name} has no setting {unknown[0]!r}; it has {', '.join(accepted)}"
+            )
 
 
 def check_model(name: str, pretrained: str | None) -> None:

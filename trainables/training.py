@@ -24,6 +24,7 @@ from torch import Tensor
 from trainables import models
 from trainables.attacks.pgd import attacked, pgd, uniform_start
 from trainables.data import registry
+from trainables.errors import Diverged
 from trainables.frozen import FrozenCache, FrozenKey, frozen_cache
 from trainables.models import PixelClip
 from trainables.optimization import build_optimizer, set_learning_rate, update_average
@@ -36,10 +37,6 @@ if TYPE_CHECKING:
     from trainables.config import TrialConfig
     from trainables.data.images import ImageSet
     from trainables.views import Rows
-
-
-class Diverged(Exception):
-    """The loss is not finite; the weights are of no use any more."""
 
 
 @dataclass(frozen=True)
@@ -215,10 +212,12 @@ class Trainer:
             return pgd(
                 lambda pixels: self.method.attack_loss(views.trained.view(pixels), views),
                 clean,
-                start=uniform_start(clean, attack.epsilon, generator),
+                start=uniform_start(clean, attack.epsilon, generator, attack.norm),
                 epsilon=attack.epsilon,
                 step_size=attack.step,
                 steps=attack.steps,
+                norm=attack.norm,
+                momentum=attack.momentum,
             )
 
     def _draw_captions(self, labels: Tensor, generator: torch.Generator) -> Tensor:

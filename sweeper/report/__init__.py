@@ -6,9 +6,8 @@ import base64
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from sweeper.result import protocol_text
 from sweeper.run import Run, read_json
-from sweeper.table import ARROW, number, settings
+from sweeper.table import ARROW, interval, number, settings
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -57,7 +56,7 @@ def render(run: Run, content: dict[str, Any], pictures: Sequence[Picture]) -> st
     environment.filters |= {
         "embedded": embedded,
         "number": number,
-        "protocol": protocol_text,
+        "interval": interval,
         "settings": settings,
         "words": words,
     }

@@ -29,7 +29,7 @@ from sweeper.report.prepare import (
     point,
     words,
 )
-from sweeper.result import objectives, protocol_text, ranked_members
+from sweeper.result import objectives, ranked_members
 from sweeper.table import ARROW
 from trainables.metrics.calibration import BINS
 
@@ -145,7 +145,7 @@ def finish(
 ) -> Picture:
     """The figure with its title, and with what its numbers are; `captioned` with its caption, too."""
     figure.suptitle(title, x=0.01, ha="left", fontsize=11, fontweight="bold")
-    protocol = f"{content['run']}: {protocol_text(content['validation'])}"
+    protocol = f"{content['run']}: {content['validation']['text']}"
     width = int(figure.get_figwidth() * 17)
     lines = [textwrap.fill(text, width) for text in ([caption] if captioned else []) + [protocol]]
     figure.supxlabel("\n".join(lines), x=0.01, ha="left", fontsize=7.5, color=GREY)

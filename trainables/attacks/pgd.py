@@ -25,6 +25,7 @@ def pgd(
     step_size: float,
     steps: int,
     norm: Norm = "linf",
+    momentum: float = 0.0,
     keep_best: bool = False,
     monitor: Monitor | None = None,
 ) -> Tensor:
@@ -34,6 +35,8 @@ def pgd(
     push small ones to zero in low precision, and pixels with an exactly zero gradient are never
     attacked.  start: (B, 3, H, W) initial perturbation, see `uniform_start`.
     epsilon, step_size: in [0, 1] pixels; for `l2` the Euclidean length over one image's values.
+    momentum: of the steepest directions, in [0, 1); the step goes along the steepest direction of their
+    running sum, as in FARE's training (arXiv 2402.12336, its released code).
     keep_best: return each image's point of highest objective instead of the last one, at the cost
     of one more forward pass. Weights receive no gradient and no graph stays attached to the result.
     """
@@ -42,6 +45,7 @@ def pgd(
     images = images.detach()
     adversarial = into_ball(images + start, images, epsilon, norm)
     best, best_value = adversarial, images.new_full((len(images),), -torch.inf)
+    velocity: Tensor | None = None
 
     def remember(value: Tensor) -> None:
         nonlocal best, best_value
@@ -56,7 +60,11 @@ def pgd(
         gradient = gradient_of(value, pixels, monitor)
         if keep_best:
             remember(value.detach())
-        moved = adversarial + step_size * steepest(gradient, norm)
+        direction = steepest(gradient, norm)
+        if momentum:
+            velocity = direction if velocity is None else momentum * velocity + direction
+            direction = steepest(velocity, norm)
+        moved = adversarial + step_size * direction
         adversarial = into_ball(moved, images, epsilon, norm)
     if not keep_best:
         return adversarial

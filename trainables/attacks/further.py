@@ -1,0 +1,102 @@
+"""Further attacks of an evaluation, by name: our own strong ones, and any of torchattacks."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, get_args
+
+import numpy as np
+import torch
+
+from trainables.attacks.external import torchattack
+from trainables.attacks.losses import margin
+from trainables.attacks.norms import into_ball
+from trainables.attacks.pgd import pgd, uniform_start_per_image
+from trainables.attacks.standard import Attack, standard
+from trainables.pixels import to_pixels
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from trainables.config import EvaluationConfig, FurtherAttack
+    from trainables.data.images import ImageSet
+    from trainables.models import Classifier
+
+
+def still_correct(
+    attack: FurtherAttack,
+    classifier: Classifier,
+    images: ImageSet,
+    indices: np.ndarray,
+    config: EvaluationConfig,
+) -> np.ndarray:
+    """(N,) of bool: which images are still classified correctly under the attack.
+
+    images: those that no other attack has broken yet.  indices: (N,) their numbers in the whole set,
+    which decide on everything random.
+    """
+    if len(images) == 0:
+        return np.zeros(0, dtype=bool)
+    if attack.name in ("standard", *get_args(Attack)):
+        return survivors_of_apgd(attack, classifier, images, indices, config)
+    correct = []
+    for first in range(0, len(images), config.batch_size):
+        rows = slice(first, first + config.batch_size)
+        pixels = to_pixels(images.images[rows], classifier.device)
+        labels = torch.from_numpy(images.labels[rows]).to(classifier.device)
+        points = attack_batch(attack, classifier, pixels, labels, indices=indices[rows], config=config)
+        with torch.no_grad():
+            correct.append((classifier(points).argmax(-1) == labels).cpu().numpy())
+    return np.concatenate(correct)
+
+
+def survivors_of_apgd(
+    attack: FurtherAttack,
+    classifier: Classifier,
+    images: ImageSet,
+    indices: np.ndarray,
+    config: EvaluationConfig,
+) -> np.ndarray:
+    names = get_args(Attack) if attack.name == "standard" else (attack.name,)
+    outcome = standard(
+        classifier,
+        to_pixels(images.images, torch.device("cpu")),
+        torch.from_numpy(images.labels),
+        epsilon=attack.radius(config),
+        norm=attack.ball(config),
+        seed=config.seed,
+        indices=indices,
+        batch_size=config.batch_size,
+        device=classifier.device,
+        attacks=names,
+        steps=attack.steps or 100,
+        restarts=attack.restarts,
+    )
+    return outcome.robust.cpu().numpy()
+
+
+def attack_batch(
+    attack: FurtherAttack,
+    classifier: Classifier,
+    pixels: Tensor,
+    labels: Tensor,
+    *,
+    indices: np.ndarray,
+    config: EvaluationConfig,
+) -> Tensor:
+    """Attacked pixels, inside the ball whatever the attack keeps to."""
+    epsilon, norm = attack.radius(config), attack.ball(config)
+    if attack.name == "margin-pgd":
+        steps = attack.steps or 100
+        return pgd(
+            lambda moved: margin(classifier(moved), labels),
+            pixels,
+            start=uniform_start_per_image(pixels, epsilon, config.seed, indices, norm=norm, stream=(2,)),
+            epsilon=epsilon,
+            step_size=2.5 * epsilon / steps,
+            steps=steps,
+            norm=norm,
+            keep_best=True,
+        )
+    seed = int(np.random.SeedSequence((config.seed, int(indices[0]))).generate_state(1)[0])
+    points = torchattack(attack.external, classifier, pixels, labels, seed=seed, **attack.arguments(config))
+    return into_ball(points, pixels, epsilon, norm)
