@@ -102,47 +102,47 @@ def squared_error(binned: Binned) -> float:
 
 
 def _interval(binned: Binned) -> tuple[float, float]:
+    """Along the observed gaps, and where they may be noise (low is 0) along their opposite, too."""
+    length = math.sqrt(binned.plug_in)
+    if length < 1e-12:
+        direction = 0.5 - binned.confidence
+        length = math.sqrt(float((binned.share * direction**2).sum()))
+        return _ends(binned, direction / length, length) if length else (0.0, 0.0)
+    low, high = _ends(binned, binned.gap / length, length)
+    if low == 0:
+        high = max(high, _ends(binned, -binned.gap / length, length)[1])
+    return low, high
+
+
+def _ends(binned: Binned, direction: NDArray[np.float64], length: float) -> tuple[float, float]:
+    """Smallest and largest value, from 0 to 1, at which the plug-in is not rejected.
+
+    direction: gaps of value 1.  length: the value that is "as observed"."""
     observed = binned.plug_in
-    directions = (binned.gap, -binned.gap) if observed > 0 else (0.5 - binned.confidence,)
-    lows, highs = zip(*(_ends(binned, direction, observed) for direction in directions), strict=True)
-    return lows[0], max(highs)
+    scale = math.sqrt(_cumulants(binned, direction, 0.0, length).variance)
 
-
-def _ends(binned: Binned, direction: NDArray[np.float64], observed: float) -> tuple[float, float]:
-    """Smallest and largest candidate value along `direction` that `observed` does not reject."""
-    length = math.sqrt(float((binned.share * direction**2).sum()))
-    if length == 0:
-        return 0.0, 0.0
-    scale = math.sqrt(_cumulants(binned, direction, 0.0).variance)
-
-    def lower_tail(strength: float) -> float:
+    def lower_tail(value: float) -> float:
         """How much of the 5 % the lower tail has: none at value 0, half of it well above."""
-        return ALPHA / 2 * -math.expm1(-((strength * length) ** 2) / scale) if scale else ALPHA / 2
+        return ALPHA / 2 * -math.expm1(-(value**2) / scale) if scale else ALPHA / 2
 
-    def probability(strength: float) -> float:
-        return _distribution(observed, _cumulants(binned, direction, strength))
+    def probability(value: float) -> float:
+        return _distribution(observed, _cumulants(binned, direction, value, length))
 
-    def not_too_high(strength: float) -> float:
-        return LEVEL + lower_tail(strength) - probability(strength)
-
-    def not_too_low(strength: float) -> float:
-        return probability(strength) - lower_tail(strength)
-
-    most = 1 / length
-    low = _crossing(not_too_high, 0.0, most)
-    high = _crossing(lambda strength: -not_too_low(strength), low, most)
-    return low * length, high * length
+    low = _crossing(lambda value: LEVEL + lower_tail(value) - probability(value), 0.0)
+    high = _crossing(lambda value: lower_tail(value) - probability(value), low)
+    return low, high
 
 
-def _crossing(function: Callable[[float], float], first: float, last: float) -> float:
-    """Where an increasing function becomes positive, or the end of the range beyond which it does."""
+def _crossing(function: Callable[[float], float], first: float) -> float:
+    """Where in [first, 1] an increasing function becomes positive, or the end beyond which it does."""
     if function(first) >= 0:
         return first
-    return float(brentq(function, first, last, xtol=1e-7)) if function(last) > 0 else last
+    return float(brentq(function, first, 1.0, xtol=1e-7)) if function(1.0) > 0 else 1.0
 
 
-def _cumulants(binned: Binned, direction: NDArray[np.float64], strength: float) -> Cumulants:
-    """Of Q, if the images of a bin are right with the probability (1 - s) confidence + s accuracy.
+def _cumulants(binned: Binned, direction: NDArray[np.float64], value: float, length: float) -> Cumulants:
+    """Of Q, if the images of a bin are right with the probability (1 - s) confidence + s accuracy, at
+    the strength s = value / length.
 
     Of the mean of n_b variables with mean g, variance v, third central moment m and fourth cumulant k:
     E x^2 = g^2 + v/n_b, Var x^2 = 4 g^2 v/n_b + 4 g m/n_b^2 + 2 v^2/n_b^2 + k/n_b^3, and to leading
@@ -150,11 +150,11 @@ def _cumulants(binned: Binned, direction: NDArray[np.float64], strength: float) 
     that of the number of images in each bin.
     """
     n, images, share = binned.images.sum(), binned.images, binned.share
-    gap = strength * direction
+    gap = value * direction
     probability = np.clip(binned.confidence + gap, 0, 1)
     bernoulli = probability * (1 - probability)
     # (1 - s)^2 of the spread is variance explained by the confidence, s^2 that of the confidence itself
-    variance = np.maximum(bernoulli + (2 * min(strength, 1.0) - 1) * binned.spread, 0)
+    variance = np.maximum(bernoulli + (2 * min(value / length, 1.0) - 1) * binned.spread, 0)
     third = bernoulli * (1 - 2 * probability)
     fourth = bernoulli * (1 - 6 * bernoulli)
     squared = float((share * gap**2).sum())
@@ -175,7 +175,7 @@ def _cumulants(binned: Binned, direction: NDArray[np.float64], strength: float) 
 def _distribution(x: float, cumulants: Cumulants) -> float:
     """P(Q <= x) by the first three cumulants."""
     mean, variance, third = cumulants
-    if variance <= 1e-300:
+    if variance < 1e-30:
         return float(x >= mean * (1 - 1e-12))
     deviation = math.sqrt(variance)
     skewness = third / deviation**3
