@@ -1,13 +1,13 @@
 """L2 calibration error without the upward bias of few images, and its 95 % interval.
 
 The error is sqrt(sum_b p_b g_b^2): p_b the share of images in bin b, g_b their expected accuracy less
-their expected confidence. It is the error of the binned confidences, for the same equal-width bins as
-the ECE's, whose expectation it exceeds (Jensen); what cancels within a bin is not seen.
+their expected confidence, in the equal-width bins of the ECE. What cancels within a bin is not seen. It is
+at least sum_b p_b |g_b| (Jensen), which is what the ECE estimates with a bias.
 
 The plug-in Q = sum_b p_b (accuracy_b - confidence_b)^2 is a sum of squares: near calibration it is
 distributed as a weighted sum of chi-squares and is of the order 1/n, away from it, it is normal with
-a standard deviation of the order 1/sqrt(n). Sun et al. (arXiv 2408.08998) build an interval for each
-of the regimes; here one test is inverted over all candidate values, so that it holds in between too:
+a standard deviation of the order 1/sqrt(n): the two regimes of Sun et al., arXiv 2408.08998. Here one
+test is inverted over all candidate values, so that the interval holds in between, too:
 
 * A candidate lies on the line from "calibrated" (strength 0: each image is right with its confidence
   as probability) to "as observed" (strength 1: with the accuracy of its bin) and beyond.
