@@ -9,8 +9,9 @@ distributed as a weighted sum of chi-squares and is of the order 1/n, away from 
 a standard deviation of the order 1/sqrt(n): the two regimes of Sun et al., arXiv 2408.08998. Here one
 test is inverted over all candidate values, so that the interval holds in between, too:
 
-* A candidate lies on the line from "calibrated" (strength 0: each image is right with its confidence
-  as probability) to "as observed" (strength 1: with the accuracy of its bin) and beyond.
+* A candidate has the observed gaps times a factor, as far as accuracies can give them: from "calibrated"
+  (factor 0: each image is right with its confidence as probability) to "as observed" (factor 1: with the
+  accuracy of its bin) and beyond.
 * Mean and variance of Q at the candidate are those of squared means of Bernoulli variables in each
   bin; with the third cumulant, a scaled non-central chi-square is fitted to them (exact where all bins
   have the same variance), or Pearson's type III where none fits.
@@ -103,46 +104,55 @@ def squared_error(binned: Binned) -> float:
 
 def _interval(binned: Binned) -> tuple[float, float]:
     """Along the observed gaps, and where they may be noise (low is 0) along their opposite, too."""
-    length = math.sqrt(binned.plug_in)
-    if length < 1e-12:
-        direction = 0.5 - binned.confidence
-        length = math.sqrt(float((binned.share * direction**2).sum()))
-        return _ends(binned, direction / length, length) if length else (0.0, 0.0)
-    low, high = _ends(binned, binned.gap / length, length)
-    if low == 0:
-        high = max(high, _ends(binned, -binned.gap / length, length)[1])
-    return low, high
+    direction = binned.gap if binned.plug_in > 1e-24 else 0.5 - binned.confidence
+    length = math.sqrt(float((binned.share * direction**2).sum()))
+    if length == 0:
+        return 0.0, 0.0
+    low, high = _ends(binned, direction / length, length)
+    return low, high if low > 0 else max(high, _ends(binned, -direction / length, length)[1])
 
 
 def _ends(binned: Binned, direction: NDArray[np.float64], length: float) -> tuple[float, float]:
-    """Smallest and largest value, from 0 to 1, at which the plug-in is not rejected.
+    """Smallest and largest value at which the plug-in is not rejected.
 
-    direction: gaps of value 1.  length: the value that is "as observed"."""
+    direction: gaps of value 1; length: how many of them are "as observed"."""
     observed = binned.plug_in
-    scale = math.sqrt(_cumulants(binned, direction, 0.0, length).variance)
+    scale = math.sqrt(_cumulants(binned, direction * 0.0, 0.0).variance)
 
-    def lower_tail(value: float) -> float:
+    def gaps(steps: float) -> NDArray[np.float64]:
+        return np.clip(steps * direction, *_possible_gaps(binned))
+
+    def value(steps: float) -> float:
+        return math.sqrt(float((binned.share * gaps(steps) ** 2).sum()))
+
+    def lower_tail(steps: float) -> float:
         """How much of the 5 % the lower tail has: none at value 0, half of it well above."""
-        return ALPHA / 2 * -math.expm1(-(value**2) / scale) if scale else ALPHA / 2
+        return ALPHA / 2 * -math.expm1(-(value(steps) ** 2) / scale) if scale else ALPHA / 2
 
-    def probability(value: float) -> float:
-        return _distribution(observed, _cumulants(binned, direction, value, length))
+    def probability(steps: float) -> float:
+        return _distribution(observed, _cumulants(binned, gaps(steps), min(steps / length, 1.0)))
 
-    low = _crossing(lambda value: LEVEL + lower_tail(value) - probability(value), 0.0)
-    high = _crossing(lambda value: lower_tail(value) - probability(value), low)
-    return low, high
+    low = _crossing(lambda steps: LEVEL + lower_tail(steps) - probability(steps), 0.0)
+    high = _crossing(lambda steps: lower_tail(steps) - probability(steps), low)
+    return value(low), value(high)
 
 
-def _crossing(function: Callable[[float], float], first: float) -> float:
-    """Where in [first, 1] an increasing function becomes positive, or the end beyond which it does."""
+def _possible_gaps(binned: Binned) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Accuracy 0 and 1, less the expected confidence, which may be three standard errors off the mean."""
+    error = 3 * np.sqrt(binned.spread / binned.images)
+    return -binned.confidence - error, 1 - binned.confidence + error
+
+
+def _crossing(function: Callable[[float], float], first: float, last: float = 100.0) -> float:
+    """Where in [first, last] an increasing function becomes positive, or the end beyond which it does."""
     if function(first) >= 0:
         return first
-    return float(brentq(function, first, 1.0, xtol=1e-7)) if function(1.0) > 0 else 1.0
+    return float(brentq(function, first, last, xtol=1e-7)) if function(last) > 0 else last
 
 
-def _cumulants(binned: Binned, direction: NDArray[np.float64], value: float, length: float) -> Cumulants:
-    """Of Q, if the images of a bin are right with the probability (1 - s) confidence + s accuracy, at
-    the strength s = value / length.
+def _cumulants(binned: Binned, gap: NDArray[np.float64], strength: float) -> Cumulants:
+    """Of Q, if the bins have these gaps: (1 - strength) of an image's chance of being right is its own
+    confidence, the rest the same for the whole bin.
 
     Of the mean of n_b variables with mean g, variance v, third central moment m and fourth cumulant k:
     E x^2 = g^2 + v/n_b, Var x^2 = 4 g^2 v/n_b + 4 g m/n_b^2 + 2 v^2/n_b^2 + k/n_b^3, and to leading
@@ -150,11 +160,10 @@ def _cumulants(binned: Binned, direction: NDArray[np.float64], value: float, len
     that of the number of images in each bin.
     """
     n, images, share = binned.images.sum(), binned.images, binned.share
-    gap = value * direction
     probability = np.clip(binned.confidence + gap, 0, 1)
     bernoulli = probability * (1 - probability)
     # (1 - s)^2 of the spread is variance explained by the confidence, s^2 that of the confidence itself
-    variance = np.maximum(bernoulli + (2 * min(value / length, 1.0) - 1) * binned.spread, 0)
+    variance = np.maximum(bernoulli + (2 * strength - 1) * binned.spread, 0)
     third = bernoulli * (1 - 2 * probability)
     fourth = bernoulli * (1 - 6 * bernoulli)
     squared = float((share * gap**2).sum())
