@@ -5,7 +5,8 @@
 Every row is one interval on one family of models. A model is a distribution of confidences and a chance
 of being right for each confidence, with parameters of its own; its true values are integrals over 4,000
 quantiles of the confidence, none of which uses the estimators under test. Exits with 1 if an interval
-that is offered covers less than 92 % or more than 98 %. Rows marked "not offered" show why.
+that is offered covers less than 92 % or more than 98 %, also of four times as many new models. Rows
+marked "not offered" show why; models whose interval is undefined (too few errors) are counted apart.
 """
 
 from __future__ import annotations
@@ -288,7 +289,10 @@ class Row(NamedTuple):
     family: str
     coverage: float
     width: float
+    models: int
     undefined: int
+    first: float | None = None
+    """The coverage that the first measurement gave, if it was outside."""
 
     @property
     def offered(self) -> bool:
@@ -298,28 +302,43 @@ class Row(NamedTuple):
     def within(self) -> bool:
         return ALLOWED[0] <= self.coverage <= ALLOWED[1]
 
-
-def rows(models: int, images: int, seed: int, only: str = "") -> list[Row]:
-    """A row for each interval and family; `only`, a part of the family's name, selects."""
-    found = []
-    for name, family in FAMILIES.items():
-        for measure in (measure_l2, measure_means, measure_conditional):
-            found += _rows(name, lambda r, m=measure, f=family: m(f(r), r, images), models, seed, only)
-    for name, (first, second) in PAIRS.items():
-        found += _rows(
-            name, lambda r, a=first, b=second: measure_pairs(a(r), b(r), r, images), models, seed, only
-        )
-    return found
+    @property
+    def outside(self) -> bool:
+        return self.offered and not self.within
 
 
-def _rows(
-    family: str, measure: Callable[[np.random.Generator], Measured], models: int, seed: int, only: str
-) -> list[Row]:
-    if only not in family:
-        return []
+Job = tuple[str, Callable[[np.random.Generator], Measured]]
+
+
+def jobs(images: int) -> list[Job]:
+    """Name of each family and what measures the intervals of one of its models."""
+    single = [
+        (name, lambda r, measure=measure, family=family: measure(family(r), r, images))
+        for name, family in FAMILIES.items()
+        for measure in (measure_l2, measure_means, measure_conditional)
+    ]
+    paired = [
+        (name, lambda r, a=a, b=b: measure_pairs(a(r), b(r), r, images)) for name, (a, b) in PAIRS.items()
+    ]
+    return single + paired
+
+
+def rows(job: Job, models: int, seed: int) -> list[Row]:
+    family, measure = job
     generator = np.random.default_rng([seed, *family.encode()])
     measured = [measure(generator) for _ in range(models)]
-    return [row(family, [m[i] for m in measured]) for i in range(len(measured[0]))]
+    return [row(family, list(column)) for column in zip(*measured, strict=True)]
+
+
+def confirmed(job: Job, models: int, seed: int) -> list[Row]:
+    """Rows of a job; one that is outside is measured again, on four times as many new models.
+
+    Of 150 rows that cover exactly 95 %, one is outside by chance in every tenth run of 500 models."""
+    found = rows(job, models, seed)
+    if not any(r.outside for r in found):
+        return found
+    again = rows(job, 4 * models, seed + 1)
+    return [b._replace(first=a.coverage) if a.outside else a for a, b in zip(found, again, strict=True)]
 
 
 def row(family: str, measured: Measured) -> Row:
@@ -328,7 +347,7 @@ def row(family: str, measured: Measured) -> Row:
     inside = [e.low - 1e-6 <= truth <= e.high + 1e-6 for e, truth in defined]
     width = float(np.mean([e.high - e.low for e, _ in defined])) if defined else np.nan
     coverage = float(np.mean(inside)) if inside else np.nan
-    return Row(measured[0][0], family, coverage, width, len(measured) - len(defined))
+    return Row(measured[0][0], family, coverage, width, len(measured), len(measured) - len(defined))
 
 
 def main() -> int:
@@ -341,19 +360,22 @@ def main() -> int:
     parser.add_argument("--only", default="", help="families whose name has this in it")
     options = parser.parse_args()
     start = time.perf_counter()
-    table = sorted(
-        rows(options.models, options.images, options.seed, options.only), key=lambda row: row.interval
-    )
-    print(f"{'interval':<31} {'family':<47} nominal measured   width within undefined")
-    for r in table:
-        numbers = f"{'95.0':>7} {100 * r.coverage:8.1f} {r.width:7.4f}"
-        print(
-            f"{r.interval:<31} {r.family:<47} {numbers} {'yes' if r.within else 'no':>6} {r.undefined or '':>9}"
-        )
+    selected = [job for job in jobs(options.images) if options.only in job[0]]
+    table = [row for job in selected for row in confirmed(job, options.models, options.seed)]
+    print(f"{'interval':<31} {'family':<47} nominal measured   width within models undefined")
+    for r in sorted(table, key=lambda r: r.interval):
+        print(line(r))
     offered = [r for r in table if r.offered]
-    outside = [r for r in offered if not r.within]
+    outside = [r for r in offered if r.outside]
     print(f"{len(outside)} of {len(offered)} outside, {time.perf_counter() - start:.0f} s")
     return 1 if outside else 0
+
+
+def line(r: Row) -> str:
+    first = "" if r.first is None else f"   (first {100 * r.first:.1f})"
+    verdict = "yes" if r.within else "no"
+    numbers = f"{'95.0':>7} {100 * r.coverage:8.1f} {r.width:7.4f} {verdict:>6} {r.models:>6}"
+    return f"{r.interval:<31} {r.family:<47} {numbers} {r.undefined or '-':>9}{first}"
 
 
 if __name__ == "__main__":

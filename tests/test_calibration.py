@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from sklearn.calibration import calibration_curve
 
+from trainables.methods.dirichlet import log_concentration
 from trainables.metrics import uncertainty
 from trainables.metrics.calibration import expected_calibration_error, reliability
 
@@ -172,3 +173,39 @@ def test_knowing_nothing_is_1_and_knowing_all_is_0():
     assert uncertainty.entropy(100 * certain).item() == pytest.approx(0, abs=1e-12)
     assert uncertainty.aleatoric(certain, 100).item() == pytest.approx(0, abs=1e-9)
     assert uncertainty.epistemic(torch.ones(1, 10), 100).item() == pytest.approx(0, abs=1e-12)
+
+
+@pytest.mark.parametrize("scale", [1e-6, 1.0, 1 / 0.07, 100.0])
+@pytest.mark.parametrize("classes", [2, 10, 1000])
+def test_dirichlet_uncertainties_are_exact_where_they_are_tiny(classes, scale):
+    """Relative to the concentrations as single precision has them: from 1 up to e^200."""
+    rng = np.random.default_rng(classes)
+    one = np.full(classes, -1.0)
+    one[0] = 1.0
+    near = np.where(np.arange(classes) == 0, 1.0, 0.99)
+    rows = np.stack([rng.uniform(-1, 1, classes), -np.ones(classes), np.ones(classes), one, near])
+    cosine = torch.from_numpy(rows.astype(np.float32))
+    for log_alpha, aleatoric, epistemic in zip(
+        log_concentration(cosine, scale),
+        uncertainty.aleatoric(cosine, scale),
+        uncertainty.epistemic(cosine, scale),
+        strict=True,
+    ):
+        with mp.workdps(200):
+            alpha = [mp.exp(mp.mpf(float(x))) for x in log_alpha]
+            total = mp.fsum(alpha)
+            psi = {a: mp.digamma(a + 1) for a in set(alpha)}
+            expected = mp.fsum(a / total * (mp.digamma(total + 1) - psi[a]) for a in alpha) / mp.log(classes)
+            assert abs(aleatoric.item() / expected - 1) < 1e-12
+            assert abs(epistemic.item() / (classes / (total + classes)) - 1) < 1e-12
+
+
+@pytest.mark.parametrize(
+    "logits", [[0.0, 0.0], [40.0, 0.0], [100.0, 0.0, 0.0], [700.0, 0.0], [1e3, -1e3, 999.0]]
+)
+def test_entropy_is_exact_where_it_is_tiny(logits):
+    with mp.workdps(400):
+        weights = [mp.exp(mp.mpf(x)) for x in logits]
+        p = [w / mp.fsum(weights) for w in weights]
+        expected = -mp.fsum(x * mp.log(x) for x in p) / mp.log(len(p))
+        assert abs(uncertainty.entropy(torch.tensor([logits])).item() / expected - 1) < 1e-12

@@ -125,7 +125,8 @@ def squared_calibration_difference(
     )
     of_a, of_b = _Part(a, correct_a, bins), _Part(b, correct_b, bins)
     linear = float((of_a.influence - of_b.influence).var(ddof=1)) / n
-    degenerate = of_a.degenerate() + of_b.degenerate() - 2 * of_a.degenerate_with(of_b)
+    pairs = ((of_a, of_a, 1), (of_b, of_b, 1), (of_a, of_b, -2))
+    degenerate = sum(factor * x.degenerate_with(y) for x, y, factor in pairs)
     half = Z * math.sqrt(max(linear - degenerate, degenerate, 0.0))
     return Estimate(value, max(value - half, -1.0), min(value + half, 1.0))
 
@@ -136,19 +137,18 @@ class _Part:
     def __init__(self, confidence: NDArray[np.float64], correct: ArrayLike, bins: int) -> None:
         self.bins, self.index = bins, equal_width_index(confidence, bins)
         difference = np.asarray(correct, dtype=np.float64) - confidence
-        self.images = np.maximum(np.bincount(self.index, minlength=bins), 1)
-        gap = (np.bincount(self.index, weights=difference, minlength=bins) / self.images)[self.index]
+        images = np.bincount(self.index, minlength=bins)
+        self.degrees = np.maximum(images - 1, 1)
+        gap = (np.bincount(self.index, weights=difference, minlength=bins) / np.maximum(images, 1))[
+            self.index
+        ]
         self.residual = difference - gap
         self.influence = gap * (2 * difference - gap)
 
-    def degenerate(self) -> float:
-        """2 sum_b s_b^4 / N^2."""
-        sums = np.bincount(self.index, weights=self.residual**2, minlength=self.bins)
-        return float(2 * ((sums / np.maximum(self.images - 1, 1)) ** 2).sum()) / len(self.index) ** 2
-
     def degenerate_with(self, other: _Part) -> float:
-        """Half the covariance: 2 sum_bc (sum of residual products of images in b and c)^2 / n_b n_c / N^2."""
+        """2 sum_bc (sum of residual products of the images in b of self and c of other)^2 / n_b n_c / N^2;
+        with itself, 2 sum_b s_b^4 / N^2."""
         cell = self.index * self.bins + other.index
         products = np.bincount(cell, weights=self.residual * other.residual, minlength=self.bins**2)
-        products = products.reshape(self.bins, self.bins)
-        return float(2 * (products**2 / np.outer(self.images, other.images)).sum()) / len(self.index) ** 2
+        covariance = products.reshape(self.bins, self.bins) ** 2 / np.outer(self.degrees, other.degrees)
+        return float(2 * covariance.sum()) / len(self.index) ** 2

@@ -1,16 +1,17 @@
 """L2 calibration error without the upward bias of few images, and its 95 % interval.
 
 The error is sqrt(sum_b p_b g_b^2): p_b the share of images in bin b, g_b their expected accuracy less
-their expected confidence. It is the error of the binned confidences, for the same equal-width bins as
-the ECE's, whose expectation it exceeds (Jensen); what cancels within a bin is not seen.
+their expected confidence, in the equal-width bins of the ECE. What cancels within a bin is not seen. It is
+at least sum_b p_b |g_b| (Jensen), which is what the ECE estimates with a bias.
 
 The plug-in Q = sum_b p_b (accuracy_b - confidence_b)^2 is a sum of squares: near calibration it is
 distributed as a weighted sum of chi-squares and is of the order 1/n, away from it, it is normal with
-a standard deviation of the order 1/sqrt(n). Sun et al. (arXiv 2408.08998) build an interval for each
-of the regimes; here one test is inverted over all candidate values, so that it holds in between too:
+a standard deviation of the order 1/sqrt(n): the two regimes of Sun et al., arXiv 2408.08998. Here one
+test is inverted over all candidate values, so that the interval holds in between, too:
 
-* A candidate lies on the line from "calibrated" (strength 0: each image is right with its confidence
-  as probability) to "as observed" (strength 1: with the accuracy of its bin) and beyond.
+* A candidate has the observed gaps times a factor, as far as accuracies can give them: from "calibrated"
+  (factor 0: each image is right with its confidence as probability) to "as observed" (factor 1: with the
+  accuracy of its bin) and beyond.
 * Mean and variance of Q at the candidate are those of squared means of Bernoulli variables in each
   bin; with the third cumulant, a scaled non-central chi-square is fitted to them (exact where all bins
   have the same variance), or Pearson's type III where none fits.
@@ -102,47 +103,56 @@ def squared_error(binned: Binned) -> float:
 
 
 def _interval(binned: Binned) -> tuple[float, float]:
-    observed = binned.plug_in
-    directions = (binned.gap, -binned.gap) if observed > 0 else (0.5 - binned.confidence,)
-    lows, highs = zip(*(_ends(binned, direction, observed) for direction in directions), strict=True)
-    return lows[0], max(highs)
-
-
-def _ends(binned: Binned, direction: NDArray[np.float64], observed: float) -> tuple[float, float]:
-    """Smallest and largest candidate value along `direction` that `observed` does not reject."""
+    """Along the observed gaps, and where they may be noise (low is 0) along their opposite, too."""
+    direction = binned.gap if binned.plug_in > 1e-24 else 0.5 - binned.confidence
     length = math.sqrt(float((binned.share * direction**2).sum()))
     if length == 0:
         return 0.0, 0.0
-    scale = math.sqrt(_cumulants(binned, direction, 0.0).variance)
+    low, high = _ends(binned, direction / length, length)
+    return low, high if low > 0 else max(high, _ends(binned, -direction / length, length)[1])
 
-    def lower_tail(strength: float) -> float:
+
+def _ends(binned: Binned, direction: NDArray[np.float64], length: float) -> tuple[float, float]:
+    """Smallest and largest value at which the plug-in is not rejected.
+
+    direction: gaps of value 1; length: how many of them are "as observed"."""
+    observed = binned.plug_in
+    scale = math.sqrt(_cumulants(binned, direction * 0.0, 0.0).variance)
+
+    def gaps(steps: float) -> NDArray[np.float64]:
+        return np.clip(steps * direction, *_possible_gaps(binned))
+
+    def value(steps: float) -> float:
+        return math.sqrt(float((binned.share * gaps(steps) ** 2).sum()))
+
+    def lower_tail(steps: float) -> float:
         """How much of the 5 % the lower tail has: none at value 0, half of it well above."""
-        return ALPHA / 2 * -math.expm1(-((strength * length) ** 2) / scale) if scale else ALPHA / 2
+        return ALPHA / 2 * -math.expm1(-(value(steps) ** 2) / scale) if scale else ALPHA / 2
 
-    def probability(strength: float) -> float:
-        return _distribution(observed, _cumulants(binned, direction, strength))
+    def probability(steps: float) -> float:
+        return _distribution(observed, _cumulants(binned, gaps(steps), min(steps / length, 1.0)))
 
-    def not_too_high(strength: float) -> float:
-        return LEVEL + lower_tail(strength) - probability(strength)
-
-    def not_too_low(strength: float) -> float:
-        return probability(strength) - lower_tail(strength)
-
-    most = 1 / length
-    low = _crossing(not_too_high, 0.0, most)
-    high = _crossing(lambda strength: -not_too_low(strength), low, most)
-    return low * length, high * length
+    low = _crossing(lambda steps: LEVEL + lower_tail(steps) - probability(steps), 0.0)
+    high = _crossing(lambda steps: lower_tail(steps) - probability(steps), low)
+    return value(low), value(high)
 
 
-def _crossing(function: Callable[[float], float], first: float, last: float) -> float:
-    """Where an increasing function becomes positive, or the end of the range beyond which it does."""
+def _possible_gaps(binned: Binned) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Accuracy 0 and 1, less the expected confidence, which may be three standard errors off the mean."""
+    error = 3 * np.sqrt(binned.spread / binned.images)
+    return -binned.confidence - error, 1 - binned.confidence + error
+
+
+def _crossing(function: Callable[[float], float], first: float, last: float = 100.0) -> float:
+    """Where in [first, last] an increasing function becomes positive, or the end beyond which it does."""
     if function(first) >= 0:
         return first
     return float(brentq(function, first, last, xtol=1e-7)) if function(last) > 0 else last
 
 
-def _cumulants(binned: Binned, direction: NDArray[np.float64], strength: float) -> Cumulants:
-    """Of Q, if the images of a bin are right with the probability (1 - s) confidence + s accuracy.
+def _cumulants(binned: Binned, gap: NDArray[np.float64], strength: float) -> Cumulants:
+    """Of Q, if the bins have these gaps: (1 - strength) of an image's chance of being right is its own
+    confidence, the rest the same for the whole bin.
 
     Of the mean of n_b variables with mean g, variance v, third central moment m and fourth cumulant k:
     E x^2 = g^2 + v/n_b, Var x^2 = 4 g^2 v/n_b + 4 g m/n_b^2 + 2 v^2/n_b^2 + k/n_b^3, and to leading
@@ -150,11 +160,10 @@ def _cumulants(binned: Binned, direction: NDArray[np.float64], strength: float) 
     that of the number of images in each bin.
     """
     n, images, share = binned.images.sum(), binned.images, binned.share
-    gap = strength * direction
     probability = np.clip(binned.confidence + gap, 0, 1)
     bernoulli = probability * (1 - probability)
     # (1 - s)^2 of the spread is variance explained by the confidence, s^2 that of the confidence itself
-    variance = np.maximum(bernoulli + (2 * min(strength, 1.0) - 1) * binned.spread, 0)
+    variance = np.maximum(bernoulli + (2 * strength - 1) * binned.spread, 0)
     third = bernoulli * (1 - 2 * probability)
     fourth = bernoulli * (1 - 6 * bernoulli)
     squared = float((share * gap**2).sum())
@@ -175,7 +184,7 @@ def _cumulants(binned: Binned, direction: NDArray[np.float64], strength: float) 
 def _distribution(x: float, cumulants: Cumulants) -> float:
     """P(Q <= x) by the first three cumulants."""
     mean, variance, third = cumulants
-    if variance <= 1e-300:
+    if variance < 1e-30:
         return float(x >= mean * (1 - 1e-12))
     deviation = math.sqrt(variance)
     skewness = third / deviation**3
