@@ -101,6 +101,8 @@ def standard(
     adversarial = images.clone()
     for number, stage in enumerate(stages(attacks, restarts, aims.shape[1])):
         left = robust.nonzero().squeeze(1) if drop else torch.arange(len(images), device=images.device)
+        if len(left) == 0:
+            break
         for rows in left.split(batch_size):
             clean = images[rows].to(device)
             points, survived = apgd(
@@ -108,7 +110,7 @@ def standard(
                 clean,
                 labels[rows].to(device),
                 start=uniform_start_per_image(
-                    clean, epsilon, seed, numbers[rows.cpu()], norm=norm, stream=stage.stream
+                    clean, epsilon, seed, numbers[rows.cpu().numpy()], norm=norm, stream=stage.stream
                 ),
                 epsilon=epsilon,
                 norm=norm,
