@@ -229,6 +229,24 @@ def test_what_is_misclassified_as_it_is_counts_as_broken(bent):
     assert outcome.image_passes == len(images)
 
 
+def test_without_a_radius_the_clean_image_decides(bent):
+    model, images, labels = bent
+    outcome = standard(model, images, labels.clamp(max=2), epsilon=0)
+    assert torch.equal(outcome.robust, labels <= 2)
+    assert torch.equal(outcome.adversarial, images)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float64])
+def test_logits_of_other_precisions_will_do(bent, dtype):
+    model, images, labels = bent
+    other = Through(model, after=lambda logits: logits.to(dtype))
+    correct = predictions(other, images) == labels  # bfloat16 rounds some logits to a tie
+    expected = standard(model, images, labels, epsilon=0.005, steps=20).robust
+    outcome = standard(other, images, labels, epsilon=0.005, steps=20)
+    assert not outcome.robust[~correct].any()
+    assert (outcome.robust != expected).sum() <= 2
+
+
 @pytest.mark.parametrize("norm", NORMS)
 def test_robust_images_are_the_same_with_and_without_dropping_in_any_batches(bent, norm):
     model, images, labels = bent

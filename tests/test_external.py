@@ -11,7 +11,8 @@ import torch
 
 from tests.victims import Linear, Negative, Through, accuracy, batch, fashion, same, state_of
 from trainables.attacks.external import parameters, torchattack
-from trainables.attacks.pgd import pgd, uniform_start
+from trainables.attacks.pgd import attacked, pgd, uniform_start
+from trainables.attacks.standard import standard
 from trainables.methods.base import cross_entropy
 
 
@@ -28,6 +29,7 @@ def generators():
 def test_our_pgd_agrees_with_that_of_torchattacks(victim):
     pytest.importorskip("torchattacks")
     model, images, labels = victim
+    images, labels = images[:50], labels[:50]
     points = pgd(
         lambda pixels: cross_entropy(model(pixels), labels),
         images,
@@ -39,6 +41,17 @@ def test_our_pgd_agrees_with_that_of_torchattacks(victim):
     ours = accuracy(model, points, labels)
     theirs = torchattack("PGD", model, images, labels, seed=0, eps=8 / 255, alpha=2 / 255, steps=10)
     assert ours == pytest.approx(accuracy(model, theirs, labels), abs=0.05)
+
+
+def test_our_apgd_is_as_strong_as_that_of_torchattacks(victim):
+    pytest.importorskip("torchattacks")
+    model, images, labels = victim
+    images, labels, options = images[:40], labels[:40], {"eps": 3 / 255, "steps": 10}
+    with attacked(model):
+        ours = standard(model, images, labels, epsilon=3 / 255, steps=10, attacks=["apgd-ce"])
+    theirs = torchattack("APGD", model, images, labels, seed=0, **options)
+    with attacked(model):
+        assert ours.robust_accuracy == pytest.approx(accuracy(model, theirs, labels), abs=0.05)
 
 
 EPS = 8 / 255
