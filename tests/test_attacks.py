@@ -1,62 +1,29 @@
-"""PGD against closed forms and against torchattacks; the adapter to torchattacks."""
+"""What all attacks share, and PGD, against closed forms."""
 
 from __future__ import annotations
 
 import itertools
-import sys
 
 import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from torch import nn
 
-from trainables import models
-from trainables.attacks.external import torchattack
+from tests.victims import SHAPE, Curved, Linear, batch, mixed_model, same, state_of
+from trainables.attacks.monitor import Monitor
+from trainables.attacks.norms import into_ball, lengths, steepest
 from trainables.attacks.pgd import attacked, pgd, uniform_start, uniform_start_per_image
-from trainables.data import registry
 from trainables.methods.base import cross_entropy
-from trainables.models import cosines
-from trainables.training import to_pixels
 
-SHAPE = (3, 6, 6)
-
-
-class Linear(nn.Module):
-    """Logits linear in the pixels, so that the strongest attack is known."""
-
-    def __init__(self, classes=2, seed=0):
-        super().__init__()
-        generator = torch.Generator().manual_seed(seed)
-        self.weight = nn.Parameter(torch.randn(classes, *SHAPE, generator=generator))
-
-    def forward(self, pixels):
-        return torch.einsum("bchw,kchw->bk", pixels, self.weight)
-
-
-class Curved(Linear):
-    """As Linear, behind a non-linearity, batch normalisation and dropout: it has modes and buffers."""
-
-    def __init__(self):
-        super().__init__(classes=5)
-        self.normalise = nn.BatchNorm2d(3)
-        self.drop = nn.Dropout(0.5)
-
-    def forward(self, pixels):
-        return super().forward(self.drop(self.normalise(pixels)).sin())
-
-
-def batch(count=4, low=0.3, high=0.7, seed=1, classes=2):
-    generator = torch.Generator().manual_seed(seed)
-    images = low + (high - low) * torch.rand(count, *SHAPE, generator=generator)
-    return images, torch.randint(0, classes, (count,), generator=generator)
+NORMS = ("linf", "l2")
 
 
 def attack(model, images, labels, start=None, **changes):
     options = {"epsilon": 0.1, "step_size": 0.03, "steps": 10} | changes
     if start is None:
-        start = uniform_start(images, options["epsilon"], torch.Generator().manual_seed(0))
+        norm = options.get("norm", "linf")
+        start = uniform_start(images, options["epsilon"], torch.Generator().manual_seed(0), norm)
     return pgd(lambda pixels: cross_entropy(model(pixels), labels), images, start=start, **options)
 
 
@@ -75,26 +42,34 @@ def test_a_linear_model_is_attacked_to_the_closed_form_optimum():
     torch.testing.assert_close(result, optimum, atol=1e-6, rtol=0)
 
 
+def test_a_linear_model_is_attacked_to_the_closed_form_optimum_in_l2():
+    """Along the weights' difference, to the surface of the ball; away from the box's walls."""
+    model = Linear()
+    images, labels = batch()
+    against = model.weight.detach()[1 - labels] - model.weight.detach()[labels]
+    optimum = images + 0.5 * against / against.flatten(1).norm(dim=1).view(-1, 1, 1, 1)
+    result = attack(model, images, labels, steps=40, epsilon=0.5, step_size=0.1, norm="l2", keep_best=True)
+    torch.testing.assert_close(result, optimum, atol=1e-3, rtol=0)
+
+
 @given(
-    epsilon=st.floats(1e-3, 1),
-    steps=st.integers(0, 4),
-    step_size=st.floats(1e-3, 2),
-    keep_best=st.booleans(),
+    options=st.fixed_dictionaries(
+        {
+            "norm": st.sampled_from(NORMS),
+            "epsilon": st.floats(1e-3, 1),
+            "steps": st.integers(0, 4),
+            "step_size": st.floats(1e-3, 2),
+            "keep_best": st.booleans(),
+        }
+    ),
     seed=st.integers(0, 99),
 )
 @settings(max_examples=40)
-def test_the_result_stays_in_the_ball_and_in_the_pixel_range(epsilon, steps, step_size, keep_best, seed):
+def test_the_result_stays_in_the_ball_and_in_the_pixel_range(options, seed):
     images, labels = batch(low=0.0, high=1.0, seed=seed)
-    result = attack(
-        Linear(seed=seed),
-        images,
-        labels,
-        epsilon=epsilon,
-        steps=steps,
-        step_size=step_size,
-        keep_best=keep_best,
-    )
-    assert (result - images).abs().max() <= epsilon * (1 + 1e-5) + 1e-6
+    result = attack(Linear(seed=seed), images, labels, **options)
+    change = lengths(result - images, options["norm"])
+    assert change.max() <= options["epsilon"] * (1 + 1e-5) + 1e-6
     assert result.min() >= 0
     assert result.max() <= 1
     assert not result.requires_grad
@@ -173,25 +148,6 @@ def test_nothing_stays_attached(keep_best):
     assert all(parameter.grad is None for parameter in model.parameters())
 
 
-def state_of(model):
-    return (
-        [module.training for module in model.modules()],
-        [parameter.requires_grad for parameter in model.parameters()],
-        [buffer.clone() for buffer in model.buffers()],
-    )
-
-
-def mixed_model():
-    model = Curved().train()
-    model.drop.eval()
-    model.normalise.weight.requires_grad_(False)
-    return model
-
-
-def same(before, after):
-    return before[:2] == after[:2] and all(map(torch.equal, before[2], after[2]))
-
-
 def test_attacked_switches_and_restores_modes_and_flags():
     model = mixed_model()
     before = state_of(model)
@@ -233,6 +189,21 @@ def test_another_seed_gives_another_start(other):
     assert not torch.equal(first, second)
 
 
+def test_l_infinity_starts_are_what_they_always_were():
+    """Records of earlier evaluations can be made again: numpy's generator of (seed, index)."""
+    start = uniform_start_per_image(torch.zeros(1, *SHAPE), 0.1, seed=7, indices=[3])
+    expected = np.random.default_rng((7, 3)).uniform(-0.1, 0.1, SHAPE).astype(np.float32)
+    assert np.array_equal(start[0].numpy(), expected)
+
+
+def test_streams_are_independent_draws():
+    """Also the stream of zeros, which numpy's seeds could mistake for none."""
+    images = torch.zeros(1, *SHAPE)
+    streams = ((), (0,), (0, 0), (1, 0), (0, 1))
+    starts = [uniform_start_per_image(images, 0.1, 0, [0], stream=stream) for stream in streams]
+    assert len({start.numpy().tobytes() for start in starts}) == len(streams)
+
+
 def test_starts_are_uniform_in_the_ball():
     images = torch.zeros(200, *SHAPE)
     generator = torch.Generator().manual_seed(0)
@@ -242,111 +213,75 @@ def test_starts_are_uniform_in_the_ball():
         assert start.std().item() == pytest.approx(0.2 / np.sqrt(3), rel=0.02)
 
 
-# torchattacks
+def test_l2_starts_are_uniform_in_the_ball():
+    """The share of a ball's volume within r of its centre is (r / epsilon) ** d, in every direction."""
+    images = torch.zeros(4000, 3, 1, 1)
+    generator = torch.Generator().manual_seed(0)
+    for start in (
+        uniform_start(images, 0.2, generator, "l2"),
+        uniform_start_per_image(images, 0.2, 0, range(4000), norm="l2"),
+    ):
+        volume = (lengths(start, "l2") / 0.2) ** 3
+        assert volume.max() <= 1 + 1e-5
+        quantiles = volume.quantile(torch.linspace(0.1, 0.9, 9))
+        torch.testing.assert_close(quantiles, torch.linspace(0.1, 0.9, 9), atol=0.03, rtol=0)
+        assert start.mean(0).abs().max() < 0.01
 
 
-class Classifier(nn.Module):
-    """clip-tiny over the classes of Fashion-MNIST, as a torchattacks user would wrap it."""
-
-    def __init__(self, classes):
-        super().__init__()
-        self.model = models.trainable_copy(models.load("clip-tiny", None, "cpu"), text=False)
-        self.text = self.model.encode_classes(models.class_prompts("This is a photo of a {}", classes))
-
-    def forward(self, pixels):
-        return self.model.scale * cosines(self.model.features(pixels), self.text)
+# Steps and projections
 
 
-@pytest.fixture(scope="module")
-def fashion():
-    images = registry.load("fashion-mnist-8k", "validation", (28, 28)).sample(100)
-    pixels = to_pixels(images.images, torch.device("cpu"))
-    return Classifier(images.classes).train(), pixels, torch.from_numpy(images.labels)
+@given(seed=st.integers(0, 999), epsilon=st.floats(1e-3, 5), norm=st.sampled_from(NORMS))
+@settings(max_examples=60)
+def test_into_ball_is_in_the_ball_and_the_box_and_moves_nothing_that_is(seed, epsilon, norm):
+    generator = torch.Generator().manual_seed(seed)
+    images = torch.rand(5, *SHAPE, generator=generator).mul(1.4).sub(0.2).clamp(0, 1)  # many at the walls
+    points = images + torch.randn(5, *SHAPE, generator=generator)
+    inside = into_ball(points, images, epsilon, norm)
+    assert lengths(inside - images, norm).max() <= epsilon * (1 + 1e-5) + 1e-6
+    assert inside.min() >= 0
+    assert inside.max() <= 1
+    torch.testing.assert_close(into_ball(inside, images, epsilon, norm), inside, atol=1e-6, rtol=0)
 
 
-def accuracy(model, images, labels):
-    with torch.no_grad():
-        return (model(images).argmax(1) == labels).float().mean().item()
+@pytest.mark.parametrize("norm", NORMS)
+@pytest.mark.parametrize("size", [1.0, 1e-30, 2.0**-149, 3e38])
+def test_a_step_has_length_one_however_small_or_large_the_gradient(norm, size):
+    generator = torch.Generator().manual_seed(0)
+    gradient = torch.randint(-1, 2, (4, *SHAPE), generator=generator).float() * size
+    step = steepest(gradient, norm)
+    torch.testing.assert_close(lengths(step, norm), torch.ones(4))
+    assert torch.equal(step.sign(), gradient.sign())
 
 
-def test_our_pgd_agrees_with_that_of_torchattacks(fashion):
-    pytest.importorskip("torchattacks")
-    model, images, labels = fashion
-    options = {"epsilon": 8 / 255, "step_size": 2 / 255, "steps": 10}
-    ours = accuracy(model, attack(model, images, labels, **options), labels)
-    theirs = torchattack("PGD", model, images, labels, seed=0, eps=8 / 255, alpha=2 / 255, steps=10)
-    assert ours == pytest.approx(accuracy(model, theirs, labels), abs=0.05)
+@pytest.mark.parametrize("norm", NORMS)
+def test_without_a_gradient_there_is_no_step(norm):
+    """Zero, or not a number: an image stays where it is, and the others are attacked."""
+    images = torch.full((3, *SHAPE), 0.5)
+    factor = torch.tensor([0.0, torch.nan, 1.0]).view(3, 1)
+    monitor = Monitor()
+    result = pgd(
+        lambda pixels: (pixels.flatten(1) * factor).sum(1),
+        images,
+        start=torch.zeros_like(images),
+        epsilon=0.1,
+        step_size=0.1,
+        steps=2,
+        norm=norm,
+        monitor=monitor,
+    )
+    assert torch.equal(result[:2], images[:2])
+    assert (result[2] > images[2]).all()
+    assert monitor.zero_gradients == pytest.approx(2 / 3)
+    assert monitor.image_passes == 6
 
 
-@pytest.mark.parametrize(
-    ("name", "options"),
-    [
-        ("PGD", {"eps": 8 / 255, "alpha": 2 / 255, "steps": 3}),
-        ("Square", {"eps": 8 / 255, "n_queries": 30}),
-        ("CW", {"c": 10, "steps": 10}),
-        ("APGDT", {"eps": 8 / 255, "steps": 3}),
-        ("Pixle", {"restarts": 2, "max_iterations": 2}),
-    ],
-)
-def test_the_adapter_is_repeatable_and_leaves_no_trace(fashion, name, options):
-    pytest.importorskip("torchattacks")
-    model, images, labels = fashion
-    model.model.clip.visual.eval()
-    before = state_of(model), torch.get_rng_state(), np.random.get_state()[1].copy()
-    first, second = (torchattack(name, model, images[:6], labels[:6], seed=5, **options) for _ in "ab")
-    assert torch.equal(first, second)
-    assert first.shape == images[:6].shape
-    assert not first.requires_grad
-    assert first.min() >= 0
-    assert first.max() <= 1
-    if "eps" in options:
-        assert (first - images[:6]).abs().max() <= options["eps"] + 1e-6
-    assert same(before[0], state_of(model))
-    assert torch.equal(torch.get_rng_state(), before[1])
-    assert np.array_equal(np.random.get_state()[1], before[2])
-    assert all(parameter.grad is None for parameter in model.parameters())
-
-
-def test_the_adapter_restores_after_an_exception(fashion):
-    pytest.importorskip("torchattacks")
-    model, images, labels = fashion
-    before, generator = state_of(model), torch.get_rng_state()
-    with pytest.raises(RuntimeError):
-        torchattack("PGD", model, images[:2, :, :, :0], labels[:2], seed=0)
-    assert same(before, state_of(model))
-    assert torch.equal(torch.get_rng_state(), generator)
-
-
-def test_cw_works_where_all_logits_are_negative():
-    """As released it takes 0 for the largest other logit, and does not move (its issue 184)."""
-    torchattacks = pytest.importorskip("torchattacks")
-
-    class Negative(Linear):
-        def forward(self, pixels):
-            return super().forward(pixels) / 10 - 50
-
-    model = Negative(classes=4)
-    images = batch(8)[0]
-    labels = model(images).argmax(1)
-    options = {"c": 10, "steps": 50, "lr": 0.02}
-    released = torchattacks.CW(model, **options)(images, labels)
-    ours = torchattack("CW", model, images, labels, seed=0, **options)
-    assert accuracy(model, ours, labels) == 0
-    assert accuracy(model, released, labels) > 0
-
-
-def test_an_unknown_attack_names_the_closest():
-    pytest.importorskip("torchattacks")
-    images, labels = batch()
-    with pytest.raises(ValueError, match=r"no attack 'apgd-t'; did you mean .*APGDT"):
-        torchattack("apgd-t", Linear(), images, labels, seed=0)
-
-
-def test_without_torchattacks_the_message_says_how_to_get_it(monkeypatch):
-    monkeypatch.setitem(sys.modules, "torchattacks", None)
-    images, labels = batch()
-    with pytest.raises(
-        ImportError, match=r"optional extra.*pip install --no-deps torchattacks==3\.5\.1"
-    ) as e:
-        torchattack("PGD", Linear(), images, labels, seed=0)
-    assert "\n" not in str(e.value)
+def test_many_zero_gradients_warn_in_one_line():
+    monitor = Monitor()
+    monitor.warn("PGD")
+    monitor.add_gradient(torch.ones(99))
+    monitor.add_gradient(torch.tensor([1e-45, 0.0]))
+    monitor.warn("PGD")  # 1 of 101: fewer than 1 %
+    monitor.add_gradient(torch.zeros(3))
+    with pytest.warns(UserWarning, match=r"^PGD: 3\.8% of the input gradient is exactly zero.*Square$"):
+        monitor.warn("PGD")

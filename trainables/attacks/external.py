@@ -56,10 +56,11 @@ def torchattack(
             settings.setdefault("n_classes", classes)
         if "seed" in inspect.signature(attack_class.__init__).parameters:
             settings["seed"] = seed
-        model = NonNegativeLogits(logits_of) if name == "CW" else logits_of
+        model = FloatLogits(logits_of, non_negative=name == "CW")
         attack = attack_class(model, **settings)  # new each time: an exception flips its flags for good
         with torch.enable_grad():
-            return attack(images.detach(), labels).detach()
+            # contiguous: several attacks `view` their images, which channels-last ones don't allow
+            return attack(images.detach().contiguous(), labels).detach()
 
 
 def parameters(name: str) -> tuple[str, ...]:
@@ -117,13 +118,15 @@ def private_generators(seed: int) -> Iterator[None]:
             random.setstate(python_state)
 
 
-class NonNegativeLogits(nn.Module):
-    """The same logits but for a constant per image, so that none is negative."""
+class FloatLogits(nn.Module):
+    """The same logits in float32, which Square insists on; or but for a constant per image, so that
+    none is negative."""
 
-    def __init__(self, logits_of: nn.Module) -> None:
+    def __init__(self, logits_of: nn.Module, *, non_negative: bool) -> None:
         super().__init__()
         self.logits_of = logits_of
+        self.non_negative = non_negative
 
     def forward(self, pixels: Tensor) -> Tensor:
-        logits: Tensor = self.logits_of(pixels)
-        return logits - logits.detach().amin(-1, keepdim=True)
+        logits: Tensor = self.logits_of(pixels).float()
+        return logits - logits.detach().amin(-1, keepdim=True) if self.non_negative else logits

@@ -44,5 +44,5 @@ class Monitor:
                 f"{attack}: {share:.1%} of the input gradient is exactly zero, so those pixels were not "
                 "attacked and robustness is overstated; compute in float32, look for saturated or "
                 "rounding layers, and compare with a black-box attack such as Square",
-                stacklevel=2,
+                stacklevel=3,  # whoever called the attack
             )

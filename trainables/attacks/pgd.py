@@ -78,7 +78,7 @@ def pgd(
 def gradient_of(value: Tensor, pixels: Tensor, monitor: Monitor | None = None) -> Tensor:
     """(B, 3, H, W) gradient of each image's value; what is not a number becomes zero: no direction."""
     (gradient,) = torch.autograd.grad(value.sum(), pixels)
-    gradient = gradient.nan_to_num_(0.0)
+    gradient = gradient.nan_to_num(0.0)
     if monitor is not None:
         monitor.add_pass(pixels)
         monitor.add_gradient(gradient)

@@ -90,7 +90,8 @@ def standard(
     `images` by default) and the attack, so nothing depends on the batches.
     targets: APGD-T aims at so many of the most likely other classes, fewer if there are fewer.
     drop: leave broken images alone, within each attack and across them: batches are made up anew
-    of all images left. The same images are robust without, at the price of attacking them all.
+    of all images left. The same images are robust without, at the price of attacking them all. ("The
+    same" but for rounding, which differs between batches of different sizes.)
     Warns if more than 1 % of the gradients were exactly zero. Raises ValueError for fewer than two
     classes.
     """
@@ -99,8 +100,10 @@ def standard(
     monitor = Monitor()
     robust, aims = clean_pass(logits_of, images, labels, targets, batch_size, device=device, monitor=monitor)
     adversarial = images.clone()
-    for number, stage in enumerate(stages(attacks, restarts, aims.shape[1])):
+    for number, stage in enumerate(stages(attacks if epsilon > 0 else (), restarts, aims.shape[1])):
         left = robust.nonzero().squeeze(1) if drop else torch.arange(len(images), device=images.device)
+        if len(left) == 0:
+            break
         for rows in left.split(batch_size):
             clean = images[rows].to(device)
             points, survived = apgd(
@@ -108,7 +111,7 @@ def standard(
                 clean,
                 labels[rows].to(device),
                 start=uniform_start_per_image(
-                    clean, epsilon, seed, numbers[rows.cpu()], norm=norm, stream=stage.stream
+                    clean, epsilon, seed, numbers[rows.cpu().numpy()], norm=norm, stream=stage.stream
                 ),
                 epsilon=epsilon,
                 norm=norm,

@@ -1,0 +1,175 @@
+"""What the strong attack costs and finds, side by side in one run, on clip-tiny and Fashion-MNIST.
+
+(i)  `standard` with and without dropping broken images: robust accuracy has to be the same. What
+     dropping can save is bounded by 1 / robust accuracy, as robust images are attacked in full.
+(ii) `standard` against torchattacks' AutoAttack (10 steps; APGD-CE, APGD-T, FAB-T, Square) with at most
+     as many forward passes as that took: robust accuracy may not be higher.
+
+    python benchmarks/evaluation.py --images 100 --epsilon 4 --epsilon 8
+
+Each is done for the model as it is and after adversarial training (TeCoA, some epochs). Read the
+ratios; the seconds are those of this machine at this moment. Exits with 1 if a requirement fails.
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import click
+import torch
+from torch import Tensor, nn
+
+from trainables import models
+from trainables.attacks.external import torchattack
+from trainables.attacks.pgd import attacked
+from trainables.attacks.standard import standard
+from trainables.config import TrialConfig
+from trainables.data import registry
+from trainables.models import PixelClip, cosines
+from trainables.training import Trainer, to_pixels
+
+PROMPT = "This is a photo of a {}"
+BUDGETS = (100, 70, 50, 35, 25, 15, 10, 5, 2)  # steps tried until the forward passes are within the budget
+
+
+class Classifier(nn.Module):
+    """A CLIP over fixed classes, which counts the images it is asked about."""
+
+    def __init__(self, model: PixelClip, classes: tuple[str, ...]) -> None:
+        super().__init__()
+        self.model = model
+        self.text = model.encode_classes(models.class_prompts(PROMPT, classes))
+        self.passes = 0
+
+    def forward(self, pixels: Tensor) -> Tensor:
+        self.passes += len(pixels)
+        return self.model.scale * cosines(self.model.features(pixels), self.text)
+
+
+@dataclass(frozen=True)
+class Measured:
+    """One attack on one model at one epsilon."""
+
+    what: str
+    robust_accuracy: float
+    passes: int
+    seconds: float
+
+    def __str__(self) -> str:
+        return (
+            f"  {self.what:<38} robust {self.robust_accuracy:6.2%}  {self.passes:>9,} image passes"
+            f"  {self.seconds:7.1f} s"
+        )
+
+
+@dataclass(frozen=True)
+class Bench:
+    """One model and the images it is attacked on."""
+
+    model: Classifier
+    images: Tensor
+    labels: Tensor
+    seed: int
+
+    def ours(self, epsilon: float, steps: int, *, drop: bool = True) -> Measured:
+        started = time.perf_counter()
+        outcome = standard(
+            self.model,
+            self.images,
+            self.labels,
+            epsilon=epsilon,
+            seed=self.seed,
+            steps=steps,
+            drop=drop,
+            device=self.model.model.device,
+        )
+        what = f"standard, {steps} steps, {'dropping' if drop else 'not dropping'}"
+        seconds = time.perf_counter() - started
+        return Measured(what, outcome.robust_accuracy, outcome.image_passes, seconds)
+
+    def theirs(self, epsilon: float) -> Measured:
+        device, started = self.model.model.device, time.perf_counter()
+        images, labels = self.images.to(device), self.labels.to(device)
+        self.model.passes = 0
+        points = torchattack("AutoAttack", self.model, images, labels, seed=self.seed, eps=epsilon)
+        passes, seconds = self.model.passes, time.perf_counter() - started
+        with torch.no_grad():
+            robust = self.model(points).argmax(-1) == labels
+            robust &= self.model(images).argmax(-1) == labels  # worst case, as ours counts
+        return Measured("torchattacks' AutoAttack", float(robust.float().mean()), passes, seconds)
+
+    def dropping(self, epsilon: float, steps: int) -> bool:
+        """(i) Robust accuracy is the same; prints the saving and its bound."""
+        dropped, kept = (self.ours(epsilon, steps, drop=drop) for drop in (True, False))
+        bound = 1 / dropped.robust_accuracy if dropped.robust_accuracy else float("inf")
+        print(dropped, kept, sep="\n")
+        print(
+            f"    dropping saves a factor of {kept.passes / dropped.passes:.1f} in passes and "
+            f"{kept.seconds / dropped.seconds:.1f} in seconds; bound {bound:.1f}"
+        )
+        return dropped.robust_accuracy == kept.robust_accuracy
+
+    def against_torchattacks(self, epsilon: float) -> bool:
+        """(ii) Within their budget of forward passes, ours leaves no more images robust."""
+        theirs = self.theirs(epsilon)
+        ours = next(m for m in self.within(epsilon) if m.passes <= theirs.passes)
+        print(theirs, ours, sep="\n")
+        print(f"    ours took {ours.passes / theirs.passes:.0%} of their forward passes")
+        return ours.robust_accuracy <= theirs.robust_accuracy
+
+    def within(self, epsilon: float) -> Iterator[Measured]:
+        for steps in BUDGETS:
+            yield self.ours(epsilon, steps)
+
+
+def adversarially_trained(epsilon: float, epochs: int, seed: int) -> PixelClip:
+    config = {
+        "method": {"name": "tecoa"},
+        "attack": {"epsilon": epsilon, "steps": 2},
+        "optimizer": {"name": "adamw", "learning_rate": 1e-3},
+        "epochs": epochs,
+    }
+    trainer = Trainer(TrialConfig.model_validate(config), seed=seed)
+    for _ in range(epochs):
+        trainer.train_epoch()
+    return trainer.model
+
+
+@click.command(help=__doc__.split("\n\n", maxsplit=1)[0])
+@click.option("--images", default=100, show_default=True, help="Test images, stratified.")
+@click.option(
+    "--epsilon", "epsilons", multiple=True, type=float, default=(4, 8), show_default=True, help="n of n/255."
+)
+@click.option("--steps", default=100, show_default=True, help="APGD's steps in (i).")
+@click.option("--epochs", default=3, show_default=True, help="Of adversarial training, at 8/255.")
+@click.option("--seed", default=0, show_default=True)
+@click.option("--threads", default=1, show_default=True)
+def main(
+    *, images: int, epsilons: tuple[float, ...], steps: int, epochs: int, seed: int, threads: int
+) -> None:
+    torch.set_num_threads(threads)
+    test = registry.load("fashion-mnist-8k", "test", (28, 28)).sample(images)
+    pixels = to_pixels(test.images, torch.device("cpu"))
+    untrained = models.load("clip-tiny", None, "cuda" if torch.cuda.is_available() else "cpu")
+    victims = {
+        "clip-tiny as it is": models.trainable_copy(untrained, text=False),
+        f"clip-tiny, {epochs} epochs of TeCoA": adversarially_trained(8 / 255, epochs, seed),
+    }
+    print(f"fashion-mnist-8k test, {len(test)} images, L-infinity, seed {seed}, {threads} threads")
+    met = True
+    for name, model in victims.items():
+        bench = Bench(Classifier(model, test.classes), pixels, torch.from_numpy(test.labels), seed)
+        with attacked(bench.model):
+            for epsilon in epsilons:
+                print(f"{name}, epsilon {epsilon:g}/255", flush=True)
+                met &= bench.dropping(epsilon / 255, steps)
+                met &= bench.against_torchattacks(epsilon / 255)
+    print("all requirements met" if met else "NOT MET: see above")
+    sys.exit(0 if met else 1)
+
+
+if __name__ == "__main__":
+    main()
