@@ -7,10 +7,14 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from sweeper.errors import UserError
+
+if TYPE_CHECKING:
+    from sweeper.run import Split
 
 RUNS = click.option(
     "--runs",
@@ -156,6 +160,54 @@ def report(run: str | None, runs: Path) -> None:
     from sweeper.run import Run
 
     click.echo(write_report(Run.find(run, runs)))
+
+
+@main.command()
+@click.argument("trial")
+@RUN
+@RUNS
+@click.option("--split", type=click.Choice(["test", "validation"]), default="test", show_default=True)
+@click.option(
+    "--attack", "attacks", multiple=True, help="A further attack: standard, apgd-t, torchattacks.Square, ..."
+)
+@click.option(
+    "--set",
+    "overrides",
+    metavar="KEY=VALUE",
+    multiple=True,
+    help="As attack.epsilon=4/255 or images=1000.",
+)
+@click.option("--sanity", is_flag=True, help="Check instead whether the robustness is to be believed.")
+@click.option("--json", "as_json", is_flag=True, help="Write JSON, full precision.")
+def evaluate(
+    *,
+    trial: str,
+    run: str | None,
+    runs: Path,
+    split: Split,
+    attacks: tuple[str, ...],
+    overrides: tuple[str, ...],
+    sanity: bool,
+    as_json: bool,
+) -> None:
+    """Measure TRIAL (t003, or `baseline`) of a run again: by strong attacks, on more images."""
+    from rich.console import Console
+
+    from sweeper.evaluation import Remeasurement
+    from sweeper.run import Run
+
+    again = Remeasurement(Run.find(run, runs), trial, split, overrides, attacks)
+    if sanity:
+        findings = again.sanity()
+        words = {True: "passed", False: "FAILED", None: "not checked"}
+        for name, passed, detail in findings:
+            click.echo(f"{name}: {words[passed]}: {detail}")
+        sys.exit(any(passed is False for _, passed, _ in findings))
+    file = again.measure()
+    if as_json:
+        click.echo(file.read_text(encoding="utf-8"))
+    else:
+        Console().print(again.table(file))
 
 
 @main.command()

@@ -11,6 +11,7 @@
                /status.json     how it ended; absent while it has not
     final/t000.json             the Pareto candidates (and baseline.json) on the test images
     pareto.json                 the result
+    evaluations/                what `sweeper evaluate` measured
     report/  mlflow.db  mlartifacts/
 
 Nothing else is needed to resume, report or track a sweep.

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from trainables import checkpoints, models
-from trainables.config import AttackConfig, EvaluationConfig, OptimizerConfig, TrialConfig
+from trainables.config import EvaluationConfig, OptimizerConfig, TrialConfig
 from trainables.data import registry
 from trainables.evaluate import evaluate
 from trainables.models import cosines
@@ -138,7 +138,7 @@ def test_adversarial_training_makes_the_model_more_robust():
         batch_size=64,
     )
     images = [registry.load("fashion-mnist-8k", "validation", (28, 28))]
-    config = EvaluationConfig(attack=AttackConfig(steps=5), images=100)
+    config = EvaluationConfig.model_validate({"attack": {"steps": 5}, "images": 100})
     before = evaluate(run.pretrained, images, PROMPT, config).summary.metrics["robust_accuracy"]
     run.train_epoch()
     assert evaluate(run.model, images, PROMPT, config).summary.metrics["robust_accuracy"] > before + 0.1

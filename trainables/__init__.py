@@ -10,5 +10,6 @@ FINETUNE = {
     "describe": "trainables.config:describe_evaluation",
     "trainable": "trainables.finetune:Finetune",
     "measure": "trainables.finetune:measure",
+    "sanity": "trainables.finetune:sanity",
     "check": "trainables.preflight:check",
 }

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cached_property, partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
@@ -51,6 +51,19 @@ class Evaluation:
     @cached_property
     def summary(self) -> Summary:
         return summarize(self.records, self.class_bins)
+
+    def report(self) -> dict[str, Any]:
+        """What is written of it as JSON: metrics, their 95 % intervals, and what broke the images.
+
+        broken_by: for each set the number of images by what broke them first, "" for those that
+        withstood everything.
+        """
+        by_set = self.records.groupby("set", sort=False)["broken_by"]
+        return {
+            "metrics": self.summary.metrics,
+            "intervals": self.summary.intervals,
+            "broken_by": {name: counts.value_counts().to_dict() for name, counts in by_set},
+        }
 
     @classmethod
     def load(cls, records: Path) -> Evaluation:

@@ -18,10 +18,12 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from trainables import checkpoints, models
+from trainables.attacks.sanity import check
 from trainables.config import EvaluationConfig, TrialConfig, trial_metrics
 from trainables.data import registry
 from trainables.errors import Diverged
-from trainables.evaluate import Evaluation, calibrate, evaluate
+from trainables.evaluate import Evaluation, calibrate, classifier_of, evaluate
+from trainables.pixels import to_pixels
 from trainables.training import Trainer, default_device
 
 if TYPE_CHECKING:
@@ -29,6 +31,8 @@ if TYPE_CHECKING:
     from trainables.models import PixelClip
 
 Report = dict[str, Any]
+
+SANITY_IMAGES = 100
 
 
 class Finetune:
@@ -60,8 +64,7 @@ class Finetune:
         epoch: Report = {
             "epoch": summary.epoch,
             "split": "validation",
-            "metrics": result.summary.metrics,
-            "intervals": result.summary.intervals,
+            **result.report(),
             "training": {"loss": summary.loss, **{f"loss.{k}": v for k, v in summary.parts.items()}},
             "images_per_second": summary.images_per_second,
             "training_seconds": summary.seconds,
@@ -156,5 +159,26 @@ def measure(
         temperature = calibrate(model, held_out, prompt, ruler)
     sets = evaluation_sets(config, split, model)
     result = evaluate(model, sets, prompt, ruler, temperature=temperature)
-    summary = result.summary
-    write_results(file, {"split": split, "metrics": summary.metrics, "intervals": summary.intervals}, result)
+    write_results(file, {"split": split, **result.report()}, result)
+
+
+def sanity(
+    *, trial: dict[str, Any], evaluation: dict[str, Any], split: Split, checkpoint: str | None, threads: int
+) -> list[tuple[str, bool | None, str]]:
+    """Can the robustness of a trial's model be believed? Name, verdict and numbers of each check of
+    `attacks.sanity`, on a sample of the first set."""
+    torch.set_num_threads(threads)
+    config, ruler = TrialConfig.model_validate(trial), EvaluationConfig.model_validate(evaluation)
+    model = fine_tuned(config, None if checkpoint is None else Path(checkpoint))
+    images = evaluation_sets(config, split, model)[0].sample(
+        min(SANITY_IMAGES, ruler.images or SANITY_IMAGES)
+    )
+    findings = check(
+        classifier_of(model, images, config.data.prompt),
+        to_pixels(images.images, model.device),
+        torch.from_numpy(images.labels).to(model.device),
+        epsilon=ruler.attack.epsilon,
+        norm=ruler.attack.norm,
+        seed=ruler.seed,
+    )
+    return [(finding.name, finding.passed, finding.detail) for finding in findings]

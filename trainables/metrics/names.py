@@ -14,7 +14,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Sequence
 
 UNCERTAINTIES = ("entropy", "aleatoric", "epistemic")
 
@@ -74,15 +74,3 @@ def metric_names(sets: Sequence[str], versions: Sequence[str] = VERSIONS) -> lis
     names = of_one_set(versions)
     others = ("transfer", *sets[1:]) if len(sets) > 1 else ()
     return names + [f"{prefix}.{name}" for prefix in others for name in names]
-
-
-def describe(metric: str) -> Iterator[str]:
-    """What a metric's name says, part by part: version, then quantity."""
-    name = metric.rpartition(".")[2]
-    for version in (*VERSIONS, *CONFIDENCE_VERSIONS):
-        quantity = name.removeprefix(f"{version}_")
-        if quantity != name:
-            yield version
-            yield (DESCRIPTIONS | UNDEFINED_AT_TIMES)[quantity]
-            return
-    yield OF_SET[name]
