@@ -72,7 +72,8 @@ def paired_difference(
     a, b: columns (N,) of the same images in the same order; each draw takes the same images of both.
     Efron and Tibshirani, An Introduction to the Bootstrap (1993), section 13.3. Only for smooth
     statistics that are as good as unbiased at N, such as `mean_of` and `mean_where`: not for a
-    calibration error. Undefined (NaN) without images. Deterministic in `seed`.
+    calibration error. Where a and b agree on every image the interval has no width, which says little if
+    they could differ on one in a thousand. Undefined (NaN) without images. Deterministic in `seed`.
     """
     columns_a, columns_b = _columns(a), _columns(b)
     n = len(next(iter(columns_a.values())))
@@ -139,9 +140,8 @@ class _Part:
         difference = np.asarray(correct, dtype=np.float64) - confidence
         images = np.bincount(self.index, minlength=bins)
         self.degrees = np.maximum(images - 1, 1)
-        gap = (np.bincount(self.index, weights=difference, minlength=bins) / np.maximum(images, 1))[
-            self.index
-        ]
+        sums = np.bincount(self.index, weights=difference, minlength=bins)
+        gap = sums[self.index] / images[self.index]
         self.residual = difference - gap
         self.influence = gap * (2 * difference - gap)
 
