@@ -105,8 +105,8 @@ class Bench:
         """(i) Robust accuracy is the same; prints the saving and its bound."""
         dropped, kept = (self.ours(epsilon, steps, drop=drop) for drop in (True, False))
         bound = 1 / dropped.robust_accuracy if dropped.robust_accuracy else float("inf")
-        print(dropped, kept, sep="\n")
-        print(
+        click.echo(f"{dropped}\n{kept}")
+        click.echo(
             f"    dropping saves a factor of {kept.passes / dropped.passes:.1f} in passes and "
             f"{kept.seconds / dropped.seconds:.1f} in seconds; bound {bound:.1f}"
         )
@@ -116,8 +116,8 @@ class Bench:
         """(ii) Within their budget of forward passes, ours leaves no more images robust."""
         theirs = self.theirs(epsilon)
         ours = next(m for m in self.within(epsilon) if m.passes <= theirs.passes)
-        print(theirs, ours, sep="\n")
-        print(f"    ours took {ours.passes / theirs.passes:.0%} of their forward passes")
+        click.echo(f"{theirs}\n{ours}")
+        click.echo(f"    ours took {ours.passes / theirs.passes:.0%} of their forward passes")
         return ours.robust_accuracy <= theirs.robust_accuracy
 
     def within(self, epsilon: float) -> Iterator[Measured]:
@@ -158,16 +158,16 @@ def main(
         "clip-tiny as it is": models.trainable_copy(untrained, text=False),
         f"clip-tiny, {epochs} epochs of TeCoA": adversarially_trained(8 / 255, epochs, seed),
     }
-    print(f"fashion-mnist-8k test, {len(test)} images, L-infinity, seed {seed}, {threads} threads")
+    click.echo(f"fashion-mnist-8k test, {len(test)} images, L-infinity, seed {seed}, {threads} threads")
     met = True
     for name, model in victims.items():
         bench = Bench(Classifier(model, test.classes), pixels, torch.from_numpy(test.labels), seed)
         with attacked(bench.model):
             for epsilon in epsilons:
-                print(f"{name}, epsilon {epsilon:g}/255", flush=True)
+                click.echo(f"{name}, epsilon {epsilon:g}/255")
                 met &= bench.dropping(epsilon / 255, steps)
                 met &= bench.against_torchattacks(epsilon / 255)
-    print("all requirements met" if met else "NOT MET: see above")
+    click.echo("all requirements met" if met else "NOT MET: see above")
     sys.exit(0 if met else 1)
 
 
