@@ -16,7 +16,7 @@ from rich.text import Text
 from sweeper import spec
 from sweeper.errors import UserError, suggestion
 from sweeper.result import protocol
-from sweeper.run import BASELINE, Run, Split, read_json
+from sweeper.run import BASELINE, Intervals, Metrics, Run, Split, read_json
 from sweeper.table import interval, missing_gradients, number
 
 
@@ -90,7 +90,7 @@ class Remeasurement:
         quantities = dict.fromkeys(name.removeprefix("clean_") for name in own if name.startswith("clean_"))
         quantities |= dict.fromkeys(n.removeprefix("robust_") for n in own if n.startswith("robust_"))
         table = Table(title=f"{self.trial} of {self.run.id}", title_justify="left", box=None)
-        table.add_column("")
+        table.add_column("", no_wrap=True)
         for version in versions:
             table.add_column(version.replace("_", " "), justify="right")
         for quantity in quantities:
@@ -103,15 +103,17 @@ class Remeasurement:
         notes = [
             protocol(self.sweep, self.split)["text"],
             *(f"{name}: {counted(counts)}" for name, counts in result["broken_by"].items()),
-            "Behind a number: its 95 % interval. Quantities are explained in trainables/metrics/names.py.",
+            "Below a number: its 95 % interval. Quantities are explained in trainables/metrics/names.py.",
             *missing_gradients([row]),
             f"written to {file}",
         ]
         return Group(table, Text(), *(Text(note, "dim") for note in notes))
 
 
-def cell(metrics: dict[str, float], intervals: dict[str, tuple[float, float]], name: str) -> str:
-    return f"{number(metrics, name)} {interval(intervals, name)}".rstrip()
+def cell(metrics: Metrics, intervals: Intervals, name: str) -> str:
+    value = metrics.get(name)
+    tiny = value is not None and 0 < abs(value) < 1e-3  # epistemic uncertainty at the published scale
+    return f"{value:.1e}" if tiny else f"{number(metrics, name)}\n{interval(intervals, name)}".rstrip()
 
 
 def counted(broken_by: dict[str, int]) -> str:

@@ -74,7 +74,9 @@ def calibrated_by_chance(content: dict[str, Any], rows: list[dict[str, Any]]) ->
             split: max((row[split] or {}).get(f"{name}_null_95", 0.0) for row in rows) for split in SPLITS
         }
         if any(quantiles.values()):
-            shown = ", ".join(f"{quantile:.3f} ({split})" for split, quantile in quantiles.items())
+            shown = ", ".join(
+                f"{quantile:.3f} ({split})" for split, quantile in quantiles.items() if quantile
+            )
             yield f"A perfectly calibrated model scores a {name} of up to {shown}, by chance."
 
 

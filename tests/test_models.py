@@ -12,13 +12,14 @@ import torch
 import torch.nn.functional as F
 
 from trainables import models
-from trainables.config import AttackConfig, EvaluationConfig
+from trainables.config import EvaluationConfig, TrialConfig
 from trainables.data import registry
 from trainables.embedded import MODELS
 from trainables.errors import ModelError
-from trainables.evaluate import evaluate, summarize
+from trainables.evaluate import evaluate
 from trainables.models import PixelClip, class_prompts, cosines
 from trainables.preflight import check_model
+from trainables.training import Trainer
 
 FOLDER = MODELS["clip-tiny"]
 PROMPT = "This is a photo of a {}"
@@ -50,8 +51,9 @@ def test_a_model_is_loaded_once(tiny):
 @pytest.mark.parametrize(("name", "least"), [("fashion-mnist-8k", 0.85), ("digits", 0.90)])
 def test_clip_tiny_is_accurate_and_not_robust(tiny, name, least):
     images = registry.load(name, "test", (28, 28))
-    config = EvaluationConfig(attack=AttackConfig(epsilon=8 / 255, steps=10), images=300)
-    metrics = summarize(evaluate(tiny, [images], PROMPT, config))
+    attack = {"epsilon": 8 / 255, "steps": 10}
+    config = EvaluationConfig.model_validate({"attack": attack, "images": 300})
+    metrics = evaluate(tiny, [images], PROMPT, config).summary.metrics
     assert metrics["clean_accuracy"] >= least
     assert metrics["robust_accuracy"] <= 0.5 * metrics["clean_accuracy"]
 
@@ -220,3 +222,41 @@ def test_an_exported_folder_loads_and_a_broken_one_is_told(tmp_path, tiny):
     with pytest.raises(ModelError, match="can't be loaded") as error:
         models.load.__wrapped__(f"local-dir:{folder}", None, "cpu")
     assert "\n" not in str(error.value)
+
+
+# Patches
+
+
+def test_patch_features_are_those_of_the_tower_and_its_features_stay_the_same(tiny):
+    """The class token's output, projected as the patches' are, is the image's feature."""
+    images = pixels(4)
+    features, patches = tiny.encode(images)
+    assert torch.equal(features, tiny.features(images))
+    assert patches.shape == (4, 16, 96)
+    assert tiny.patch_grid == (4, 4)
+    outputs = []
+    hook = tiny.clip.visual.ln_post.register_forward_hook(lambda *a: outputs.append(a[-1]))
+    with torch.no_grad():
+        tiny.features(images)
+    hook.remove()
+    projected = outputs[0] @ tiny.clip.visual.proj
+    torch.testing.assert_close(projected[:, 0], features, rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(projected[:, 1:], tiny.patch_features(patches), rtol=1e-4, atol=1e-5)
+    assert isinstance(tiny.clip.encode_image(images), torch.Tensor)  # as before, to everybody else
+
+
+def test_a_tower_without_patches_is_refused():
+    clip = open_clip.create_model("RN50", pretrained=None)
+    model = PixelClip(clip, None)
+    with pytest.raises(ModelError, match="no patch tokens"):
+        model.patch_features(model.encode(pixels(1, 224))[1])
+
+
+def test_channels_last_and_compile_change_nothing_but_rounding():
+    config = {"method": {"name": "tecoa"}, "batch_size": 16, "data": {"images": 32}}
+    losses = []
+    for runtime in ({}, {"channels_last": True}, {"fused_optimizer": True}):
+        trainer = Trainer(TrialConfig.model_validate(config | {"runtime": runtime}), seed=0, device="cpu")
+        losses.append([trainer.train_epoch().loss, trainer.train_epoch().loss])
+    for other in losses[1:]:
+        assert other == pytest.approx(losses[0], rel=1e-3)

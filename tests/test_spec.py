@@ -11,6 +11,7 @@ import pytest
 
 from sweeper import space, spec
 from sweeper.errors import SpecError
+from sweeper.result import protocol
 from tests.sweeps import SMALL
 from trainables.methods import METHODS
 
@@ -70,6 +71,17 @@ MISTAKES = {
     "no name": ("name: small", "", ["f.yaml", "name", "required"]),
     "bad name": ("name: small", "name: ../../etc", ["f.yaml:1", "name"]),
     "mistake in a profile": ("{epochs: 9}", "{epohcs: 9}", ["f.yaml:21", "did you mean 'epochs'"]),
+    "unknown attack": (
+        "images: 40}\nfinal", "images: 40, further_attacks: [standrad]}\nfinal",
+        ["f.yaml:13", "further_attacks", "did you mean 'standard'"],
+    ),
+    "a norm that is none": ("steps: 2}", "steps: 2, norm: l1}", ["f.yaml:4", "trial.attack.norm", "l1"]),
+    "objective that is not always defined": (
+        "minimize: [robust_ece]", "minimize: [robust_confidence_when_wrong]", ["f.yaml:17", "unknown metric"],
+    ),
+    "objective of an attack that does not run": (
+        "minimize: [robust_ece]", "minimize: [confidence_up_ece]", ["f.yaml:17", "unknown metric"],
+    ),
     "grid inside a choice": (
         "alpha: !loguniform [0.1, 10]", "alpha: !choice [!grid [1, 2]]", ["f.yaml:7", "alpha"],
     ),
@@ -173,3 +185,32 @@ def test_help_and_plan_answer_without_heavy_imports() -> None:
         )
         assert done.stdout.splitlines()[-1] == "[]"
         assert time.monotonic() - started < 30
+
+
+def test_an_l2_ball_may_be_larger_than_1_and_any_metric_an_objective() -> None:
+    text = SMALL.replace("{epsilon: !choice [4/255, 8/255], steps: 2}", "{norm: l2, epsilon: 1.5, steps: 2}")
+    text = text.replace("images: 40}\nfinal", "images: 40, confidence_attack: {epsilon: 2/255}}\nfinal")
+    text = text.replace("minimize: [robust_ece]", "minimize: [confidence_up_ece, entropy_attack_auroc]")
+    sweep = spec.from_text(text, "f.yaml")
+    assert sweep.base_trial()["attack"] == {
+        "norm": "l2", "epsilon": 1.5, "steps": 2, "step_size": None, "momentum": 0.0,
+    }  # fmt: skip
+    assert {"confidence_up_ece", "entropy_attack_auroc", "digits.robust_scaled_nll"} <= set(sweep.metrics)
+
+
+def test_an_evaluation_says_what_its_numbers_are() -> None:
+    further = "[{name: standard, steps: 50}, torchattacks.Square, {name: apgd-t, epsilon: 2/255}]"
+    text = SMALL.replace(
+        "images: 40}\nfinal",
+        f"images: 40, further_attacks: {further}, confidence_attack: {{epsilon: 1/255}}, seed: 7}}\nfinal",
+    )
+    said = protocol(spec.from_text(text, "f.yaml"), "validation")["text"]
+    assert said == (
+        "validation images (40 of each set), PGD-3 at epsilon 8/255, robust accuracy in the worst case with "
+        "standard (50 steps), torchattacks.Square, apgd-t (100 steps, epsilon 2/255), confidence attack at "
+        "epsilon 1/255, ECE with 15 equal-width bins, attack seed 7"
+    )
+    l2 = SMALL.replace(
+        "final: {attack: {epsilon: 8/255,", "final: {attack: {norm: l2, loss: margin, epsilon: 0.5,"
+    )
+    assert "margin-PGD-5 at L2 epsilon" in protocol(spec.from_text(l2, "f.yaml"), "test")["text"]

@@ -251,6 +251,42 @@ def test_status_report_and_resume_of_a_finished_run(whole: Finished) -> None:
     assert json.loads((whole.run.path / "pareto.json").read_text()) == before
 
 
+def test_a_trial_is_measured_again_by_other_attacks(whole: Finished) -> None:
+    run, trial = whole.run, next(t for t in whole.run.pareto()["trials"] if t["pareto"])
+    plain = json.loads(sweeper("evaluate", trial["id"], run.path, "--json"))
+    assert plain["metrics"] == trial["test"]  # as for the final table
+    strong = ["--attack", "apgd-ce", "--set", "confidence_attack={steps: 2}"]
+    again = json.loads(sweeper("evaluate", trial["id"], run.path, "--json", *strong))
+    assert again["metrics"]["robust_ece"] == trial["test"]["robust_ece"]
+    assert again["metrics"]["robust_accuracy"] <= trial["test"]["robust_accuracy"]
+    assert again["metrics"]["confidence_up_accuracy"] == trial["test"]["clean_accuracy"]
+    assert len(list((run.path / "evaluations").glob("*.json"))) == 2  # nothing is lost
+    shown = sweeper("evaluate", "baseline", run.path, "--split", "validation", "--set", "images=20")
+    assert "baseline of" in shown
+    assert "validation images (20 of each set), PGD-3 at epsilon 8/255" in shown
+    assert "images withstood everything; broken by: " in shown
+
+
+def test_a_trial_is_checked_for_masked_gradients(whole: Finished) -> None:
+    output = sweeper("evaluate", "t000", whole.run.path, "--sanity", "--set", "images=20")
+    assert "unbounded: passed: robust accuracy 0.0%" in output
+    assert "FAILED" not in output
+
+
+def test_what_can_not_be_measured_is_one_line(whole: Finished) -> None:
+    for arguments, expected in (
+        (["t99"], "has no trial 't99' with a finished epoch"),
+        (["t000", "--attack", "standrad"], "did you mean 'standard'"),
+        (["t000", "--set", "imags=3"], "did you mean 'images'"),
+        (["t000", "--attack", "torchattacks.Sqare"], "did you mean Square"),
+    ):
+        command = [sys.executable, "-m", "sweeper", "evaluate", arguments[0], str(whole.run.path)]
+        done = subprocess.run([*command, *arguments[1:]], capture_output=True, text=True, check=False)
+        assert done.returncode == 2
+        assert expected in done.stderr
+        assert done.stderr.count("\n") == 1
+
+
 def test_a_second_driver_is_refused(whole: Finished) -> None:
     with whole.run.driving():
         command = [sys.executable, "-m", "sweeper", "resume", str(whole.run.path)]

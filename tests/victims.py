@@ -7,8 +7,8 @@ from torch import nn
 
 from trainables import models
 from trainables.data import registry
-from trainables.models import cosines
-from trainables.training import to_pixels
+from trainables.evaluate import classifier_of
+from trainables.pixels import to_pixels
 
 SHAPE = (3, 6, 6)
 
@@ -93,23 +93,13 @@ def same(before, after):
     return before[:2] == after[:2] and all(map(torch.equal, before[2], after[2]))
 
 
-class Classifier(nn.Module):
-    """clip-tiny over the classes of Fashion-MNIST, as a torchattacks user would wrap it."""
-
-    def __init__(self, classes):
-        super().__init__()
-        self.model = models.trainable_copy(models.load("clip-tiny", None, "cpu"), text=False)
-        self.text = self.model.encode_classes(models.class_prompts("This is a photo of a {}", classes))
-
-    def forward(self, pixels):
-        return self.model.scale * cosines(self.model.features(pixels), self.text)
-
-
 def fashion(count=100):
-    """clip-tiny in train mode, and images it was not trained on with their labels."""
+    """clip-tiny over Fashion-MNIST in train mode, and images it was not trained on with their labels."""
     images = registry.load("fashion-mnist-8k", "validation", (28, 28)).sample(count)
+    model = models.trainable_copy(models.load("clip-tiny", None, "cpu"), text=False)
+    classifier = classifier_of(model, images, "This is a photo of a {}")
     pixels = to_pixels(images.images, torch.device("cpu"))
-    return Classifier(images.classes).train(), pixels, torch.from_numpy(images.labels)
+    return classifier.train(), pixels, torch.from_numpy(images.labels)
 
 
 def predictions(model, images):

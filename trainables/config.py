@@ -43,9 +43,9 @@ def parse_fraction(value: Any) -> Any:
 
 
 def as_fraction(value: float) -> str | float:
-    """`n/255` where that is exactly the number, the number itself otherwise."""
+    """`n/255` where that is exactly the number and at most 1, the number itself otherwise."""
     text = f"{round(value * 255, 6):g}/255"
-    return text if parse_fraction(text) == value else value
+    return text if value <= 1 and parse_fraction(text) == value else value
 
 
 Distance = Annotated[
