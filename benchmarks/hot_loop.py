@@ -71,11 +71,7 @@ class Case:
             "runtime": self.runtime,
             "optimizer": {"name": "sgd", "learning_rate": 1e-6},
         }
-        trainer = Trainer(
-            TrialConfig.model_validate(config), seed=0, pretrained=self.model, images=self.images
-        )
-        trainer.model.train()
-        return trainer
+        return Trainer(TrialConfig.model_validate(config), seed=0, pretrained=self.model, images=self.images)
 
     def ours(self) -> None:
         generator = torch.Generator(self.model.device).manual_seed(0)

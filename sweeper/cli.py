@@ -168,7 +168,10 @@ def report(run: str | None, runs: Path) -> None:
 @RUNS
 @click.option("--split", type=click.Choice(["test", "validation"]), default="test", show_default=True)
 @click.option(
-    "--attack", "attacks", multiple=True, help="A further attack: standard, apgd-t, torchattacks.Square, ..."
+    "--attack",
+    "attacks",
+    multiple=True,
+    help="As standard, torchattacks.Square; in place of the sweep's.",
 )
 @click.option(
     "--set",

@@ -24,7 +24,8 @@ class Remeasurement:
     """A trial, or the untrained model as `baseline`, and how it is measured on a split.
 
     overrides: KEY=VALUE of the sweep's `evaluation` (validation images) or `final` (test images).
-    attacks: names of further attacks.  Raises SpecError or UserError with one line per mistake.
+    attacks: names of further attacks, in place of the sweep's own.
+    Raises SpecError or UserError with one line per mistake.
     """
 
     def __init__(
@@ -74,9 +75,10 @@ class Remeasurement:
         return findings
 
     def _translated(self, function: Any, **arguments: Any) -> Any:
+        expected: tuple[type[Exception], ...] = (FileNotFoundError, *self.sweep.trainable.errors)
         try:
             return function(**arguments)
-        except (FileNotFoundError, ValueError) as error:  # no checkpoint; an attack that does not fit
+        except expected as error:
             raise UserError(f"{self.trial}: {' '.join(str(error).split())}") from error
 
     def table(self, file: Path) -> RenderableType:

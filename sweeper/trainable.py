@@ -1,10 +1,10 @@
-"""What the sweeper knows of a trainable: eight names, imported when they are needed.
+"""What the sweeper knows of a trainable: nine names, imported when they are needed.
 
 A package offers a trainable under the entry-point group `sweeper.trainables`: a dictionary with
 `trial` and `evaluation` (pydantic models), `metrics` (names a trial reports), `describe` (an evaluation
 in a line), `trainable` (a class with `step`, `save` and `load`), `measure` (evaluates a finished trial),
-`sanity` (is its robustness to be believed?) and `check` (is all there that a trial needs?), each as
-"module:name". The sweeper reaches into nothing else.
+`sanity` (is its robustness to be believed?), `errors` (exceptions that are no mistake of the program) and
+`check` (is all there that a trial needs?), each as "module:name". The sweeper reaches into nothing else.
 """
 
 from __future__ import annotations
@@ -70,6 +70,10 @@ class Trainable:
     @property
     def sanity(self) -> Callable[..., list[tuple[str, bool | None, str]]]:
         return self._get("sanity")
+
+    @property
+    def errors(self) -> tuple[type[Exception], ...]:
+        return self._get("errors")
 
     def describe(self, evaluation: dict[str, Any]) -> str:
         """What a number measured by this evaluation is: attack, images, bins, seed."""

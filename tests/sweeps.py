@@ -11,7 +11,7 @@ trial:
     - {name: tecoa}
     - {name: pmg, alpha: !loguniform [0.1, 10], beta: !loguniform [0.1, 10]}
     - {name: carot, average_every: 1}
-    - {name: dirichlet, weight: !loguniform [0.1, 100], concentration_scale: !loguniform [2, 100]}
+    - {name: dirichlet, weight_normalisation: evidence, concentration_scale: !loguniform [2, 100]}
   optimizer: {name: adamw, learning_rate: !loguniform [1e-4, 3e-3]}
   batch_size: 64
   epochs: 2

@@ -199,6 +199,23 @@ def test_any_colour_mode_becomes_rgb(tmp_path, mode):
     assert np.abs(image.astype(int) - 90).max() <= 3
 
 
+def test_a_set_of_one_size_is_enlarged_as_a_file_would_be(tmp_path):
+    native = registry.load("fashion-mnist-8k", "test", (56, 56)).take(np.arange(3))
+    enlarged = registry.load("fashion-mnist-8k", "test", (56, 56), "model").take(np.arange(3))
+    assert native.images.shape[1:] == (28, 28, 3)
+    for small, large in zip(native.images, enlarged.images, strict=True):
+        Image.fromarray(small).save(tmp_path / "image.png")
+        assert np.array_equal(large, folders.read_image(tmp_path / "image.png", (56, 56)))
+    assert (enlarged.labels == native.labels).all()
+
+
+def test_images_keep_their_numbers():
+    whole = registry.load("fashion-mnist-8k", "test", (28, 28))
+    assert (whole.numbers == np.arange(2000)).all()
+    part = whole.sample(100).take(np.array([7, 3]))
+    assert np.array_equal(whole.images[part.numbers], part.images)
+
+
 @pytest.mark.parametrize("split", SPLITS)
 def test_the_decode_cache_is_a_shared_memory_map(tmp_path, monkeypatch, split):
     root = make_folder(tmp_path / "pets")
@@ -318,6 +335,11 @@ def test_tiny_imagenet_is_read_as_its_archive_unpacks(tiny_imagenet):
         assert isinstance(part.images, np.memmap)
         for image, label in zip(part.images, part.labels, strict=True):
             assert round(int(image[32, 32, 0]) // 60) == 2 - label
+        assert registry.load("tiny-imagenet", part.split, (224, 224), "model").images.shape[1:] == (
+            224,
+            224,
+            3,
+        )
     train, validation, test = map(contents, parts)
     assert (len(train), len(validation), len(test)) == (24, 6, 6)
     assert not train & validation

@@ -12,6 +12,7 @@ from scipy.optimize import minimize_scalar
 from sklearn.metrics import accuracy_score, log_loss, roc_auc_score
 
 from trainables import models
+from trainables.attacks import further
 from trainables.config import EvaluationConfig
 from trainables.data import registry
 from trainables.errors import Diverged
@@ -185,13 +186,13 @@ def test_a_model_that_answers_with_nan_has_diverged():
 
 
 def test_the_worst_case_is_over_all_attacks_and_says_which_broke_an_image():
-    further = [
+    attacks = [
         {"name": "margin-pgd", "steps": 5},
         {"name": "torchattacks.Square", "settings": {"n_queries": 10}},
         {"name": "standard", "steps": 5},
     ]
     weak = {"epsilon": 2 / 255, "steps": 1}
-    own = records_of(attack=weak, further_attacks=further, images=30)
+    own = records_of(attack=weak, further_attacks=attacks, images=30)
     plain = records_of(attack=weak, images=30)
     kinds = {"", "clean", "PGD-1 at epsilon 2/255", "margin-pgd", "torchattacks.Square", "standard"}
     assert set(own["broken_by"]) <= kinds
@@ -200,7 +201,7 @@ def test_the_worst_case_is_over_all_attacks_and_says_which_broke_an_image():
     survived, before = own["broken_by"] == "", plain["broken_by"] == ""
     assert (before | ~survived).all()
     assert survived.sum() < before.sum()
-    strongest = records_of(attack=weak, further_attacks=further[2:], images=30)
+    strongest = records_of(attack=weak, further_attacks=attacks[2:], images=30)
     assert (survived <= (strongest["broken_by"] == "")).all()
 
 
@@ -267,6 +268,30 @@ def test_evaluation_does_not_depend_on_the_batch_size(evaluation, records):
             assert a[name] == b[name], name
         else:  # a pixel whose gradient is all rounding may step either way
             assert a[name] == pytest.approx(b[name], abs=0.015), name
+
+
+def test_an_image_is_attacked_the_same_way_in_a_smaller_sample(records):
+    fewer = records_of(images=30).set_index(["set", "index"])
+    same = records.set_index(["set", "index"]).loc[fewer.index]
+    assert (fewer["label"] == same["label"]).all()
+    np.testing.assert_allclose(fewer["robust_nll"], same["robust_nll"], rtol=0.05, atol=0.02)
+
+
+def test_evaluation_in_bfloat16_is_close_and_keeps_the_confidence_attacks_promise(records):
+    stress = {"epsilon": 4 / 255, "steps": 5}
+    own = records_of(precision="bfloat16", confidence_attack=stress)
+    assert (own["clean_confidence"] != records["clean_confidence"]).mean() > 0.9
+    assert (own["clean_prediction"] == records["clean_prediction"]).mean() > 0.95
+    for version in ("confidence_up", "confidence_down"):
+        assert (own[f"{version}_prediction"] == own["clean_prediction"]).all()
+    assert models.load("clip-tiny", None, "cpu").mixed_precision is None  # as it was
+
+
+def test_what_is_not_a_number_is_no_attack(monkeypatch):
+    monkeypatch.setattr(further, "torchattack", lambda *a, **_: torch.full_like(a[2], math.nan))
+    weak = {"epsilon": 2 / 255, "steps": 1}
+    own = records_of(attack=weak, further_attacks=["torchattacks.PGD"], images=20)
+    assert "torchattacks.PGD" not in set(own["broken_by"])
 
 
 def test_evaluation_repeats_exactly_and_its_seed_counts(records):

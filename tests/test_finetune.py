@@ -9,7 +9,7 @@ import torch
 
 from trainables import checkpoints, finetune
 from trainables.config import EvaluationConfig, TrialConfig, trial_metrics
-from trainables.errors import DataError, ModelError
+from trainables.errors import AttackError, DataError, Diverged, ModelError
 from trainables.evaluate import Evaluation
 from trainables.preflight import check
 
@@ -76,6 +76,17 @@ def test_a_diverged_trial_reports_why_and_stores_nothing(tmp_path):
     assert "training loss" in report["failed"]
     assert report.keys() >= METRICS
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("error", [ModelError("no patches"), AttackError("four classes"), Diverged("nan")])
+def test_what_a_trial_can_not_do_is_its_reason_and_not_a_lost_worker(tmp_path, monkeypatch, error):
+    def fails(*_, **__):
+        raise error
+
+    monkeypatch.setattr(finetune, "evaluate", fails)
+    report = trainable(tmp_path).step()
+    assert report["done"]
+    assert report["failed"] == str(error)
 
 
 def test_a_finished_trial_is_measured_once_and_with_its_own_weights(finished, tmp_path):

@@ -483,6 +483,25 @@ def test_at_high_concentration_it_is_softmax_distillation(kappa, a, b):
     assert rest < 1e-3
 
 
+EVIDENCE = {"weight": 1.0, "weight_normalisation": "evidence"}
+
+
+def test_the_default_is_the_publication():
+    method = Dirichlet()
+    assert method.concentration_scale == 1 / 0.07
+    assert method.applied_weight == pytest.approx(1e5 / math.exp(math.log1p(math.exp(2 / 0.07))), rel=1e-12)
+    assert method.applied_weight == pytest.approx(3.905e-8, rel=1e-3)
+    assert Dirichlet(weight_normalisation="evidence").applied_weight == 1.0
+    assert Dirichlet(weight_normalisation="evidence", weight=0.3).applied_weight == 0.3
+    views = views_of()
+    parts = method.loss(views)
+    kappa = 1 / 0.07
+    pairs = zip(views.adversarial.cosines.detach(), views.frozen.clean.cosines.detach(), strict=True)
+    divergences = [exact_kl(log_concentration(a, kappa), log_concentration(b, kappa))[0] for a, b in pairs]
+    expected = [method.applied_weight * float(value) for value in divergences]
+    np.testing.assert_allclose(parts["dirichlet_kl"].detach(), expected, rtol=1e-5)
+
+
 def dirichlet_parts(log_a, log_b, **options):
     return dirichlet_loss(
         torch.zeros(log_a.shape), torch.zeros(len(log_a), dtype=torch.long), log_a, log_b, **options
@@ -516,7 +535,7 @@ def test_evidence_normalisation_divides_by_one_number_for_the_batch():
     """So the images' weighting by their own evidence stays."""
     log_a, log_b = (log_concentration(tensor(RNG.uniform(0, 0.4, (4, 6))), 14.29) for _ in "ab")
     plain = dirichlet_parts(log_a, log_b, weight=1.0, weight_normalisation="none")["dirichlet_kl"]
-    normalised = dirichlet_parts(log_a, log_b, weight=1.0)["dirichlet_kl"]
+    normalised = dirichlet_parts(log_a, log_b, **EVIDENCE)["dirichlet_kl"]
     ratio = (plain / normalised).numpy()
     np.testing.assert_allclose(ratio, np.exp(log_b.double().numpy()).sum(-1).mean(), rtol=1e-9)
 
@@ -524,8 +543,8 @@ def test_evidence_normalisation_divides_by_one_number_for_the_batch():
 def test_a_weight_means_the_same_at_every_number_of_classes_once_normalised():
     """K copies of each class multiply the evidence by K and leave the softmax divergence as it is."""
     log_a, log_b = (log_concentration(tensor(RNG.uniform(0, 0.4, (4, 6))), 14.29) for _ in "ab")
-    few = dirichlet_parts(log_a, log_b, weight=1.0)["dirichlet_kl"].mean()
-    many = dirichlet_parts(log_a.repeat(1, 20), log_b.repeat(1, 20), weight=1.0)["dirichlet_kl"].mean()
+    few = dirichlet_parts(log_a, log_b, **EVIDENCE)["dirichlet_kl"].mean()
+    many = dirichlet_parts(log_a.repeat(1, 20), log_b.repeat(1, 20), **EVIDENCE)["dirichlet_kl"].mean()
     assert many.item() == pytest.approx(few.item(), rel=1e-3)
 
 
@@ -541,7 +560,7 @@ def test_large_logits_give_no_nan(size):
     losses = {
         "tecoa": tecoa_loss(big, labels),
         "pmg": pmg_loss(big, labels, -big.detach(), big.roll(1, 0), alpha=1, beta=1),
-        "dirichlet": dirichlet_loss(big, labels, log_a, log_a.detach().flip(1), weight=1),
+        "dirichlet": dirichlet_loss(big, labels, log_a, log_a.detach().flip(1), **EVIDENCE),
         "carot": carot_loss(
             big, -big.detach(), torch.eye(3), torch.ones(3, 3),
             cross_weight=1, orthogonality_weight=1, distillation_weight=1,

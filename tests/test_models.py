@@ -252,11 +252,19 @@ def test_a_tower_without_patches_is_refused():
         model.patch_features(model.encode(pixels(1, 224))[1])
 
 
-def test_channels_last_and_compile_change_nothing_but_rounding():
-    config = {"method": {"name": "tecoa"}, "batch_size": 16, "data": {"images": 32}}
+def test_channels_last_and_compile_change_nothing_but_rounding(monkeypatch):
+    compiled, compile_module = [], torch.nn.Module.compile
+
+    def without_a_compiler(module):  # all of torch.compile but the C++ that it would write
+        compiled.append(module)
+        compile_module(module, backend="aot_eager")
+
+    monkeypatch.setattr(torch.nn.Module, "compile", without_a_compiler)
+    config = {"method": {"name": "pmg"}, "batch_size": 16, "data": {"images": 32}}
     losses = []
-    for runtime in ({}, {"channels_last": True}, {"fused_optimizer": True}):
+    for runtime in ({}, {"channels_last": True}, {"fused_optimizer": True}, {"compile": True}):
         trainer = Trainer(TrialConfig.model_validate(config | {"runtime": runtime}), seed=0, device="cpu")
         losses.append([trainer.train_epoch().loss, trainer.train_epoch().loss])
+    assert len(compiled) == 1
     for other in losses[1:]:
         assert other == pytest.approx(losses[0], rel=1e-3)

@@ -170,7 +170,8 @@ def test_page_has_the_numbers_of_the_result(finished: Run, page: str) -> None:
 
 def test_page_says_what_the_numbers_are(finished: Run, page: str) -> None:
     text = html.unescape(page)
-    assert "validation images (40 of each set), PGD-10 at epsilon 8/255, ECE with 15 equal-width bins" in text
+    said = "PGD-10 at epsilon 8/255, pixels of native size, ECE with 15 equal-width bins"
+    assert f"validation images (40 of each set), {said}" in text
     assert "sweeper run sweep.yaml" in text
     assert (finished.path / "sweep.yaml").read_text() in text
     assert "ray 2.60.0" in text

@@ -82,6 +82,26 @@ MISTAKES = {
     "objective of an attack that does not run": (
         "minimize: [robust_ece]", "minimize: [confidence_up_ece]", ["f.yaml:17", "unknown metric"],
     ),
+    "settings that have no effect": (
+        "images: 40}\nfinal", "images: 40, further_attacks: [{name: torchattacks.PGD, steps: 9}]}\nfinal",
+        ["f.yaml:13", "further_attacks", "under `settings`"],
+    ),
+    "settings of an attack that has none": (
+        "images: 40}\nfinal", "images: 40, further_attacks: [{name: standard, settings: {a: 1}}]}\nfinal",
+        ["f.yaml:13", "further_attacks", "has no `settings`"],
+    ),
+    "an l2 attack in an l-infinity ball": (
+        "images: 40}\nfinal", "images: 40, further_attacks: [torchattacks.PGDL2]}\nfinal",
+        ["f.yaml:13", "further_attacks", "give it `norm: l2`"],
+    ),
+    "a further attack beyond pixels": (
+        "images: 40}\nfinal", "images: 40, further_attacks: [{name: standard, epsilon: 8}]}\nfinal",
+        ["f.yaml:13", "further_attacks", "at most 1"],
+    ),
+    "a confidence attack beyond pixels": (
+        "images: 40}\nfinal", "images: 40, confidence_attack: {epsilon: 8}}\nfinal",
+        ["f.yaml:13", "confidence_attack.epsilon", "at most 1"],
+    ),
     "grid inside a choice": (
         "alpha: !loguniform [0.1, 10]", "alpha: !choice [!grid [1, 2]]", ["f.yaml:7", "alpha"],
     ),
@@ -193,7 +213,7 @@ def test_an_l2_ball_may_be_larger_than_1_and_any_metric_an_objective() -> None:
     text = text.replace("minimize: [robust_ece]", "minimize: [confidence_up_ece, entropy_attack_auroc]")
     sweep = spec.from_text(text, "f.yaml")
     assert sweep.base_trial()["attack"] == {
-        "norm": "l2", "epsilon": 1.5, "steps": 2, "step_size": None, "momentum": 0.0,
+        "norm": "l2", "epsilon": 1.5, "steps": 2, "step_size": None, "momentum": 0.0, "at": "native",
     }  # fmt: skip
     assert {"confidence_up_ece", "entropy_attack_auroc", "digits.robust_scaled_nll"} <= set(sweep.metrics)
 
@@ -208,9 +228,10 @@ def test_an_evaluation_says_what_its_numbers_are() -> None:
     assert said == (
         "validation images (40 of each set), PGD-3 at epsilon 8/255, robust accuracy in the worst case with "
         "standard (50 steps), torchattacks.Square, apgd-t (100 steps, epsilon 2/255), confidence attack at "
-        "epsilon 1/255, ECE with 15 equal-width bins, attack seed 7"
+        "epsilon 1/255, pixels of native size, ECE with 15 equal-width bins, attack seed 7"
     )
-    l2 = SMALL.replace(
-        "final: {attack: {epsilon: 8/255,", "final: {attack: {norm: l2, loss: margin, epsilon: 0.5,"
+    l2 = "final: {precision: bfloat16, attack: {norm: l2, loss: margin, at: model, "
+    assert protocol(spec.from_text(SMALL.replace("final: {attack: {", l2), "f.yaml"), "test")["text"] == (
+        "test images (40 of each set), margin-PGD-5 at L2 epsilon 8/255, pixels of the model's input size, "
+        "bfloat16, ECE with 15 equal-width bins, attack seed 0"
     )
-    assert "margin-PGD-5 at L2 epsilon" in protocol(spec.from_text(l2, "f.yaml"), "test")["text"]

@@ -301,7 +301,7 @@ name: own
 trial:
   data: {{train: {{image_folder: {folder}}}}}
   attack: {{epsilon: 8/255, steps: 1}}
-  method: !grid [{{name: tecoa}}, {{name: dirichlet}}]
+  method: !grid [{{name: tecoa}}, {{name: dirichlet, weight_normalisation: evidence, weight: 1}}]
   batch_size: 16
   epochs: 1
 evaluation: {{attack: {{epsilon: 8/255, steps: 2}}}}

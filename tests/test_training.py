@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 
 import numpy as np
+import open_clip
 import pytest
 import torch
 from hypothesis import given, settings
@@ -30,6 +31,7 @@ METHODS = [
     {"name": "tecoa"},
     {"name": "pmg"},
     {"name": "dirichlet"},
+    {"name": "dirichlet", "weight_normalisation": "evidence", "weight": 1.0},
     {"name": "carot", "average_every": 1},
     {"name": "fare"},
     {"name": "tga"},
@@ -288,6 +290,30 @@ def test_the_average_is_that_of_the_formula():
         torch.testing.assert_close(parameter, expected[name])
 
 
+def small_resnet():
+    """A CLIP with a ResNet, hence batch normalisation."""
+    clip = open_clip.CLIP(
+        embed_dim=16,
+        vision_cfg={"layers": [1, 1, 1, 1], "width": 16, "image_size": 32, "head_width": 16},
+        text_cfg={"context_length": 16, "vocab_size": 49408, "width": 16, "heads": 2, "layers": 1},
+    )
+    clip.visual.preprocess_cfg = {"mean": (0.5,) * 3, "std": (0.3,) * 3}
+    tiny = models.load("clip-tiny", None, "cpu")
+    return models.PixelClip(clip, tiny.tokenizer).eval().requires_grad_(False)
+
+
+def test_batch_normalisation_keeps_its_statistics_so_a_checkpoint_is_the_whole_model():
+    model = small_resnet()
+    run = Trainer(trial("pmg"), seed=0, pretrained=model)
+    run.train_epoch()
+    moved = changed(weights(model), weights(run.model))
+    assert {"visual.conv1.weight", "visual.bn1.weight"} <= moved
+    assert moved <= {name for name, _ in run.model.clip.named_parameters()}  # and no statistics
+    other = Trainer(trial("pmg"), seed=0, pretrained=model)
+    other.load_state(run.state())
+    assert same(weights(run.model), weights(other.model))
+
+
 # Resuming
 
 
@@ -350,3 +376,16 @@ def test_an_epoch_and_a_restore_on_cuda(tmp_path, method):
     restored = trainer(method, epochs=2, optimizer=optimizer, device="cuda")
     restored.load_state(checkpoints.load(tmp_path))
     assert math.isfinite(restored.train_epoch().loss)
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("method", METHODS, ids=lambda m: "-".join(map(str, m.values())))
+def test_a_step_never_waits_for_the_device(method):
+    run = trainer(method, device="cuda")
+    generator = torch.Generator("cuda").manual_seed(0)
+    run.train_step(0, np.arange(32), generator)  # fills the caches
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        run.train_step(1, np.arange(32, 64), generator)
+    finally:
+        torch.cuda.set_sync_debug_mode("default")

@@ -11,5 +11,6 @@ FINETUNE = {
     "trainable": "trainables.finetune:Finetune",
     "measure": "trainables.finetune:measure",
     "sanity": "trainables.finetune:sanity",
+    "errors": "trainables.errors:EXPECTED",
     "check": "trainables.preflight:check",
 }

@@ -124,7 +124,7 @@ class DataConfig(Settings):
     )
     images: PositiveInt | None = Field(None, description="Training images used; all by default.")
     prompt: str = Field("This is a photo of a {}", description="Template; {} or {c} is the class name.")
-    augment: bool = Field(False, description="Random resized crop (0.9 to 1) and horizontal flip.")
+    augment: bool = Field(False, description="RandomResizedCrop(0.9, 1), as CaRot trains.")
 
     @field_validator("prompt")
     @classmethod
@@ -146,25 +146,46 @@ class DataConfig(Settings):
 
 
 Norm = Literal["linf", "l2"]
+AttackedAt = Literal["native", "model"]
 
 
-class AttackConfig(Settings):
-    """PGD from a random start in the ball. Distances are in [0,1] pixels, written n/255."""
+def within_pixels(distance: float, norm: str | None) -> float:
+    """The distance, if it is none that is larger than every difference of pixels."""
+    if distance > 1 and norm == "linf":
+        raise ValueError(f"should be at most 1 in the norm linf, got {distance:g}; write n/255")
+    return distance
+
+
+class Ball(Settings):
+    """What an attack keeps to. Distances are in [0,1] pixels, written n/255."""
 
     norm: Norm = Field("linf", description="Norm of the ball: `linf`, or `l2` over all pixels of an image.")
     epsilon: Distance = Field(8 / 255, description="Radius of the ball.")
+
+    @field_validator("epsilon")
+    @classmethod
+    def inside_the_pixels(cls, distance: float, info: ValidationInfo) -> float:
+        return within_pixels(distance, info.data.get("norm"))
+
+
+class AttackConfig(Ball):
+    """PGD from a random start in the ball."""
+
     steps: NonNegativeInt = Field(2, description="Gradient steps.")
     step_size: Distance | None = Field(
         None, description="Length of a step; min(epsilon, 2.5 epsilon / steps) by default."
     )
     momentum: float = Field(0, ge=0, lt=1, description="Of the steps' directions; FARE's attack has 0.9.")
+    at: AttackedAt = Field(
+        "native",
+        description="Size at which pixels are changed: the data set's own, or the model's input size, to "
+        "which images are then resized before. Different threat models. Image folders are at the model's.",
+    )
 
-    @field_validator("epsilon", "step_size")
+    @field_validator("step_size")
     @classmethod
-    def inside_the_pixels(cls, distance: float | None, info: ValidationInfo) -> float | None:
-        if distance is not None and distance > 1 and info.data.get("norm") == "linf":
-            raise ValueError(f"should be at most 1 in the norm linf, got {distance:g}; write n/255")
-        return distance
+    def step_inside_the_pixels(cls, distance: float | None, info: ValidationInfo) -> float | None:
+        return None if distance is None else within_pixels(distance, info.data.get("norm"))
 
     @property
     def step(self) -> float:
@@ -225,6 +246,10 @@ class EvaluationAttack(AttackConfig):
         "cross_entropy", description="What it ascends; `margin` is the loss of Carlini and Wagner."
     )
 
+    @property
+    def size(self) -> str:
+        return "pixels of native size" if self.at == "native" else "pixels of the model's input size"
+
     def __str__(self) -> str:
         ball = "" if self.norm == "linf" else "L2 "
         name = "PGD" if self.loss == "cross_entropy" else "margin-PGD"
@@ -255,11 +280,23 @@ class FurtherAttack(Settings):
     @field_validator("name")
     @classmethod
     def is_known(cls, name: str) -> str:
-        if name in OWN_ATTACKS or name.startswith(EXTERNAL):
+        if name in OWN_ATTACKS or (name.startswith(EXTERNAL) and name != EXTERNAL):
             return name
         close = difflib.get_close_matches(name.lower(), OWN_ATTACKS, n=1)
         hint = f"; did you mean {close[0]!r}?" if close else ""
         raise ValueError(f"unknown attack {name!r}{hint} (known: {', '.join(OWN_ATTACKS)}, {EXTERNAL}NAME)")
+
+    @model_validator(mode="after")
+    def settings_have_an_effect(self) -> FurtherAttack:
+        if self.external and (self.steps or self.restarts > 1):
+            raise ValueError(f"{self.name} takes steps and restarts under `settings`, by torchattacks' names")
+        if not self.external and self.settings:
+            raise ValueError(f"{self.name} has no `settings`; they are for {EXTERNAL}NAME")
+        if self.name == "margin-pgd" and self.restarts > 1:
+            raise ValueError("margin-pgd has no restarts")
+        if {"eps", "norm"} & set(self.settings):
+            raise ValueError(f"write `epsilon` and `norm` beside {self.name}, not under `settings`")
+        return self
 
     @property
     def external(self) -> str:
@@ -287,12 +324,10 @@ class FurtherAttack(Settings):
         return f"{self.name} ({', '.join(settings)})" if settings else self.name
 
 
-class ConfidenceAttack(Settings):
+class ConfidenceAttack(Ball):
     """Pushes the confidence up, and down, without changing the predicted class: calibration's stress
     test. Metrics of its images begin with `confidence_up_` and `confidence_down_`."""
 
-    norm: Norm = "linf"
-    epsilon: Distance = Field(1 / 255, description="Radius of the ball.")
     steps: PositiveInt = Field(20, description="Gradient steps.")
 
 
@@ -307,6 +342,22 @@ class EvaluationConfig(Settings):
     images: PositiveInt | None = Field(None, description="Images of each set, stratified; all by default.")
     batch_size: PositiveInt = 256
     seed: NonNegativeInt = Field(0, description="Seed of the attacks' random starts.")
+    precision: Literal["float32", "bfloat16"] = Field(
+        "float32", description="Of evaluation, on any device. Training is in bfloat16 on CUDA."
+    )
+
+    @field_validator("further_attacks")
+    @classmethod
+    def have_a_ball(cls, attacks: list[FurtherAttack], info: ValidationInfo) -> list[FurtherAttack]:
+        own: EvaluationAttack = info.data.get("attack", EvaluationAttack())
+        for attack in attacks:
+            norm = attack.norm or own.norm
+            if norm == "linf" and attack.external.endswith("L2"):
+                raise ValueError(f"{attack.name} attacks in l2: give it `norm: l2` and an `epsilon`")
+            if norm != own.norm and attack.epsilon is None:
+                raise ValueError(f"{attack.name} has a norm of its own: give it an `epsilon`, too")
+            within_pixels(attack.epsilon or 0, norm)
+        return attacks
 
     @property
     def versions(self) -> tuple[str, ...]:
@@ -318,10 +369,11 @@ class EvaluationConfig(Settings):
         further = ", ".join(map(str, self.further_attacks))
         worst = f", robust accuracy in the worst case with {further}" if further else ""
         stress = self.confidence_attack
+        low = "bfloat16, " if self.precision == "bfloat16" else ""
         pushed = f", confidence attack at epsilon {as_fraction(stress.epsilon)}" if stress else ""
         return (
-            f"({self.images or 'all'} of each set), {self.attack}{worst}{pushed}, "
-            f"ECE with 15 equal-width bins, attack seed {self.seed}"
+            f"({self.images or 'all'} of each set), {self.attack}{worst}{pushed}, {self.attack.size}, "
+            f"{low}ECE with 15 equal-width bins, attack seed {self.seed}"
         )
 
 

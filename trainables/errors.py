@@ -11,9 +11,13 @@ class ModelError(Exception):
     """A model that can't be loaded."""
 
 
-class AttackError(Exception):
+class AttackError(ValueError):
     """An attack that is not there, or does not take what it is given."""
 
 
 class Diverged(Exception):
     """The loss or the model's output is not finite; the weights are of no use any more."""
+
+
+EXPECTED = (AttackError, DataError, Diverged, ModelError)
+"""What can go wrong with a trial that is no mistake of the program."""

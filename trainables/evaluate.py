@@ -6,6 +6,7 @@ given an interval or broken down without a GPU.
 
 from __future__ import annotations
 
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property, partial
 from typing import TYPE_CHECKING, Any
@@ -23,7 +24,7 @@ from trainables.attacks.pgd import attacked, pgd, uniform_start_per_image
 from trainables.errors import Diverged
 from trainables.methods.base import cross_entropy
 from trainables.metrics import uncertainty
-from trainables.metrics.classwise import class_bins
+from trainables.metrics.classwise import class_bins, merge_class_bins
 from trainables.metrics.summary import Summary, summarize
 from trainables.metrics.temperature import fit_temperature, scaled
 from trainables.models import Classifier, PixelClip, class_prompts
@@ -37,6 +38,8 @@ if TYPE_CHECKING:
     from trainables.data.images import ImageSet
 
 LOSSES = {"cross_entropy": cross_entropy, "margin": margin}
+LEADS = {"float32": 1e-3, "bfloat16": 0.5}
+"""By how much a logit has to lead, so that rounding can't take it away."""
 ROWS = 4096
 """Images whose probabilities are worked on at a time."""
 
@@ -96,7 +99,7 @@ def evaluate(
     is right where those are validation images. See `calibrate`.
     Raises Diverged if the model's output is not finite.
     """
-    with attacked(model):
+    with attacked(model), precision(model, config):
         results = []
         for images in sets:
             results.append(SetEvaluation(model, images, prompt, config, temperature))
@@ -112,9 +115,19 @@ def calibrate(model: PixelClip, images: ImageSet, prompt: str, config: Evaluatio
     """The temperature of lowest NLL on clean images: validation images of the training distribution."""
     images = images.sample(config.images)
     classifier = classifier_of(model, images, prompt)
-    with attacked(model):
+    with attacked(model), precision(model, config):
         logits = [classifier(pixels).cpu() for _, pixels, _ in batches(images, config, model.device)]
     return fit_temperature(torch.cat(logits).numpy(), images.labels)
+
+
+@contextmanager
+def precision(model: PixelClip, config: EvaluationConfig) -> Iterator[None]:
+    """Inside, the model computes as the evaluation says, on any device."""
+    before, model.mixed_precision = model.mixed_precision, config.precision == "bfloat16"
+    try:
+        yield
+    finally:
+        model.mixed_precision = before
 
 
 def classifier_of(model: PixelClip, images: ImageSet, prompt: str) -> Classifier:
@@ -180,6 +193,7 @@ class SetEvaluation:
             epsilon=stress.epsilon,
             norm=stress.norm,
             steps=stress.steps,
+            lead=LEADS[self.config.precision],
         )
         yield "confidence_up", push(direction="up")
         yield "confidence_down", push(direction="down")
@@ -191,7 +205,9 @@ class SetEvaluation:
         attacked_images = pgd(
             lambda pixels: loss(self.classifier(pixels), labels),
             clean,
-            start=uniform_start_per_image(clean, attack.epsilon, self.config.seed, places, norm=attack.norm),
+            start=uniform_start_per_image(
+                clean, attack.epsilon, self.config.seed, self.images.numbers[places], norm=attack.norm
+            ),
             epsilon=attack.epsilon,
             step_size=attack.step,
             steps=attack.steps,
@@ -212,7 +228,7 @@ class SetEvaluation:
             broken[wrong & (broken == "")] = name
         for further in self.config.further_attacks:
             left = np.flatnonzero(broken == "")
-            correct = still_correct(further, self.classifier, self.images.take(left), left, self.config)
+            correct = still_correct(further, self.classifier, self.images.take(left), self.config)
             broken[left[~correct]] = further.name
         return broken
 
@@ -220,7 +236,7 @@ class SetEvaluation:
         columns = {
             "set": self.images.name,
             "split": self.images.split,
-            "index": np.arange(len(self.images)),
+            "index": self.images.numbers,
             "label": self.images.labels,
             "broken_by": self.broken_by,
             "temperature": self.temperature,
@@ -261,7 +277,10 @@ class SetEvaluation:
     def class_bins(self) -> pd.DataFrame:
         tables = []
         for version in self.cosines:
-            table = class_bins(scaled(self._logits(version).numpy(), 1.0), self.images.labels)
+            logits, labels = self._logits(version).numpy(), self.images.labels
+            table = merge_class_bins(
+                [class_bins(scaled(logits[rows], 1.0), labels[rows]) for rows in self._chunks()]
+            )
             table.insert(0, "version", version)
             table.insert(0, "set", self.images.name)
             tables.append(table)

@@ -21,7 +21,7 @@ from trainables import checkpoints, models
 from trainables.attacks.sanity import check
 from trainables.config import EvaluationConfig, TrialConfig, trial_metrics
 from trainables.data import registry
-from trainables.errors import Diverged
+from trainables.errors import EXPECTED
 from trainables.evaluate import Evaluation, calibrate, classifier_of, evaluate
 from trainables.pixels import to_pixels
 from trainables.training import Trainer, default_device
@@ -49,7 +49,7 @@ class Finetune:
         self.trial = TrialConfig.model_validate(config["trial"])
         self.evaluation = EvaluationConfig.model_validate(config["evaluation"])
         self.trainer = Trainer(self.trial, config["seed"])
-        self.sets = evaluation_sets(self.trial, "validation", self.trainer.pretrained)
+        self.sets = evaluation_sets(self.trial, self.evaluation, "validation", self.trainer.pretrained)
         self.load(config["folder"])
 
     def step(self) -> Report:
@@ -59,7 +59,7 @@ class Finetune:
             summary = self.trainer.train_epoch()
             started = time.perf_counter()
             result = evaluate(self.trainer.model, self.sets, self.trial.data.prompt, self.evaluation)
-        except Diverged as error:
+        except EXPECTED as error:
             return self._failure(str(error))
         epoch: Report = {
             "epoch": summary.epoch,
@@ -116,8 +116,11 @@ def write_results(file: Path, result: Report, evaluation: Evaluation) -> None:
     partial.replace(file)
 
 
-def evaluation_sets(trial: TrialConfig, split: Split, model: PixelClip) -> list[ImageSet]:
-    return [registry.load(config, split, model.image_size) for config in trial.data.evaluated]
+def evaluation_sets(
+    trial: TrialConfig, evaluation: EvaluationConfig, split: Split, model: PixelClip
+) -> list[ImageSet]:
+    at = evaluation.attack.at
+    return [registry.load(config, split, model.image_size, at) for config in trial.data.evaluated]
 
 
 def fine_tuned(trial: TrialConfig, folder: Path | None) -> PixelClip:
@@ -155,9 +158,9 @@ def measure(
     prompt = config.data.prompt
     temperature = None
     if split != "validation":
-        held_out = registry.load(config.data.evaluated[0], "validation", model.image_size)
+        held_out = evaluation_sets(config, ruler, "validation", model)[0]
         temperature = calibrate(model, held_out, prompt, ruler)
-    sets = evaluation_sets(config, split, model)
+    sets = evaluation_sets(config, ruler, split, model)
     result = evaluate(model, sets, prompt, ruler, temperature=temperature)
     write_results(file, {"split": split, **result.report()}, result)
 
@@ -170,7 +173,7 @@ def sanity(
     torch.set_num_threads(threads)
     config, ruler = TrialConfig.model_validate(trial), EvaluationConfig.model_validate(evaluation)
     model = fine_tuned(config, None if checkpoint is None else Path(checkpoint))
-    images = evaluation_sets(config, split, model)[0].sample(
+    images = evaluation_sets(config, ruler, split, model)[0].sample(
         min(SANITY_IMAGES, ruler.images or SANITY_IMAGES)
     )
     findings = check(

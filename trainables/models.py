@@ -39,6 +39,7 @@ class PixelClip(nn.Module):
         self.clip = clip
         self.tokenizer = tokenizer
         self.channels_last = False
+        self.mixed_precision: bool | None = None
         preprocess = clip.visual.preprocess_cfg
         self.register_buffer("mean", torch.tensor(preprocess["mean"]).view(3, 1, 1), persistent=False)
         self.register_buffer("std", torch.tensor(preprocess["std"]).view(3, 1, 1), persistent=False)
@@ -59,9 +60,9 @@ class PixelClip(nn.Module):
         return self.clip.logit_scale.exp()
 
     def autocast(self) -> torch.autocast:
-        """bfloat16 on CUDA, full precision elsewhere. The weights themselves stay float32."""
-        on_gpu = self.device.type == "cuda"
-        return torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=on_gpu)
+        """bfloat16 where `mixed_precision` says so, by default on CUDA alone. Weights stay float32."""
+        mixed = self.device.type == "cuda" if self.mixed_precision is None else self.mixed_precision
+        return torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=mixed)
 
     def features(self, pixels: Tensor) -> Tensor:
         """(B, D) float32 image features, unnormalised."""

@@ -28,7 +28,7 @@ from trainables.errors import Diverged
 from trainables.frozen import FrozenCache, FrozenKey, frozen_cache
 from trainables.models import PixelClip
 from trainables.optimization import build_optimizer, set_learning_rate, update_average
-from trainables.pixels import augment, to_pixels
+from trainables.pixels import augment, to_device, to_pixels
 from trainables.views import Batch, BatchViews, ModelViews
 
 if TYPE_CHECKING:
@@ -58,7 +58,8 @@ class Trainer:
     """One trial's state: the trained model, the optimiser, how many epochs are done.
 
     Everything random depends on `seed` and the epoch alone, so a trainer restored after epoch n
-    goes on exactly as one that was never interrupted.
+    goes on exactly as one that was never interrupted. The model stays in eval mode: attack and loss see
+    the same function, and batch normalisation (ResNets) keeps the pre-training's statistics.
     """
 
     def __init__(
@@ -79,7 +80,9 @@ class Trainer:
             config.model.name, config.model.pretrained, device or default_device()
         )
         self.device = self.pretrained.device
-        images = images or registry.load(config.data.train, "train", self.pretrained.image_size)
+        images = images or registry.load(
+            config.data.train, "train", self.pretrained.image_size, config.attack.at
+        )
         self.images = images.sample(config.data.images)
         self.model = models.trainable_copy(self.pretrained, text=self.method.trains_text)
         self.prompts = models.class_prompts(config.data.prompt, self.images.classes)
@@ -138,7 +141,6 @@ class Trainer:
         started = time.perf_counter()
         seed = int(np.random.SeedSequence([self.seed, self.epoch]).generate_state(1)[0])
         generator = torch.Generator(self.device).manual_seed(seed)
-        self.model.train()
         totals: dict[str, Tensor] = {}
         for step, indices in enumerate(self._batches(seed), start=self.epoch * self.steps_per_epoch):
             for name, value in self.train_step(step, indices, generator).items():
@@ -178,7 +180,7 @@ class Trainer:
         clean = to_pixels(self.images.images[indices], self.device)
         if self.config.data.augment:
             clean = augment(clean, generator)
-        labels = torch.from_numpy(self.images.labels[indices]).to(self.device)
+        labels = to_device(self.images.labels[indices], self.device)
         batch = Batch(
             clean,
             labels,
@@ -201,8 +203,7 @@ class Trainer:
         return views
 
     def _frozen_rows(self, indices: np.ndarray) -> Rows:
-        places = torch.from_numpy(indices).to(self.device)
-        return partial(self._frozen_cache.rows, self._frozen_key, places)
+        return partial(self._frozen_cache.rows, self._frozen_key, to_device(indices, self.device))
 
     def _attack(self, views: BatchViews, generator: torch.Generator) -> Tensor:
         attack, clean = self.config.attack, views.trained.batch.clean
@@ -258,6 +259,7 @@ class Trainer:
             if key.startswith("optimizer."):
                 _, index, name = key.split(".", 2)
                 parameter = self.parameters[int(index)]
-                # AdamW keeps its step counter on the CPU; the logit scale's averages are scalars too
-                place = "cpu" if name == "step" else self.device
+                # AdamW keeps its step counter on the CPU, unless it is fused
+                fused = self.config.runtime.fused_optimizer
+                place = "cpu" if name == "step" and not fused else self.device
                 self.optimizer.state[parameter][name] = value.clone().to(place)

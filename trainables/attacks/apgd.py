@@ -147,7 +147,7 @@ class Climb:
 
     def record(self, value: Tensor, gradient: Tensor, wrong: Tensor) -> None:
         """What was found at `point`. value, wrong: (b,)."""
-        self.rises = self.rises + (value > self.value)
+        self.rises = self.rises + ((value > self.value) & self.value.isfinite())  # the start is no rise
         self.value, self.gradient = value, gradient
         higher = value > self.best_value
         self.best = torch.where(per_image(higher), self.point, self.best)

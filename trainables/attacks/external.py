@@ -22,6 +22,7 @@ import torch
 from torch import Tensor, nn
 
 from trainables.attacks.pgd import attacked
+from trainables.errors import AttackError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -41,13 +42,15 @@ def torchattack(
     images: (B, 3, H, W) in [0, 1].  labels: (B,).  The number of classes is taken from the logits.
     The same seed gives the same images; the global generators, each sub-module's train or eval mode
     and the weights' flags and gradients are as before, also after an exception.
-    Raises ImportError without torchattacks, and ValueError for an attack it does not have, a setting
+    Raises ImportError without torchattacks, and AttackError for an attack it does not have, a setting
     the attack does not have, or too few classes for it.
     """
     attack_class, accepted = find(name), parameters(name)
     unknown = [setting for setting in settings if setting not in accepted]
     if unknown:
-        raise ValueError(f"torchattacks' {name} has no {unknown[0]!r} (it has: {', '.join(accepted) or '-'})")
+        raise AttackError(
+            f"torchattacks' {name} has no {unknown[0]!r} (it has: {', '.join(accepted) or '-'})"
+        )
     with attacked(logits_of), private_generators(seed):
         with torch.no_grad():
             classes = logits_of(images[:1]).shape[-1]
@@ -73,10 +76,10 @@ def parameters(name: str) -> tuple[str, ...]:
 
 
 def check_classes(name: str, classes: int, settings: dict[str, Any]) -> None:
-    """Raises ValueError where torchattacks would look for a class that is not there."""
+    """Raises AttackError where torchattacks would look for a class that is not there."""
     needed = FEWEST_CLASSES.get(name, 3 if settings.get("loss") == "dlr" else 2)
     if classes < needed:
-        raise ValueError(
+        raise AttackError(
             f"torchattacks' {name} needs at least {needed} classes, here are {classes}; "
             "the attack `standard` takes any number from 2"
         )
@@ -97,7 +100,7 @@ def find(name: str) -> Any:
     same = {n.lower(): n for n in names}
     close = difflib.get_close_matches(name.lower(), same, n=3)
     hint = f"; did you mean {' or '.join(same[n] for n in close)}?" if close else ""
-    raise ValueError(f"torchattacks has no attack {name!r}{hint} (known: {', '.join(sorted(names))})")
+    raise AttackError(f"torchattacks has no attack {name!r}{hint} (known: {', '.join(sorted(names))})")
 
 
 @contextmanager

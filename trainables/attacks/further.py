@@ -22,28 +22,30 @@ if TYPE_CHECKING:
     from trainables.models import Classifier
 
 
+IMAGES = 2048
+"""Images held as floats at a time; batches are made up anew of what is left of so many."""
+
+
 def still_correct(
     attack: FurtherAttack,
     classifier: Classifier,
     images: ImageSet,
-    indices: np.ndarray,
     config: EvaluationConfig,
 ) -> np.ndarray:
     """(N,) of bool: which images are still classified correctly under the attack.
 
-    images: those that no other attack has broken yet.  indices: (N,) their numbers in the whole set,
-    which decide on everything random.
+    images: those that no other attack has broken yet.
     """
     if len(images) == 0:
         return np.zeros(0, dtype=bool)
     if attack.name in ("standard", *get_args(Attack)):
-        return survivors_of_apgd(attack, classifier, images, indices, config)
+        return survivors_of_apgd(attack, classifier, images, config)
     correct = []
     for first in range(0, len(images), config.batch_size):
         rows = slice(first, first + config.batch_size)
         pixels = to_pixels(images.images[rows], classifier.device)
         labels = torch.from_numpy(images.labels[rows]).to(classifier.device)
-        points = attack_batch(attack, classifier, pixels, labels, indices=indices[rows], config=config)
+        points = attack_batch(attack, classifier, pixels, labels, indices=images.numbers[rows], config=config)
         with torch.no_grad():
             correct.append((classifier(points).argmax(-1) == labels).cpu().numpy())
     return np.concatenate(correct)
@@ -53,25 +55,27 @@ def survivors_of_apgd(
     attack: FurtherAttack,
     classifier: Classifier,
     images: ImageSet,
-    indices: np.ndarray,
     config: EvaluationConfig,
 ) -> np.ndarray:
-    names = get_args(Attack) if attack.name == "standard" else (attack.name,)
-    outcome = standard(
-        classifier,
-        to_pixels(images.images, torch.device("cpu")),
-        torch.from_numpy(images.labels),
-        epsilon=attack.radius(config),
-        norm=attack.ball(config),
-        seed=config.seed,
-        indices=indices,
-        batch_size=config.batch_size,
-        device=classifier.device,
-        attacks=names,
-        steps=attack.steps or 100,
-        restarts=attack.restarts,
-    )
-    return outcome.robust.cpu().numpy()
+    survived = []
+    for first in range(0, len(images), IMAGES):
+        rows = slice(first, first + IMAGES)
+        outcome = standard(
+            classifier,
+            to_pixels(images.images[rows], torch.device("cpu")),
+            torch.from_numpy(images.labels[rows]),
+            epsilon=attack.radius(config),
+            norm=attack.ball(config),
+            seed=config.seed,
+            indices=images.numbers[rows],
+            batch_size=config.batch_size,
+            device=classifier.device,
+            attacks=get_args(Attack) if attack.name == "standard" else (attack.name,),
+            steps=attack.steps or 100,
+            restarts=attack.restarts,
+        )
+        survived.append(outcome.robust.cpu().numpy())
+    return np.concatenate(survived)
 
 
 def attack_batch(
@@ -99,4 +103,5 @@ def attack_batch(
         )
     seed = int(np.random.SeedSequence((config.seed, int(indices[0]))).generate_state(1)[0])
     points = torchattack(attack.external, classifier, pixels, labels, seed=seed, **attack.arguments(config))
+    points = torch.where(points.isfinite(), points, pixels)  # what is not a number is no attack
     return into_ball(points, pixels, epsilon, norm)

@@ -35,8 +35,9 @@ def pgd(
     push small ones to zero in low precision, and pixels with an exactly zero gradient are never
     attacked.  start: (B, 3, H, W) initial perturbation, see `uniform_start`.
     epsilon, step_size: in [0, 1] pixels; for `l2` the Euclidean length over one image's values.
-    momentum: of the steepest directions, in [0, 1); the step goes along the steepest direction of their
-    running sum, as in FARE's training (arXiv 2402.12336, its released code).
+    momentum: in [0, 1); each step goes along the steepest direction of momentum times the step before
+    plus the steepest direction of the gradient, as in FARE's released code (arXiv 2402.12336). In
+    `linf` that is the gradient's sign again, unless it is zero.
     keep_best: return each image's point of highest objective instead of the last one, at the cost
     of one more forward pass. Weights receive no gradient and no graph stays attached to the result.
     """
@@ -45,7 +46,7 @@ def pgd(
     images = images.detach()
     adversarial = into_ball(images + start, images, epsilon, norm)
     best, best_value = adversarial, images.new_full((len(images),), -torch.inf)
-    velocity: Tensor | None = None
+    velocity = torch.zeros_like(images)
 
     def remember(value: Tensor) -> None:
         nonlocal best, best_value
@@ -62,8 +63,7 @@ def pgd(
             remember(value.detach())
         direction = steepest(gradient, norm)
         if momentum:
-            velocity = direction if velocity is None else momentum * velocity + direction
-            direction = steepest(velocity, norm)
+            direction = velocity = steepest(momentum * velocity + direction, norm)
         moved = adversarial + step_size * direction
         adversarial = into_ball(moved, images, epsilon, norm)
     if not keep_best:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -98,9 +99,10 @@ def check_image_folder(root: Path) -> None:
             raise DataError(f"{folder / empty[0]} holds no images ({', '.join(sorted(IMAGE_SUFFIXES))})")
 
 
-def tiny_imagenet(root: Path, split: Split) -> ImageSet:
-    """TinyImageNet as `tiny-imagenet-200.zip` unpacks. Its labelled `val` images are our test split;
-    its own test images have no labels and are not used."""
+def tiny_imagenet(root: Path, split: Split, size: tuple[int, int] | None = None) -> ImageSet:
+    """TinyImageNet as `tiny-imagenet-200.zip` unpacks, at 64 x 64 or resized to `size`. Its labelled
+    `val` images are our test split; its own test images have no labels and are not used."""
+    size = size or TINY_IMAGENET_SIZE
     folder = root / "tiny-imagenet-200"
     words = dict(
         line.split("\t", 1) for line in (folder / "words.txt").read_text().splitlines() if "\t" in line
@@ -113,9 +115,9 @@ def tiny_imagenet(root: Path, split: Split) -> ImageSet:
             line.split("\t") for line in (folder / "val" / "val_annotations.txt").read_text().splitlines()
         )
         listing = [(folder / "val" / "images" / row[0], label[row[1]]) for row in rows]
-        return decode("tiny-imagenet", split, listing, classes, TINY_IMAGENET_SIZE)
+        return decode("tiny-imagenet", split, listing, classes, size)
     listing = part_of(list_images(folder / "train", ids), split)
-    return decode("tiny-imagenet", split, listing, classes, TINY_IMAGENET_SIZE)
+    return decode("tiny-imagenet", split, listing, classes, size)
 
 
 LAYOUTS = {
@@ -177,10 +179,23 @@ def read_image(file: Path, size: tuple[int, int]) -> NDArray[np.uint8]:
     except Exception as error:  # Pillow's decoders raise SyntaxError, ValueError and others of their own
         reason = " ".join(str(error).split())
         raise DataError(f"{file} can't be read as an image ({reason}); remove or replace it") from error
+    return np.asarray(fitted(image, size))
+
+
+def resized(images: ImageSet, size: tuple[int, int]) -> ImageSet:
+    """The same set at another size, each image as `read_image` would have read it."""
+    if images.images.shape[1:3] == size:
+        return images
+    pixels = np.stack([np.asarray(fitted(Image.fromarray(image), size)) for image in images.images])
+    return replace(images, images=pixels)
+
+
+def fitted(image: Image.Image, size: tuple[int, int]) -> Image.Image:
+    """Shorter side resized (bicubic) to fill (H, W), centre cropped."""
     height, width = size
     factor = max(width / image.width, height / image.height)
     if factor != 1:
         enlarged = (max(width, round(image.width * factor)), max(height, round(image.height * factor)))
         image = image.resize(enlarged, Image.Resampling.BICUBIC)
     left, top = (image.width - width) // 2, (image.height - height) // 2
-    return np.asarray(image.crop((left, top, left + width, top + height)))
+    return image.crop((left, top, left + width, top + height))

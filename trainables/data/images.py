@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
@@ -24,6 +24,8 @@ class ImageSet:
     images: (N, H, W, 3) uint8, possibly a read-only memory map.  labels: (N,) int64 in [0, K).
     classes: K class names as they stand in a prompt.  split: where the images are from;
     `train` and `validation` are disjoint parts of the original training images.
+    numbers: (N,) which images of the whole set these are, 0 to N - 1 where none are given; what is
+    random about an image depends on its number.
     """
 
     name: str
@@ -31,12 +33,22 @@ class ImageSet:
     images: NDArray[np.uint8]
     labels: NDArray[np.int64]
     classes: tuple[str, ...]
+    numbers: NDArray[np.int64] = field(default_factory=lambda: np.zeros(0, dtype=np.int64))
+
+    def __post_init__(self) -> None:
+        if len(self.numbers) != len(self.labels):
+            object.__setattr__(self, "numbers", np.arange(len(self.labels)))
 
     def __len__(self) -> int:
         return len(self.labels)
 
     def take(self, indices: NDArray[np.int64]) -> ImageSet:
-        return replace(self, images=self.images[indices], labels=self.labels[indices])
+        return replace(
+            self,
+            images=self.images[indices],
+            labels=self.labels[indices],
+            numbers=self.numbers[indices],
+        )
 
     def sample(self, count: int | None) -> ImageSet:
         """A fixed, stratified subset of `count` images; everything if `count` is None or too large.

@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 PUBLISHED_SCALE = 1 / 0.07
+PUBLISHED_WEIGHT = 1e5 / (1 + math.exp(2 * PUBLISHED_SCALE))
+"""1e5 / exp(softplus(2 / 0.07)) = 3.905e-8, for `weight_normalisation` none."""
 STIRLING = {1: 1 / 12, 3: -1 / 360, 5: 1 / 1260, 7: -1 / 1680, 9: 1 / 1188}
 """Coefficients of x^-n in the logarithm of the gamma function."""
 
@@ -78,16 +80,16 @@ def dirichlet_loss(
     log_beta: Tensor,
     *,
     weight: float,
-    weight_normalisation: WeightNormalisation = "evidence",
+    weight_normalisation: WeightNormalisation = "none",
     direction: Direction = "trained_to_frozen",
 ) -> LossParts:
     """CE(adversarial) + weight * KL(Dir(alpha) || Dir(beta)).
 
     adversarial_logits: (B, K) scaled.  labels: (B,).  log_alpha: (B, K) of the trained model on the
     attacked images.  log_beta: (B, K) of the frozen model on the clean images.
-    `evidence` divides by the batch mean of beta_0, so that a weight means the same for any number
-    of classes and any concentration scale, and the weighting of images by their evidence stays;
-    `none` is the publication. Returns parts of shape (B,), in nats, weights applied; the
+    `none` is the publication; `evidence` divides by the batch mean of beta_0, so that a weight means
+    the same for any number of classes and any concentration scale, and the weighting of images by
+    their evidence stays. Returns parts of shape (B,), in nats, weights applied; the
     divergence in float64.
     """
     pair = (log_alpha, log_beta) if direction == "trained_to_frozen" else (log_beta, log_alpha)
@@ -107,14 +109,24 @@ class Dirichlet(Method):
     """Dirichlet alignment with the frozen model's evidence."""
 
     name: Literal["dirichlet"] = "dirichlet"
-    weight: NonNegativeFloat = Field(
-        1.0, description="Weight of the divergence. Published: 3.905e-8 with weight_normalisation none."
+    weight: NonNegativeFloat | None = Field(
+        None,
+        description="Weight of the divergence; by default the published 3.905e-8, or 1 where "
+        "weight_normalisation is evidence.",
     )
     concentration_scale: PositiveFloat = Field(
         PUBLISHED_SCALE, le=100, description="kappa in alpha = exp(kappa (cosine + 1)); published 1/0.07."
     )
-    weight_normalisation: WeightNormalisation = "evidence"
+    weight_normalisation: WeightNormalisation = Field(
+        "none", description="`evidence`: a weight means the same at every scale and number of classes."
+    )
     direction: Direction = "trained_to_frozen"
+
+    @property
+    def applied_weight(self) -> float:
+        if self.weight is not None:
+            return self.weight
+        return 1.0 if self.weight_normalisation == "evidence" else PUBLISHED_WEIGHT
 
     def loss(self, views: Views) -> LossParts:
         return dirichlet_loss(
@@ -122,7 +134,7 @@ class Dirichlet(Method):
             views.labels,
             log_concentration(views.adversarial.cosines, self.concentration_scale),
             log_concentration(views.frozen.clean.cosines, self.concentration_scale),
-            weight=self.weight,
+            weight=self.applied_weight,
             weight_normalisation=self.weight_normalisation,
             direction=self.direction,
         )
