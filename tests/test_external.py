@@ -10,9 +10,10 @@ import pytest
 import torch
 
 from tests.victims import Linear, Negative, Through, accuracy, batch, fashion, same, state_of
-from trainables.attacks.external import parameters, torchattack
+from trainables.attacks.external import WRAPPERS, parameters, torchattack
 from trainables.attacks.pgd import attacked, pgd, uniform_start
 from trainables.attacks.standard import standard
+from trainables.errors import AttackError
 from trainables.methods.base import cross_entropy
 
 
@@ -84,7 +85,21 @@ ATTACKS = [
     ("OnePixel", {"steps": 2, "popsize": 4}),
     ("Pixle", {"restarts": 2, "max_iterations": 2}),
     ("GN", {}),
+    ("VANILA", {}),
+    ("PGDRS", {"eps": EPS, "steps": 1, "noise_sd": 0.1, "noise_batch_size": 2}),
+    ("PGDRSL2", {"eps": 1.0, "steps": 1, "noise_sd": 0.1, "noise_batch_size": 2}),
+    ("VNIFGSM", {"eps": EPS, "steps": 1}),
+    ("PIFGSM", {"max_epsilon": EPS, "num_iter_set": 2}),
+    ("PIFGSMPP", {"max_epsilon": EPS, "num_iter_set": 2}),
+    ("EADL1", {"max_iterations": 10, "binary_search_steps": 1}),
+    ("EADEN", {"max_iterations": 10, "binary_search_steps": 1}),
+    ("JSMA", {"theta": 1.0, "gamma": 0.001}),
 ]
+
+
+def test_no_attack_of_torchattacks_is_left_out():
+    torchattacks = pytest.importorskip("torchattacks")
+    assert {name for name, _ in ATTACKS} == set(torchattacks.__all__) - set(WRAPPERS)
 
 
 @pytest.mark.parametrize(("name", "options"), ATTACKS, ids=[name for name, _ in ATTACKS])
@@ -143,6 +158,14 @@ def test_too_few_classes_are_one_line(name, classes, options):
         ValueError, match=rf"{name} needs at least {classes + 1} classes, here are {classes};"
     ):
         torchattack(name, Linear(classes), images, labels, seed=0, **options)
+
+
+def test_a_setting_that_torchattacks_stumbles_over_is_one_line():
+    pytest.importorskip("torchattacks")
+    images, labels = batch()
+    settings = {"noise_type": "gaussian", "steps": 1}  # it spells it otherwise, and does not look
+    with pytest.raises(AttackError, match=r"PGDRS failed with its settings .*UnboundLocalError"):
+        torchattack("PGDRS", Linear(), images, labels, seed=0, **settings)
 
 
 @pytest.mark.parametrize("classes", [2, 3, 4])

@@ -29,6 +29,9 @@ if TYPE_CHECKING:
 
 WRAPPERS = ("MultiAttack", "LGV")
 
+STUMBLES = (AttributeError, IndexError, KeyError, NameError, TypeError, ValueError)
+"""What torchattacks raises for settings that it does not check."""
+
 FEWEST_CLASSES = {"APGDT": 4, "AutoAttack": 4, "JSMA": 10}
 """The targeted DLR loss looks at the fourth largest logit; JSMA aims at class (label + 1) mod 10."""
 
@@ -43,7 +46,7 @@ def torchattack(
     The same seed gives the same images; the global generators, each sub-module's train or eval mode
     and the weights' flags and gradients are as before, also after an exception.
     Raises ImportError without torchattacks, and AttackError for an attack it does not have, a setting
-    the attack does not have, or too few classes for it.
+    the attack does not have or fails with, or too few classes for it.
     """
     attack_class, accepted = find(name), parameters(name)
     unknown = [setting for setting in settings if setting not in accepted]
@@ -60,10 +63,16 @@ def torchattack(
         if "seed" in inspect.signature(attack_class.__init__).parameters:
             settings["seed"] = seed
         model = FloatLogits(logits_of, non_negative=name == "CW")
-        attack = attack_class(model, **settings)  # new each time: an exception flips its flags for good
-        with torch.enable_grad():
-            # contiguous: several attacks `view` their images, which channels-last ones don't allow
-            return attack(images.detach().contiguous(), labels).detach()
+        try:
+            attack = attack_class(model, **settings)  # new each time: an exception flips its flags for good
+            with torch.enable_grad():
+                # contiguous: several attacks `view` their images, which channels-last ones don't allow
+                return attack(images.detach().contiguous(), labels).detach()
+        except STUMBLES as error:
+            reason = f"{type(error).__name__}: {error}"
+            raise AttackError(
+                f"torchattacks' {name} failed with its settings {settings} ({reason})"
+            ) from error
 
 
 def parameters(name: str) -> tuple[str, ...]:
