@@ -86,11 +86,11 @@ class Remeasurement:
         result = read_json(file)
         metrics, intervals = result["metrics"], result["intervals"]
         own = [name for name in metrics if "." not in name]
-        versions = [
-            v for v in ("clean", "robust", "confidence_up", "confidence_down") if f"{v}_ece" in metrics
-        ]
-        quantities = dict.fromkeys(name.removeprefix("clean_") for name in own if name.startswith("clean_"))
-        quantities |= dict.fromkeys(n.removeprefix("robust_") for n in own if n.startswith("robust_"))
+        suffix = "_calibration_l2"  # of every version, and of nothing else
+        versions = [name.removesuffix(suffix) for name in own if name.endswith(suffix)]
+        quantities = dict.fromkeys(
+            n.removeprefix(f"{v}_") for v in versions for n in own if n.startswith(f"{v}_")
+        )
         table = Table(title=f"{self.trial} of {self.run.id}", title_justify="left", box=None)
         table.add_column("", no_wrap=True)
         for version in versions:

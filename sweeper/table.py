@@ -11,9 +11,7 @@ from rich.text import Text
 
 from sweeper.result import SPLITS, objectives, ranked_members
 from sweeper.run import Intervals, Metrics
-
-ZERO_GRADIENTS = 0.01
-"""Share of exactly zero gradients above which an attack is not believed."""
+from trainables.metrics.names import ZERO_GRADIENTS
 
 ARROW = {"maximize": "↑", "minimize": "↓"}
 

@@ -28,7 +28,7 @@ from trainables.metrics.classwise import class_bins, merge_class_bins
 from trainables.metrics.summary import Summary, summarize
 from trainables.metrics.temperature import fit_temperature, scaled
 from trainables.models import Classifier, PixelClip, class_prompts
-from trainables.pixels import to_pixels
+from trainables.pixels import batches
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -114,9 +114,11 @@ def evaluate(
 def calibrate(model: PixelClip, images: ImageSet, prompt: str, config: EvaluationConfig) -> float:
     """The temperature of lowest NLL on clean images: validation images of the training distribution."""
     images = images.sample(config.images)
-    classifier = classifier_of(model, images, prompt)
     with attacked(model), precision(model, config):
-        logits = [classifier(pixels).cpu() for _, pixels, _ in batches(images, config, model.device)]
+        classifier = classifier_of(model, images, prompt)
+        logits = [
+            classifier(pixels).cpu() for _, pixels, _ in batches(images, config.batch_size, model.device)
+        ]
     return fit_temperature(torch.cat(logits).numpy(), images.labels)
 
 
@@ -132,16 +134,6 @@ def precision(model: PixelClip, config: EvaluationConfig) -> Iterator[None]:
 
 def classifier_of(model: PixelClip, images: ImageSet, prompt: str) -> Classifier:
     return Classifier(model, model.encode_classes(class_prompts(prompt, images.classes)))
-
-
-def batches(
-    images: ImageSet, config: EvaluationConfig, device: torch.device
-) -> Iterator[tuple[range, Tensor, Tensor]]:
-    """Places in the set, pixels and labels of each batch."""
-    for first in range(0, len(images), config.batch_size):
-        places = range(first, min(first + config.batch_size, len(images)))
-        labels = torch.from_numpy(images.labels[first : places.stop]).to(device)
-        yield places, to_pixels(images.images[first : places.stop], device), labels
 
 
 class SetEvaluation:
@@ -171,8 +163,8 @@ class SetEvaluation:
     def _measure(self) -> dict[str, Tensor]:
         """Cosines of all versions, each batch being brought to the device once."""
         cosines: dict[str, list[Tensor]] = {}
-        for places, clean, labels in batches(self.images, self.config, self.device):
-            for version, pixels in self._versions(places, clean, labels):
+        for rows, clean, labels in batches(self.images, self.config.batch_size, self.device):
+            for version, pixels in self._versions(self.images.numbers[rows], clean, labels):
                 with torch.no_grad():
                     cosines.setdefault(version, []).append(self.classifier.cosines(pixels).cpu())
         whole = {version: torch.cat(parts) for version, parts in cosines.items()}
@@ -180,9 +172,9 @@ class SetEvaluation:
             raise Diverged(f"the model's output on {self.images.name} is not finite")
         return whole
 
-    def _versions(self, places: range, clean: Tensor, labels: Tensor) -> Iterator[tuple[str, Tensor]]:
+    def _versions(self, numbers: np.ndarray, clean: Tensor, labels: Tensor) -> Iterator[tuple[str, Tensor]]:
         yield "clean", clean
-        yield "robust", self._attack(places, clean, labels)
+        yield "robust", self._attack(numbers, clean, labels)
         stress = self.config.confidence_attack
         if stress is None:
             return
@@ -198,16 +190,14 @@ class SetEvaluation:
         yield "confidence_up", push(direction="up")
         yield "confidence_down", push(direction="down")
 
-    def _attack(self, places: range, clean: Tensor, labels: Tensor) -> Tensor:
+    def _attack(self, numbers: np.ndarray, clean: Tensor, labels: Tensor) -> Tensor:
         """Fixed-step PGD that perturbs every image and returns its point of highest loss."""
         attack, monitor = self.config.attack, Monitor()
         loss = LOSSES[attack.loss]
         attacked_images = pgd(
             lambda pixels: loss(self.classifier(pixels), labels),
             clean,
-            start=uniform_start_per_image(
-                clean, attack.epsilon, self.config.seed, self.images.numbers[places], norm=attack.norm
-            ),
+            start=uniform_start_per_image(clean, attack.epsilon, self.config.seed, numbers, norm=attack.norm),
             epsilon=attack.epsilon,
             step_size=attack.step,
             steps=attack.steps,
@@ -216,7 +206,7 @@ class SetEvaluation:
             keep_best=True,
             monitor=monitor,
         )
-        self.zero_gradients += [monitor.zero_gradients] * len(places)
+        self.zero_gradients += [monitor.zero_gradients] * len(numbers)
         return attacked_images
 
     def _worst_case(self) -> np.ndarray:

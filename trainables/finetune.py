@@ -22,8 +22,8 @@ from trainables.attacks.sanity import check
 from trainables.config import EvaluationConfig, TrialConfig, trial_metrics
 from trainables.data import registry
 from trainables.errors import EXPECTED
-from trainables.evaluate import Evaluation, calibrate, classifier_of, evaluate
-from trainables.pixels import to_pixels
+from trainables.evaluate import Evaluation, calibrate, classifier_of, evaluate, precision
+from trainables.pixels import to_device, to_pixels
 from trainables.training import Trainer, default_device
 
 if TYPE_CHECKING:
@@ -176,12 +176,13 @@ def sanity(
     images = evaluation_sets(config, ruler, split, model)[0].sample(
         min(SANITY_IMAGES, ruler.images or SANITY_IMAGES)
     )
-    findings = check(
-        classifier_of(model, images, config.data.prompt),
-        to_pixels(images.images, model.device),
-        torch.from_numpy(images.labels).to(model.device),
-        epsilon=ruler.attack.epsilon,
-        norm=ruler.attack.norm,
-        seed=ruler.seed,
-    )
+    with precision(model, ruler):
+        findings = check(
+            classifier_of(model, images, config.data.prompt),
+            to_pixels(images.images, model.device),
+            to_device(images.labels, model.device),
+            epsilon=ruler.attack.epsilon,
+            norm=ruler.attack.norm,
+            seed=ruler.seed,
+        )
     return [(finding.name, finding.passed, finding.detail) for finding in findings]

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from trainables.pixels import to_pixels
+from trainables.pixels import batches
 from trainables.views import Batch, ImageView
 
 if TYPE_CHECKING:
@@ -75,10 +75,7 @@ class FrozenCache:
     @torch.no_grad()
     def _compute(self, compute: Callable[[View], Tensor]) -> Tensor:
         outputs = []
-        for first in range(0, len(self._images), BATCH_SIZE):
-            part = slice(first, first + BATCH_SIZE)
-            pixels = to_pixels(self._images.images[part], self._model.device)
-            labels = torch.from_numpy(self._images.labels[part]).to(self._model.device)
+        for _, pixels, labels in batches(self._images, BATCH_SIZE, self._model.device):
             batch = Batch(pixels, labels)
             view = ImageView(self._model, pixels, lambda: self._class_text, batch, gradient=False)
             outputs.append(compute(view))

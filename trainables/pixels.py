@@ -10,7 +10,11 @@ import torch
 from torch import Tensor
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from numpy.typing import NDArray
+
+    from trainables.data.images import ImageSet
 
 
 def to_device(array: NDArray[Any], device: torch.device) -> Tensor:
@@ -24,6 +28,13 @@ def to_device(array: NDArray[Any], device: torch.device) -> Tensor:
 def to_pixels(images: NDArray[np.uint8], device: torch.device) -> Tensor:
     """(B, 3, H, W) float pixels in [0, 1] on `device` of (B, H, W, 3) uint8 images."""
     return to_device(images, device).permute(0, 3, 1, 2).float().div_(255)
+
+
+def batches(images: ImageSet, size: int, device: torch.device) -> Iterator[tuple[slice, Tensor, Tensor]]:
+    """Rows of the set, pixels and labels of each batch, in order, on `device`."""
+    for first in range(0, len(images), size):
+        rows = slice(first, first + size)
+        yield rows, to_pixels(images.images[rows], device), to_device(images.labels[rows], device)
 
 
 def augment(pixels: Tensor, generator: torch.Generator) -> Tensor:

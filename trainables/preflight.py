@@ -29,17 +29,12 @@ def check_attacks(evaluation: EvaluationConfig) -> None:
     for attack in evaluation.further_attacks:
         if not attack.external:
             continue
-        from trainables.attacks.external import parameters
+        from trainables.attacks.external import check_settings
 
         try:
-            accepted = parameters(attack.external)
-        except (ImportError, ValueError) as error:
+            check_settings(attack.external, attack.settings)
+        except (ImportError, AttackError) as error:
             raise AttackError(f"further_attacks: {error}") from error
-        unknown = [name for name in attack.settings if name not in accepted]
-        if unknown:
-            raise AttackError(
-                f"further_attacks: {attack.name} has no setting {unknown[0]!r}; it has {', '.join(accepted)}"
-            )
 
 
 def check_model(name: str, pretrained: str | None) -> None:

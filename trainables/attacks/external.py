@@ -25,7 +25,7 @@ from trainables.attacks.pgd import attacked
 from trainables.errors import AttackError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator
 
 WRAPPERS = ("MultiAttack", "LGV")
 
@@ -48,12 +48,7 @@ def torchattack(
     Raises ImportError without torchattacks, and AttackError for an attack it does not have, a setting
     the attack does not have or fails with, or too few classes for it.
     """
-    attack_class, accepted = find(name), parameters(name)
-    unknown = [setting for setting in settings if setting not in accepted]
-    if unknown:
-        raise AttackError(
-            f"torchattacks' {name} has no {unknown[0]!r} (it has: {', '.join(accepted) or '-'})"
-        )
+    attack_class, accepted = find(name), check_settings(name, settings)
     with attacked(logits_of), private_generators(seed):
         with torch.no_grad():
             classes = logits_of(images[:1]).shape[-1]
@@ -82,6 +77,16 @@ def parameters(name: str) -> tuple[str, ...]:
     """
     signature = inspect.signature(find(name).__init__)
     return tuple(p for p in signature.parameters if p not in ("self", "model", "seed"))
+
+
+def check_settings(name: str, settings: Iterable[str]) -> tuple[str, ...]:
+    """`parameters(name)`. Raises as `torchattack` does for an unknown name or setting."""
+    accepted = parameters(name)
+    unknown = [setting for setting in settings if setting not in accepted]
+    if unknown:
+        known = ", ".join(accepted) or "-"
+        raise AttackError(f"torchattacks' {name} has no {unknown[0]!r} (it has: {known})")
+    return accepted
 
 
 def check_classes(name: str, classes: int, settings: dict[str, Any]) -> None:

@@ -12,7 +12,7 @@ from trainables.attacks.losses import margin
 from trainables.attacks.norms import into_ball
 from trainables.attacks.pgd import pgd, uniform_start_per_image
 from trainables.attacks.standard import Attack, standard
-from trainables.pixels import to_pixels
+from trainables.pixels import batches
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -41,10 +41,7 @@ def still_correct(
     if attack.name in ("standard", *get_args(Attack)):
         return survivors_of_apgd(attack, classifier, images, config)
     correct = []
-    for first in range(0, len(images), config.batch_size):
-        rows = slice(first, first + config.batch_size)
-        pixels = to_pixels(images.images[rows], classifier.device)
-        labels = torch.from_numpy(images.labels[rows]).to(classifier.device)
+    for rows, pixels, labels in batches(images, config.batch_size, classifier.device):
         points = attack_batch(attack, classifier, pixels, labels, indices=images.numbers[rows], config=config)
         with torch.no_grad():
             correct.append((classifier(points).argmax(-1) == labels).cpu().numpy())
@@ -58,12 +55,11 @@ def survivors_of_apgd(
     config: EvaluationConfig,
 ) -> np.ndarray:
     survived = []
-    for first in range(0, len(images), IMAGES):
-        rows = slice(first, first + IMAGES)
+    for rows, pixels, labels in batches(images, IMAGES, torch.device("cpu")):
         outcome = standard(
             classifier,
-            to_pixels(images.images[rows], torch.device("cpu")),
-            torch.from_numpy(images.labels[rows]),
+            pixels,
+            labels,
             epsilon=attack.radius(config),
             norm=attack.ball(config),
             seed=config.seed,

@@ -7,8 +7,7 @@ import warnings
 import torch
 from torch import Tensor
 
-ZERO_GRADIENTS = 0.01
-"""The share of exactly zero gradients above which an attack's result should not be believed."""
+from trainables.metrics.names import ZERO_GRADIENTS
 
 
 class Monitor:

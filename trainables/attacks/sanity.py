@@ -16,11 +16,12 @@ import torch
 from torch import Tensor, nn
 
 from trainables.attacks.external import torchattack
-from trainables.attacks.monitor import ZERO_GRADIENTS, Monitor
+from trainables.attacks.monitor import Monitor
 from trainables.attacks.norms import Norm
 from trainables.attacks.pgd import attacked, pgd
 from trainables.attacks.standard import Attack, Outcome, standard
 from trainables.methods.base import cross_entropy
+from trainables.metrics.names import ZERO_GRADIENTS
 
 UNBOUNDED_STEPS = 100
 """Where anything is allowed the way may be long, and honest models leave the batch early."""

@@ -59,6 +59,9 @@ OF_SET = {
 }
 """Of all versions together."""
 
+ZERO_GRADIENTS = 0.01
+"""The share of exactly zero gradients above which an attack's result should not be believed."""
+
 VERSIONS = ("clean", "robust")
 CONFIDENCE_VERSIONS = ("confidence_up", "confidence_down")
 
