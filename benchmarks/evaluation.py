@@ -30,6 +30,7 @@ from trainables.attacks.pgd import attacked
 from trainables.attacks.standard import standard
 from trainables.config import TrialConfig
 from trainables.data import registry
+from trainables.data.fit import Fit
 from trainables.evaluate import classifier_of
 from trainables.models import Classifier, PixelClip
 from trainables.pixels import to_pixels
@@ -161,9 +162,9 @@ def main(
     click.echo(f"{images} test images of each set, L-infinity, seed {seed}, {threads} threads")
     met, pairs = True, []
     for (name, model), set_name, epsilon in product(victims.items(), SETS, epsilons):
-        test = registry.load(set_name, "test", (28, 28)).sample(images)
-        pixels = to_pixels(test.images, torch.device("cpu"))
-        victim = Counting(model, classifier_of(model, test, PROMPT).text)
+        test = registry.load(set_name, "test", Fit((28, 28))).sample(images)
+        pixels = to_pixels(test.pixels(), torch.device("cpu"))
+        victim = Counting(model, classifier_of(model, test).text)
         bench = Bench(victim, pixels, torch.from_numpy(test.labels), seed)
         with attacked(victim):
             click.echo(f"{name}, {set_name}, epsilon {epsilon:g}/255")

@@ -28,8 +28,8 @@ from torch import Tensor
 from torch.nn.functional import cross_entropy, normalize
 
 from trainables.config import TrialConfig
-from trainables.data.images import ImageSet
-from trainables.models import PixelClip
+from trainables.data.images import Held, ImageSet
+from trainables.models import PixelClip, class_prompts
 from trainables.training import Trainer, default_device
 
 METHODS = ("tecoa", "pmg", "dirichlet", "tga", "agft", "fare", "carot")
@@ -62,7 +62,7 @@ class Case:
         size = (self.batch, *self.model.image_size, 3)
         names = tuple(f"class number {k}" for k in range(self.classes))
         labels = rng.integers(0, self.classes, self.batch)
-        return ImageSet("noise", "train", rng.integers(0, 256, size, dtype=np.uint8), labels, names)
+        return ImageSet("noise", "train", Held(rng.integers(0, 256, size, dtype=np.uint8)), labels, names)
 
     @cached_property
     def trainer(self) -> Trainer:
@@ -144,7 +144,7 @@ class Published:
         self.trainer = case.trainer
         self.model = self.trainer.model
         self.clip, self.frozen = self.model.clip, case.model.clip
-        self.tokens = self.model.tokens(self.trainer.prompts)
+        self.tokens = self.model.tokens(class_prompts(*self.case.images.templates, self.case.images.classes))
         self.labels = torch.from_numpy(case.images.labels).to(self.model.device)
         self.steps = self.trainer.config.attack.steps if self.trainer.config.attack.epsilon else 0
         self.optimizer = torch.optim.SGD(self.clip.visual.parameters(), lr=1e-6, momentum=0.9)
@@ -176,7 +176,7 @@ class Published:
 
     def _step(self) -> None:
         self.optimizer.zero_grad()
-        clean = torch.from_numpy(self.case.images.images).to(self.model.device).permute(0, 3, 1, 2) / 255
+        clean = torch.from_numpy(self.case.images.pixels()).to(self.model.device).permute(0, 3, 1, 2) / 255
         delta = torch.empty_like(clean).uniform_(-1 / 255, 1 / 255).requires_grad_(True)
         for _ in range(self.steps):
             self.attack_value(clean + delta).backward()  # weight gradients and all

@@ -79,8 +79,9 @@ class Searcher(Stateless, RaySearcher):
     def on_trial_complete(self, trial_id: str, result: Report | None = None, error: bool = False) -> None:
         if trial_id in self.measuring:
             job = self.measuring.pop(trial_id)
-            if error:
-                self.broken = f"{job} could not be measured; see {self.run.path / 'error.txt'}"
+            reason = f"see {self.run.path / 'error.txt'}" if error or result is None else result["failed"]
+            if reason:
+                self.broken = f"{job} could not be measured: {reason}"
             self.search.baseline = self.run.baseline()
         else:
             record = self.trials.pop(trial_id)

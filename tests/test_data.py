@@ -13,14 +13,16 @@ from hypothesis.extra.numpy import arrays
 from PIL import Image
 
 import trainables
-from trainables.config import ImageFolder
-from trainables.data import folders, registry
-from trainables.data.embedded import FASHION_FILE
-from trainables.data.images import carve, stratified_order
+from trainables.data import decode, registry
+from trainables.data.config import DataSet
+from trainables.data.fit import Fit
+from trainables.data.images import Held, ImageSet, stratified_order
+from trainables.data.listing import File, split_of
+from trainables.data.sets.embedded import FASHION_FILE, digits
 from trainables.errors import DataError
 
 SPLITS = ("train", "validation", "test")
-SIZE = (28, 28)
+SIZE = Fit((28, 28))
 
 
 @pytest.fixture(autouse=True)
@@ -28,11 +30,11 @@ def _fresh(tmp_path, monkeypatch):
     """No data and no cache but the test's own."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     monkeypatch.setenv("SWEEPER_DATA", str(tmp_path / "data"))
-    registry._load.cache_clear()
+    registry._listed.cache_clear()
 
 
 def contents(images):
-    return {image.tobytes() for image in images.images}
+    return {image.tobytes() for image in images.pixels()}
 
 
 # Embedded
@@ -46,8 +48,8 @@ def test_embedded_sets_are_complete_stratified_and_disjoint(name, sizes):
     assert tuple(map(len, parts)) == sizes
     for part, split in zip(parts, SPLITS, strict=True):
         assert part.split == split
-        assert part.images.shape == (len(part), 28, 28, 3)
-        assert part.images.dtype == np.uint8
+        assert part.pixels().shape == (len(part), 28, 28, 3)
+        assert part.pixels().dtype == np.uint8
         assert len(part.classes) == 10
         counts = np.bincount(part.labels, minlength=10)
         assert counts.max() - counts.min() <= (0 if name == "fashion-mnist-8k" else 15)
@@ -61,7 +63,7 @@ def test_fashion_mnist_is_as_it_was_published():
     train = registry.load("fashion-mnist-8k", "train", SIZE)
     assert train.classes[0] == "t-shirt"
     assert train.classes[9] == "ankle boot"
-    assert (train.images[..., 0] == train.images[..., 2]).all()  # grey
+    assert (train.pixels()[..., 0] == train.pixels()[..., 2]).all()  # grey
     licence = FASHION_FILE.with_name("FASHION-MNIST-LICENSE").read_text()
     assert "MIT" in licence
     assert "Zalando" in licence
@@ -73,7 +75,7 @@ def test_digits_are_those_of_scikit_learn():
     parts = [registry.load("digits", split, SIZE) for split in SPLITS]
     labels = np.concatenate([part.labels for part in parts])
     assert np.array_equal(np.bincount(labels), np.bincount(load_digits().target))
-    assert 120 < parts[0].images.astype(float).max() <= 255
+    assert 120 < parts[0].pixels().astype(float).max() <= 255
 
 
 def test_what_is_embedded_is_small():
@@ -88,7 +90,7 @@ def test_what_is_embedded_is_small():
 def test_samples_are_nested_stratified_and_repeatable():
     whole = registry.load("fashion-mnist-8k", "validation", SIZE)
     small, again, large = whole.sample(50), whole.sample(50), whole.sample(200)
-    assert np.array_equal(small.images, again.images)
+    assert np.array_equal(small.pixels(), again.pixels())
     assert contents(small) <= contents(large) <= contents(whole)
     assert set(np.bincount(small.labels)) == {5}
     assert whole.sample(None) is whole
@@ -108,18 +110,34 @@ def test_every_prefix_of_the_stratified_order_is_as_even_as_it_can_be(labels):
             assert counts.max() - unfinished.min() <= 1
 
 
-def test_carving_is_a_partition():
-    whole = registry.load("digits", "test", SIZE)
-    train, validation = carve(whole, "train"), carve(whole, "validation")
-    assert (len(train), len(validation)) == (320, 80)
-    assert set(np.bincount(validation.labels)) == {8}
-    assert sorted([*contents(train), *contents(validation)]) == sorted(contents(whole))
+def test_a_split_that_is_missing_is_cut_from_another():
+    """Of training images for validation, of test images where there are no others, else of everything."""
+    whole = digits(Path())["test"]()
+    cases = {
+        ("train",): {"train": 256, "validation": 64, "test": 80},
+        ("train", "test"): {"train": 320, "validation": 80, "test": 400},
+        ("test",): {"validation": 80, "test": 320},
+        ("train", "validation", "test"): {"train": 400, "validation": 400, "test": 400},
+    }
+    for own, expected in cases.items():
+        found = {split: split_of(dict.fromkeys(own, lambda: whole), split) for split in expected}
+        assert {split: len(listing) for split, listing in found.items()} == expected
+        if len(own) == 1:
+            numbers = np.concatenate([listing.numbers for listing in found.values()])
+            assert sorted(numbers) == sorted(whole.numbers)
+        for listing in found.values():
+            counts = np.bincount(listing.labels)
+            assert counts.max() - counts.min() <= 1
+    assert found["test"].origin == "its test images"
+    assert split_of({"test": lambda: whole}, "validation").origin == "20 % of its test images"
+    with pytest.raises(DataError, match="no training images"):
+        split_of({"test": lambda: whole}, "train")
 
 
 def test_the_fingerprint_is_of_the_content():
     whole = registry.load("digits", "test", SIZE)
-    images, labels = whole.images.copy(), whole.labels.copy()
-    same = type(whole)(whole.name, whole.split, images, labels, whole.classes)
+    images, labels = whole.pixels(), whole.labels.copy()
+    same = ImageSet(whole.name, whole.split, Held(images), labels, whole.classes)
     assert same.fingerprint() == whole.fingerprint()
     images[3, 2, 1, 0] ^= 1
     assert same.fingerprint() != whole.fingerprint()
@@ -145,11 +163,11 @@ def make_folder(root, classes=("red_fox", "cat"), count=10, first=0):
 
 
 def load(root, split, size=SIZE):
-    return registry.load(ImageFolder(image_folder=root), split, size)
+    return registry.load(DataSet(image_folder=root), split, size)
 
 
 def reds(images):
-    return {int(image[14, 14, 0]) for image in images.images}
+    return {int(image[14, 14, 0]) for image in images.pixels()}
 
 
 def test_a_folder_without_splits_is_split(tmp_path):
@@ -164,7 +182,7 @@ def test_a_folder_without_splits_is_split(tmp_path):
     for part in parts:  # the label says the folder
         assert all(
             (image[0, 0, 0] < 50) == (label == 1)
-            for image, label in zip(part.images, part.labels, strict=True)
+            for image, label in zip(part.pixels(), part.labels, strict=True)
         )
 
 
@@ -185,7 +203,7 @@ def test_images_are_resized_and_cropped_as_for_clip(tmp_path):
     wide[:, 10:30] = 250
     for file in (root / "cat").iterdir():
         Image.fromarray(wide).save(file)
-    image = load(root, "test", (14, 14)).images[0]
+    image = load(root, "test", Fit((14, 14))).pixels()[0]
     assert image.shape == (14, 14, 3)
     assert (image[:, 2:12] > 240).all()
 
@@ -194,40 +212,40 @@ def test_images_are_resized_and_cropped_as_for_clip(tmp_path):
 def test_any_colour_mode_becomes_rgb(tmp_path, mode):
     file = tmp_path / ("x.tiff" if mode == "CMYK" else "x.png")
     Image.new("RGB", (28, 28), (90, 90, 90)).convert(mode, palette=Image.Palette.ADAPTIVE).save(file)
-    image = folders.read_image(file, SIZE)
+    image = decode.read(File(str(file)), SIZE)
     assert image.shape == (28, 28, 3)
     assert np.abs(image.astype(int) - 90).max() <= 3
 
 
 def test_a_set_of_one_size_is_enlarged_as_a_file_would_be(tmp_path):
-    native = registry.load("fashion-mnist-8k", "test", (56, 56)).take(np.arange(3))
-    enlarged = registry.load("fashion-mnist-8k", "test", (56, 56), "model").take(np.arange(3))
-    assert native.images.shape[1:] == (28, 28, 3)
-    for small, large in zip(native.images, enlarged.images, strict=True):
+    native = registry.load("fashion-mnist-8k", "test", Fit((56, 56))).take(np.arange(3))
+    enlarged = registry.load("fashion-mnist-8k", "test", Fit((56, 56)), "model").take(np.arange(3))
+    assert native.size == (28, 28)
+    for small, large in zip(native.pixels(), enlarged.pixels(), strict=True):
         Image.fromarray(small).save(tmp_path / "image.png")
-        assert np.array_equal(large, folders.read_image(tmp_path / "image.png", (56, 56)))
+        assert np.array_equal(large, decode.read(File(str(tmp_path / "image.png")), Fit((56, 56))))
     assert (enlarged.labels == native.labels).all()
 
 
 def test_images_keep_their_numbers():
-    whole = registry.load("fashion-mnist-8k", "test", (28, 28))
+    whole = registry.load("fashion-mnist-8k", "test", SIZE)
     assert (whole.numbers == np.arange(2000)).all()
     part = whole.sample(100).take(np.array([7, 3]))
-    assert np.array_equal(whole.images[part.numbers], part.images)
+    assert np.array_equal(whole.pixels()[part.numbers], part.pixels())
 
 
 @pytest.mark.parametrize("split", SPLITS)
 def test_the_decode_cache_is_a_shared_memory_map(tmp_path, monkeypatch, split):
     root = make_folder(tmp_path / "pets")
     first = load(root, split)
-    assert isinstance(first.images, np.memmap)
-    assert not first.images.flags.writeable
-    assert tmp_path / "cache" in Path(first.images.filename).parents
-    registry._load.cache_clear()
-    monkeypatch.setattr(folders, "read_image", lambda *_: pytest.fail("decoded again"))
+    assert isinstance(first.store.array, np.memmap)
+    assert not first.store.array.flags.writeable
+    assert tmp_path / "cache" in Path(first.store.array.filename).parents
+    registry._listed.cache_clear()
+    monkeypatch.setattr(decode, "as_rgb", lambda *_: pytest.fail("decoded again"))
     second = load(root, split)
-    assert second.images.filename == first.images.filename
-    assert np.array_equal(first.images, second.images)
+    assert second.store.array.filename == first.store.array.filename
+    assert np.array_equal(first.pixels(), second.pixels())
 
 
 def test_a_changed_image_is_decoded_again(tmp_path):
@@ -235,7 +253,7 @@ def test_a_changed_image_is_decoded_again(tmp_path):
     before = load(root, "test").fingerprint()
     for file in root.rglob("*.png"):
         paint(file, 222, size=(50, 50))
-    registry._load.cache_clear()
+    registry._listed.cache_clear()
     after = load(root, "test")
     assert after.fingerprint() != before
     assert reds(after) == {222}
@@ -258,7 +276,7 @@ def test_a_broken_image_is_named_in_one_line(tmp_path, how):
     root = make_folder(tmp_path / "pets")
     for file in root.rglob("*.png"):
         file.write_bytes(corruptions()[how](file.read_bytes()))
-    with pytest.raises(DataError, match=r"\.png can't be read as an image") as error:
+    with pytest.raises(DataError, match=r"13 of 13 images of 'pets' can't be read: .*\.png \(") as error:
         load(root, "train")
     assert "\n" not in str(error.value)
     assert not list((tmp_path / "cache").rglob("*.n*"))  # nothing half-written is left or served
@@ -280,15 +298,15 @@ def test_a_broken_image_is_named_in_one_line(tmp_path, how):
 def test_a_folder_that_will_not_do_is_told_early_and_on_loading(tmp_path, make, message):
     root = tmp_path / "pets"
     make(root)
-    config = ImageFolder(image_folder=root)
-    for act in (lambda: registry.check(config), lambda: registry.load(config, "train", SIZE)):
+    config = DataSet(image_folder=root)
+    for act in (lambda: registry.check(config, SPLITS), lambda: registry.load(config, "train", SIZE)):
         with pytest.raises(DataError, match=message) as error:
             act()
         assert "\n" not in str(error.value)
 
 
 def test_a_folder_that_will_do_passes(tmp_path):
-    registry.check(ImageFolder(image_folder=make_folder(tmp_path / "pets")))
+    registry.check(DataSet(image_folder=make_folder(tmp_path / "pets")), SPLITS)
 
 
 # TinyImageNet
@@ -326,20 +344,16 @@ def tiny_imagenet(tmp_path):
 
 def test_tiny_imagenet_is_read_as_its_archive_unpacks(tiny_imagenet):
     assert tiny_imagenet.is_dir()
-    registry.check("tiny-imagenet")
-    parts = [registry.load("tiny-imagenet", split, (224, 224)) for split in SPLITS]
+    registry.check("tiny-imagenet", SPLITS)
+    parts = [registry.load("tiny-imagenet", split, Fit((224, 224))) for split in SPLITS]
     assert [len(part) for part in parts] == [24, 6, 6]
     for part in parts:
-        assert part.images.shape[1:] == (64, 64, 3)  # attacked at its native size
+        assert part.size == (64, 64)  # attacked at its native size
         assert part.classes == ("goldfish", "European fire salamander", "bullfrog")
-        assert isinstance(part.images, np.memmap)
-        for image, label in zip(part.images, part.labels, strict=True):
+        assert isinstance(part.store.array, np.memmap)
+        for image, label in zip(part.pixels(), part.labels, strict=True):
             assert round(int(image[32, 32, 0]) // 60) == 2 - label
-        assert registry.load("tiny-imagenet", part.split, (224, 224), "model").images.shape[1:] == (
-            224,
-            224,
-            3,
-        )
+        assert registry.load("tiny-imagenet", part.split, Fit((224, 224)), "model").size == (224, 224)
     train, validation, test = map(contents, parts)
     assert (len(train), len(validation), len(test)) == (24, 6, 6)
     assert not train & validation
@@ -351,8 +365,8 @@ def test_a_missing_part_of_tiny_imagenet_is_named(tiny_imagenet, missing):
     path = tiny_imagenet / missing
     shutil.rmtree(path) if path.is_dir() else path.unlink()
     for act in (
-        lambda: registry.check("tiny-imagenet"),
-        lambda: registry.load("tiny-imagenet", "train", (224, 224)),
+        lambda: registry.check("tiny-imagenet", SPLITS),
+        lambda: registry.load("tiny-imagenet", "train", Fit((224, 224))),
     ):
         with pytest.raises(DataError, match=r"tiny-imagenet.*SWEEPER_DATA") as error:
             act()

@@ -15,10 +15,11 @@ from trainables import models
 from trainables.attacks import further
 from trainables.config import EvaluationConfig
 from trainables.data import registry
+from trainables.data.fit import Fit
 from trainables.errors import Diverged
 from trainables.evaluate import Evaluation, calibrate, evaluate
 from trainables.metrics.names import metric_names
-from trainables.models import class_prompts, cosines
+from trainables.models import cosines
 from trainables.pixels import to_pixels
 
 PROMPT = "This is a photo of a {}"
@@ -28,13 +29,13 @@ SETS = ("fashion-mnist-8k", "digits")
 
 
 def sets():
-    return [registry.load(name, "validation", (28, 28)) for name in SETS]
+    return [registry.load(name, "validation", Fit((28, 28))) for name in SETS]
 
 
 def evaluation_of(device="cpu", temperature=None, **changes):
     model = models.load("clip-tiny", None, device)
     config = EvaluationConfig.model_validate({"attack": ATTACK, "images": 60} | changes)
-    return evaluate(model, sets(), PROMPT, config, temperature=temperature)
+    return evaluate(model, sets(), config, temperature=temperature)
 
 
 def records_of(**changes):
@@ -53,9 +54,9 @@ def records(evaluation):
 
 def clean_logits(images):
     model = models.load("clip-tiny", None, "cpu")
-    text = model.encode_classes(class_prompts(PROMPT, images.classes))
+    text = model.encode_classes(images.classes, [PROMPT])
     with torch.no_grad():
-        features = model.features(to_pixels(images.images, model.device))
+        features = model.features(to_pixels(images.pixels(), model.device))
     return (model.scale * cosines(features, text)).double().numpy()
 
 
@@ -171,7 +172,7 @@ def test_the_temperature_is_fitted_on_clean_images_of_the_first_set_or_given(rec
     assert set(given["temperature"]) == {2.0}
     config = EvaluationConfig.model_validate({"images": 60})
     model = models.load("clip-tiny", None, "cpu")
-    assert calibrate(model, sets()[0], PROMPT, config) == pytest.approx(fitted, rel=1e-3)
+    assert calibrate(model, sets()[0], config) == pytest.approx(fitted, rel=1e-3)
 
 
 def test_a_model_that_answers_with_nan_has_diverged():
@@ -179,7 +180,7 @@ def test_a_model_that_answers_with_nan_has_diverged():
     with torch.no_grad():
         model.clip.visual.proj.fill_(math.nan)
     with pytest.raises(Diverged, match="output on fashion-mnist-8k is not finite"):
-        evaluate(model, sets()[:1], PROMPT, EvaluationConfig.model_validate({"images": 10}))
+        evaluate(model, sets()[:1], EvaluationConfig.model_validate({"images": 10}))
 
 
 # Further attacks
@@ -239,9 +240,9 @@ def test_a_model_without_gradients_is_measured_as_such():
     original = model.encode
     model.encode = lambda pixels: original((pixels * 16).round() / 16)  # rounding: a gradient of zero
     config = EvaluationConfig.model_validate({"attack": ATTACK, "images": 20})
-    metrics = evaluate(model, sets()[:1], PROMPT, config).summary.metrics
+    metrics = evaluate(model, sets()[:1], config).summary.metrics
     assert metrics["zero_gradients"] == 1.0
-    honest = evaluate(models.load("clip-tiny", None, "cpu"), sets()[:1], PROMPT, config).summary.metrics
+    honest = evaluate(models.load("clip-tiny", None, "cpu"), sets()[:1], config).summary.metrics
     assert honest["zero_gradients"] < 0.01
 
 
@@ -310,7 +311,7 @@ def test_without_an_attack_both_versions_are_the_same():
 def test_evaluation_leaves_the_model_as_it_was():
     model = models.trainable_copy(models.load("clip-tiny", None, "cpu"), text=False).train()
     flags = [parameter.requires_grad for parameter in model.parameters()]
-    evaluate(model, sets()[:1], PROMPT, EvaluationConfig.model_validate({"attack": ATTACK, "images": 10}))
+    evaluate(model, sets()[:1], EvaluationConfig.model_validate({"attack": ATTACK, "images": 10}))
     assert all(module.training for module in model.modules())
     assert flags == [parameter.requires_grad for parameter in model.parameters()]
     assert all(parameter.grad is None for parameter in model.parameters())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from dataclasses import replace
 
 import pytest
 import torch
@@ -10,9 +11,10 @@ import torch
 from trainables import models
 from trainables.config import TrialConfig
 from trainables.data import registry
+from trainables.data.fit import Fit
 from trainables.frozen import FrozenKey, StaleCache, frozen_cache
 from trainables.methods.tga import patch_attention
-from trainables.models import class_prompts, cosines
+from trainables.models import cosines
 from trainables.pixels import to_pixels
 from trainables.training import Trainer
 
@@ -26,13 +28,13 @@ def tiny():
 
 
 def image_set(name="fashion-mnist-8k"):
-    return registry.load(name, "train", (28, 28)).sample(COUNT)
+    return registry.load(name, "train", Fit((28, 28))).sample(COUNT)
 
 
 def cache_of(model, images, prompt=PROMPT, transform="none"):
-    prompts = class_prompts(prompt, images.classes)
-    key = FrozenKey.of(model, images, prompts, transform)
-    return frozen_cache(key, model, images, model.encode_classes(prompts)), key
+    images = replace(images, templates=(prompt,))
+    key = FrozenKey.of(model, images, transform)
+    return frozen_cache(key, model, images, model.encode_classes(images.classes, [prompt])), key
 
 
 def features(cache, key, indices):
@@ -41,7 +43,7 @@ def features(cache, key, indices):
 
 def recomputed(model, images, indices):
     with torch.no_grad():
-        return model.features(to_pixels(images.images[indices.numpy()], model.device))
+        return model.features(to_pixels(images.pixels(indices.numpy()), model.device))
 
 
 @pytest.mark.parametrize("name", ["fashion-mnist-8k", "digits"])
@@ -66,7 +68,7 @@ def test_logits_and_attention_of_a_batch_are_those_recomputed():
         return patch_attention(view.tokens, view.label_text)
 
     served = frozen.logits, frozen.derived("attention of paper", attention)
-    pixels = to_pixels(trainer.images.images[indices], trainer.device)
+    pixels = to_pixels(trainer.images.pixels(indices), trainer.device)
     with torch.no_grad():
         features, patches = trainer.pretrained.encode(pixels)
         logits = trainer.pretrained.scale * cosines(features, trainer.frozen_text)

@@ -14,6 +14,7 @@ import torch.nn.functional as F
 from trainables import models
 from trainables.config import EvaluationConfig, TrialConfig
 from trainables.data import registry
+from trainables.data.fit import Fit
 from trainables.embedded import MODELS
 from trainables.errors import ModelError
 from trainables.evaluate import evaluate
@@ -50,10 +51,10 @@ def test_a_model_is_loaded_once(tiny):
 
 @pytest.mark.parametrize(("name", "least"), [("fashion-mnist-8k", 0.85), ("digits", 0.90)])
 def test_clip_tiny_is_accurate_and_not_robust(tiny, name, least):
-    images = registry.load(name, "test", (28, 28))
+    images = registry.load(name, "test", Fit((28, 28)))
     attack = {"epsilon": 8 / 255, "steps": 10}
     config = EvaluationConfig.model_validate({"attack": attack, "images": 300})
-    metrics = evaluate(tiny, [images], PROMPT, config).summary.metrics
+    metrics = evaluate(tiny, [images], config).summary.metrics
     assert metrics["clean_accuracy"] >= least
     assert metrics["robust_accuracy"] <= 0.5 * metrics["clean_accuracy"]
 
@@ -82,13 +83,13 @@ def test_gradients_reach_the_pixels_at_their_native_size(tiny, size):
 
 
 def test_text_features_have_unit_norm_and_no_graph(tiny):
-    text = tiny.encode_classes(class_prompts(PROMPT, ["sandal", "bag"]))
+    text = tiny.encode_classes(["sandal", "bag"], [PROMPT])
     torch.testing.assert_close(text.norm(dim=-1), torch.ones(2))
     assert not text.requires_grad
 
 
 def test_cosines_are_cosines(tiny):
-    text = tiny.encode_classes(class_prompts(PROMPT, ["sandal", "bag", "coat"]))
+    text = tiny.encode_classes(["sandal", "bag", "coat"], [PROMPT])
     features = tiny.features(pixels())
     a, b = features.double().numpy(), text.double().numpy()
     expected = a @ b.T / np.linalg.norm(a, axis=1)[:, None] / np.linalg.norm(b, axis=1)

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from trainables import checkpoints, models
 from trainables.config import EvaluationConfig, OptimizerConfig, TrialConfig
 from trainables.data import registry
+from trainables.data.fit import Fit
 from trainables.evaluate import evaluate
 from trainables.models import cosines
 from trainables.training import (
@@ -123,7 +124,7 @@ def test_the_loss_reported_is_that_of_the_batches():
     run = trainer(
         "tecoa", optimizer={"learning_rate": 1e-30}, attack={"epsilon": 1e-9, "steps": 1, "step_size": 0}
     )
-    pixels = to_pixels(run.images.images, run.device)
+    pixels = to_pixels(run.images.pixels(), run.device)
     with torch.no_grad():
         logits = run.pretrained.scale * cosines(run.pretrained.features(pixels), run.frozen_text)
     expected = torch.nn.functional.cross_entropy(logits, torch.from_numpy(run.images.labels))
@@ -139,11 +140,11 @@ def test_adversarial_training_makes_the_model_more_robust():
         attack=attack,
         batch_size=64,
     )
-    images = [registry.load("fashion-mnist-8k", "validation", (28, 28))]
+    images = [registry.load("fashion-mnist-8k", "validation", Fit((28, 28)))]
     config = EvaluationConfig.model_validate({"attack": {"steps": 5}, "images": 100})
-    before = evaluate(run.pretrained, images, PROMPT, config).summary.metrics["robust_accuracy"]
+    before = evaluate(run.pretrained, images, config).summary.metrics["robust_accuracy"]
     run.train_epoch()
-    assert evaluate(run.model, images, PROMPT, config).summary.metrics["robust_accuracy"] > before + 0.1
+    assert evaluate(run.model, images, config).summary.metrics["robust_accuracy"] > before + 0.1
 
 
 def test_a_diverged_trial_says_so():
@@ -189,7 +190,7 @@ def test_student_and_teacher_see_the_same_captions():
         drawn.append(model.tokens(["a photo of a bag", "a photo of a coat"] if drawn else ["one", "two"]))
         return drawn[-1]
 
-    text = model.encode_classes(["bag", "coat"])
+    text = model.encode_classes(["bag", "coat"], ["{}"])
     batch = Batch(torch.rand(2, 3, 28, 28), torch.tensor([0, 1]), draw_captions=draw)
     student, teacher = (ModelViews(model, lambda: text, batch, gradient=False) for _ in "ab")
     views = BatchViews(student, student, frozen=lambda: student, average=lambda: teacher)
@@ -218,7 +219,7 @@ def test_views_are_computed_once_and_frozen_ones_have_no_graph():
     assert not views.frozen.clean.logits.requires_grad
     assert not views.average.clean.contrast.requires_grad
     assert (views.adversarial.pixels - views.clean.pixels).abs().max() <= 8 / 255 + 1e-6
-    pixels = to_pixels(run.images.images[:8], run.device)
+    pixels = to_pixels(run.images.pixels(slice(8)), run.device)
     with torch.no_grad():  # from the cache of frozen features, of these very images
         expected = run.pretrained.scale * cosines(run.pretrained.features(pixels), run.frozen_text)
     torch.testing.assert_close(views.frozen.clean.logits, expected, rtol=1e-4, atol=1e-3)

@@ -7,6 +7,7 @@ from torch import nn
 
 from trainables import models
 from trainables.data import registry
+from trainables.data.fit import Fit
 from trainables.evaluate import classifier_of
 from trainables.pixels import to_pixels
 
@@ -95,10 +96,10 @@ def same(before, after):
 
 def fashion(count=100):
     """clip-tiny over Fashion-MNIST in train mode, and images it was not trained on with their labels."""
-    images = registry.load("fashion-mnist-8k", "validation", (28, 28)).sample(count)
+    images = registry.load("fashion-mnist-8k", "validation", Fit((28, 28))).sample(count)
     model = models.trainable_copy(models.load("clip-tiny", None, "cpu"), text=False)
-    classifier = classifier_of(model, images, "This is a photo of a {}")
-    pixels = to_pixels(images.images, torch.device("cpu"))
+    classifier = classifier_of(model, images)
+    pixels = to_pixels(images.pixels(), torch.device("cpu"))
     return classifier.train(), pixels, torch.from_numpy(images.labels)
 
 

@@ -11,10 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, Union
 
 from pydantic import (
-    AfterValidator,
-    BaseModel,
     BeforeValidator,
-    ConfigDict,
     Field,
     NonNegativeFloat,
     NonNegativeInt,
@@ -26,9 +23,10 @@ from pydantic import (
     model_validator,
 )
 
-from trainables.data.names import NAMES, folder_name
+from trainables.data.config import DataConfig, set_name
 from trainables.methods import METHODS, Method
 from trainables.metrics.names import CONFIDENCE_VERSIONS, VERSIONS, metric_names
+from trainables.settings import Settings
 
 
 def parse_fraction(value: Any) -> Any:
@@ -56,12 +54,6 @@ Distance = Annotated[
 ]
 
 
-class Settings(BaseModel):
-    """Base of all configuration: unknown keys are errors, values never change."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-
 class ModelConfig(Settings):
     """Which CLIP is fine-tuned."""
 
@@ -80,69 +72,6 @@ class ModelConfig(Settings):
         if separator and schema == "local-dir":
             return f"local-dir:{Path(folder).expanduser().absolute()}"
         return name
-
-
-class ImageFolder(Settings):
-    """A data set of one's own: a folder with one sub-folder of images per class.
-
-    With `train/` and `test/` (or `val/`) in it those are the splits; otherwise a fixed 20 % of the
-    images is the test split.
-    """
-
-    image_folder: Annotated[Path, AfterValidator(lambda path: path.expanduser().absolute())]
-    name: str | None = Field(None, description="Name in tables; the folder's name by default.")
-
-
-def known_set(name: str) -> str:
-    if name not in NAMES:
-        close = difflib.get_close_matches(name, NAMES, n=1)
-        hint = f"; did you mean {close[0]!r}?" if close else ""
-        raise ValueError(
-            f"unknown data set {name!r}{hint} (known: {', '.join(NAMES)}; or image_folder: PATH)"
-        )
-    return name
-
-
-def set_name(config: str | ImageFolder) -> str:
-    """The name of a data set in tables and metrics."""
-    if isinstance(config, str):
-        return config
-    return config.name or folder_name(config.image_folder)
-
-
-DataSetConfig = Union[Annotated[str, AfterValidator(known_set)], ImageFolder]
-
-
-class DataConfig(Settings):
-    """What is trained on, and on which sets every epoch is evaluated."""
-
-    train: DataSetConfig = Field("fashion-mnist-8k", description="Data set trained on.")
-    evaluate: list[DataSetConfig] = Field(
-        default_factory=list,
-        description="Sets evaluated; the first is the in-distribution one, the others measure "
-        "zero-shot transfer. Empty: the training set alone.",
-    )
-    images: PositiveInt | None = Field(None, description="Training images used; all by default.")
-    prompt: str = Field("This is a photo of a {}", description="Template; {} or {c} is the class name.")
-    augment: bool = Field(False, description="RandomResizedCrop(0.9, 1), as CaRot trains.")
-
-    @field_validator("prompt")
-    @classmethod
-    def has_placeholder(cls, prompt: str) -> str:
-        if prompt.count("{}") + prompt.count("{c}") != 1:
-            raise ValueError("a prompt needs exactly one placeholder, {} or {c}")
-        return prompt
-
-    @model_validator(mode="after")
-    def sets_have_own_names(self) -> DataConfig:
-        names = [set_name(config) for config in self.evaluated]
-        if len(set(names)) < len(names):
-            raise ValueError(f"evaluate lists a name twice: {', '.join(names)}")
-        return self
-
-    @property
-    def evaluated(self) -> list[DataSetConfig]:
-        return self.evaluate or [self.train]
 
 
 Norm = Literal["linf", "l2"]
@@ -179,7 +108,7 @@ class AttackConfig(Ball):
     at: AttackedAt = Field(
         "native",
         description="Size at which pixels are changed: the data set's own, or the model's input size, to "
-        "which images are then resized before. Different threat models. Image folders are at the model's.",
+        "which images are then resized before. Different threat models. Images of varying sizes: the latter.",
     )
 
     @field_validator("step_size")

@@ -27,7 +27,7 @@ from trainables.metrics import uncertainty
 from trainables.metrics.classwise import class_bins, merge_class_bins
 from trainables.metrics.summary import Summary, summarize
 from trainables.metrics.temperature import fit_temperature, scaled
-from trainables.models import Classifier, PixelClip, class_prompts
+from trainables.models import Classifier, PixelClip
 from trainables.pixels import batches
 
 if TYPE_CHECKING:
@@ -88,7 +88,6 @@ def bins_file(records: Path) -> Path:
 def evaluate(
     model: PixelClip,
     sets: Sequence[ImageSet],
-    prompt: str,
     config: EvaluationConfig,
     *,
     temperature: float | None = None,
@@ -102,7 +101,7 @@ def evaluate(
     with attacked(model), precision(model, config):
         results = []
         for images in sets:
-            results.append(SetEvaluation(model, images, prompt, config, temperature))
+            results.append(SetEvaluation(model, images, config, temperature))
             temperature = results[0].temperature
         return Evaluation(
             pd.concat([result.records() for result in results], ignore_index=True),
@@ -111,11 +110,11 @@ def evaluate(
 
 
 @torch.no_grad()
-def calibrate(model: PixelClip, images: ImageSet, prompt: str, config: EvaluationConfig) -> float:
+def calibrate(model: PixelClip, images: ImageSet, config: EvaluationConfig) -> float:
     """The temperature of lowest NLL on clean images: validation images of the training distribution."""
     images = images.sample(config.images)
     with attacked(model), precision(model, config):
-        classifier = classifier_of(model, images, prompt)
+        classifier = classifier_of(model, images)
         logits = [
             classifier(pixels).cpu() for _, pixels, _ in batches(images, config.batch_size, model.device)
         ]
@@ -132,8 +131,9 @@ def precision(model: PixelClip, config: EvaluationConfig) -> Iterator[None]:
         model.mixed_precision = before
 
 
-def classifier_of(model: PixelClip, images: ImageSet, prompt: str) -> Classifier:
-    return Classifier(model, model.encode_classes(class_prompts(prompt, images.classes)))
+def classifier_of(model: PixelClip, images: ImageSet) -> Classifier:
+    """The zero-shot classifier of the set's classes and prompts."""
+    return Classifier(model, model.encode_classes(images.classes, images.templates))
 
 
 class SetEvaluation:
@@ -143,13 +143,12 @@ class SetEvaluation:
         self,
         model: PixelClip,
         images: ImageSet,
-        prompt: str,
         config: EvaluationConfig,
         temperature: float | None,
     ) -> None:
         self.config = config
         self.images = images.sample(config.images)
-        self.classifier = classifier_of(model, images, prompt)
+        self.classifier = classifier_of(model, images)
         self.scale = float(model.scale)
         self.device = model.device
         self.zero_gradients: list[float] = []

@@ -58,7 +58,7 @@ class Finetune:
         try:
             summary = self.trainer.train_epoch()
             started = time.perf_counter()
-            result = evaluate(self.trainer.model, self.sets, self.trial.data.prompt, self.evaluation)
+            result = evaluate(self.trainer.model, self.sets, self.evaluation)
         except EXPECTED as error:
             return self._failure(str(error))
         epoch: Report = {
@@ -119,8 +119,19 @@ def write_results(file: Path, result: Report, evaluation: Evaluation) -> None:
 def evaluation_sets(
     trial: TrialConfig, evaluation: EvaluationConfig, split: Split, model: PixelClip
 ) -> list[ImageSet]:
-    at = evaluation.attack.at
-    return [registry.load(config, split, model.image_size, at) for config in trial.data.evaluated]
+    data = trial.data
+    return [
+        registry.load(
+            config,
+            split,
+            model.fit,
+            evaluation.attack.at,
+            count=evaluation.images,
+            prompt=data.prompt,
+            decode=data.decode,
+        )
+        for config in data.evaluated
+    ]
 
 
 def fine_tuned(trial: TrialConfig, folder: Path | None) -> PixelClip:
@@ -155,13 +166,12 @@ def measure(
     file.parent.mkdir(parents=True, exist_ok=True)
     config, ruler = TrialConfig.model_validate(trial), EvaluationConfig.model_validate(evaluation)
     model = fine_tuned(config, None if checkpoint is None else Path(checkpoint))
-    prompt = config.data.prompt
     temperature = None
     if split != "validation":
         held_out = evaluation_sets(config, ruler, "validation", model)[0]
-        temperature = calibrate(model, held_out, prompt, ruler)
+        temperature = calibrate(model, held_out, ruler)
     sets = evaluation_sets(config, ruler, split, model)
-    result = evaluate(model, sets, prompt, ruler, temperature=temperature)
+    result = evaluate(model, sets, ruler, temperature=temperature)
     write_results(file, {"split": split, **result.report()}, result)
 
 
@@ -178,8 +188,8 @@ def sanity(
     )
     with precision(model, ruler):
         findings = check(
-            classifier_of(model, images, config.data.prompt),
-            to_pixels(images.images, model.device),
+            classifier_of(model, images),
+            to_pixels(images.pixels(), model.device),
             to_device(images.labels, model.device),
             epsilon=ruler.attack.epsilon,
             norm=ruler.attack.norm,

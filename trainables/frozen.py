@@ -18,7 +18,7 @@ from trainables.pixels import batches
 from trainables.views import Batch, ImageView
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable
 
     from trainables.data.images import ImageSet
     from trainables.methods.base import View
@@ -42,10 +42,8 @@ class FrozenKey:
     transform: str = "none"
 
     @classmethod
-    def of(
-        cls, model: PixelClip, images: ImageSet, prompts: Sequence[str], transform: str = "none"
-    ) -> FrozenKey:
-        text = hashlib.sha256(repr(list(prompts)).encode()).hexdigest()[:16]
+    def of(cls, model: PixelClip, images: ImageSet, transform: str = "none") -> FrozenKey:
+        text = hashlib.sha256(repr((images.classes, images.templates)).encode()).hexdigest()[:16]
         return cls(model.fingerprint(), images.fingerprint(), text, transform)
 
 

@@ -20,6 +20,7 @@ import torch.nn.functional as F
 from open_clip.transformer import VisionTransformer
 from torch import Tensor, nn
 
+from trainables.data.fit import Fit
 from trainables.embedded import MODELS
 from trainables.errors import ModelError
 
@@ -53,6 +54,17 @@ class PixelClip(nn.Module):
     def image_size(self) -> tuple[int, int]:
         size = self.clip.visual.image_size
         return (size, size) if isinstance(size, int) else tuple(size)
+
+    @property
+    def fit(self) -> Fit:
+        """How images of any size become this model's input."""
+        preprocess = self.clip.visual.preprocess_cfg
+        return Fit(
+            self.image_size,
+            preprocess.get("resize_mode", "shortest"),
+            self.interpolation,
+            preprocess.get("fill_color", 0),
+        )
 
     @property
     def scale(self) -> Tensor:
@@ -118,9 +130,11 @@ class PixelClip(nn.Module):
         return self.tokenizer(texts).to(self.device)
 
     @torch.no_grad()
-    def encode_classes(self, prompts: Sequence[str]) -> Tensor:
-        """(K, D) detached unit vectors of K class prompts."""
-        return self.text_features(self.tokens(prompts))
+    def encode_classes(self, classes: Sequence[str], templates: Sequence[str]) -> Tensor:
+        """(K, D) detached unit vectors of K classes: the normalised mean over the templates of the unit
+        vectors of each, as CLIP's zero-shot classifiers are made (Radford et al. 2021, section 3.1.4)."""
+        texts = [self.text_features(self.tokens(class_prompts(t, classes))) for t in templates]
+        return texts[0] if len(texts) == 1 else F.normalize(torch.stack(texts).mean(0), dim=-1)
 
     def projections(self) -> tuple[Tensor, Tensor]:
         """Visual (D_v, D) and text (D_t, D) projection weights.

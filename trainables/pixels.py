@@ -34,7 +34,7 @@ def batches(images: ImageSet, size: int, device: torch.device) -> Iterator[tuple
     """Rows of the set, pixels and labels of each batch, in order, on `device`."""
     for first in range(0, len(images), size):
         rows = slice(first, first + size)
-        yield rows, to_pixels(images.images[rows], device), to_device(images.labels[rows], device)
+        yield rows, to_pixels(images.pixels(rows), device), to_device(images.labels[rows], device)
 
 
 def augment(pixels: Tensor, generator: torch.Generator) -> Tensor:

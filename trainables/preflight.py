@@ -19,8 +19,9 @@ def check(trial: dict[str, Any], evaluations: Sequence[dict[str, Any]] = ()) -> 
     config = TrialConfig.model_validate(trial)
     for evaluation in evaluations:
         check_attacks(EvaluationConfig.model_validate(evaluation))
-    for data in (config.data.train, *config.data.evaluated):
-        registry.check(data)
+    registry.check(config.data.train, ("train",))
+    for data in config.data.evaluated:
+        registry.check(data, ("validation", "test"))
     check_model(config.model.name, config.model.pretrained)
 
 

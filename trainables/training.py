@@ -81,12 +81,17 @@ class Trainer:
         )
         self.device = self.pretrained.device
         images = images or registry.load(
-            config.data.train, "train", self.pretrained.image_size, config.attack.at
+            config.data.train,
+            "train",
+            self.pretrained.fit,
+            config.attack.at,
+            count=config.data.images,
+            prompt=config.data.prompt,
+            decode=config.data.decode,
         )
         self.images = images.sample(config.data.images)
         self.model = models.trainable_copy(self.pretrained, text=self.method.trains_text)
-        self.prompts = models.class_prompts(config.data.prompt, self.images.classes)
-        self.frozen_text = self.pretrained.encode_classes(self.prompts)
+        self.frozen_text = self.pretrained.encode_classes(self.images.classes, self.images.templates)
         self.parameters = [p for p in self.model.parameters() if p.requires_grad]
         self.optimizer = build_optimizer(
             config.optimizer, self.parameters, fused=config.runtime.fused_optimizer
@@ -120,11 +125,11 @@ class Trainer:
         """Gives the (K, D) class texts of the trained model as it is now, detached, encoded at most once."""
         if not self.method.trains_text:
             return lambda: self.frozen_text
-        return cache(lambda: self.model.encode_classes(self.prompts))
+        return cache(lambda: self.model.encode_classes(self.images.classes, self.images.templates))
 
     @cached_property
     def _frozen_key(self) -> FrozenKey:
-        return FrozenKey.of(self.pretrained, self.images, self.prompts)
+        return FrozenKey.of(self.pretrained, self.images)
 
     @cached_property
     def _frozen_cache(self) -> FrozenCache:
@@ -177,7 +182,7 @@ class Trainer:
         return {name: mean.detach() for name, mean in means.items()}
 
     def _views(self, indices: np.ndarray, generator: torch.Generator) -> BatchViews:
-        clean = to_pixels(self.images.images[indices], self.device)
+        clean = to_pixels(self.images.pixels(indices), self.device)
         if self.config.data.augment:
             clean = augment(clean, generator)
         labels = to_device(self.images.labels[indices], self.device)

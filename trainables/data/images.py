@@ -4,50 +4,100 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, Protocol
 
 import numpy as np
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
+    Rows = NDArray[np.int64] | slice
+
 Split = Literal["train", "validation", "test"]
 
-VALIDATION_FRACTION = 0.2
-SPLIT_SEED = 0
+
+class Store(Protocol):
+    """Decoded images that all trials share, or that are decoded when they are asked for."""
+
+    @property
+    def shape(self) -> tuple[int, int, int, int]:
+        """(N, H, W, 3)."""
+
+    @property
+    def fingerprint(self) -> str:
+        """Identifies the images."""
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What was found in the images when they were decoded."""
+
+    def __getitem__(self, rows: NDArray[np.int64]) -> NDArray[np.uint8]:
+        """(B, H, W, 3) images of these rows."""
+
+
+@dataclass(frozen=True)
+class Held:
+    """A store of an array in memory."""
+
+    array: NDArray[np.uint8]
+    notes: tuple[str, ...] = ()
+
+    @property
+    def shape(self) -> tuple[int, int, int, int]:
+        return self.array.shape
+
+    @property
+    def fingerprint(self) -> str:
+        return hashlib.sha256(np.ascontiguousarray(self.array).reshape(-1).data).hexdigest()
+
+    def __getitem__(self, rows: NDArray[np.int64]) -> NDArray[np.uint8]:
+        return self.array[rows]
 
 
 @dataclass(frozen=True)
 class ImageSet:
-    """Decoded images of one split of one data set.
+    """Images of one split of one data set.
 
-    images: (N, H, W, 3) uint8, possibly a read-only memory map.  labels: (N,) int64 in [0, K).
-    classes: K class names as they stand in a prompt.  split: where the images are from;
-    `train` and `validation` are disjoint parts of the original training images.
-    numbers: (N,) which images of the whole set these are, 0 to N - 1 where none are given; what is
-    random about an image depends on its number.
+    store: where they are.  labels: (N,) int64 in [0, K).  classes: K class names as they stand in a
+    prompt.  templates: prompts; the texts of several are averaged.
+    split: where the images are from; the three have no image in common. origin: the same in words, as
+    "20 % of the training images".
+    numbers: (N,) which images of the original split these are, 0 to N - 1 where none are given; what is
+    random about an image depends on its number.  rows: (N,) where they lie in the store.
+    notes: what a user should know of these data.
     """
 
     name: str
     split: Split
-    images: NDArray[np.uint8]
+    store: Store
     labels: NDArray[np.int64]
     classes: tuple[str, ...]
+    templates: tuple[str, ...] = ("This is a photo of a {}",)
+    origin: str = ""
     numbers: NDArray[np.int64] = field(default_factory=lambda: np.zeros(0, dtype=np.int64))
+    rows: NDArray[np.int64] = field(default_factory=lambda: np.zeros(0, dtype=np.int64))
+    notes: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
-        if len(self.numbers) != len(self.labels):
-            object.__setattr__(self, "numbers", np.arange(len(self.labels)))
+        for name in ("numbers", "rows"):
+            if len(getattr(self, name)) != len(self.labels):
+                object.__setattr__(self, name, np.arange(len(self.labels)))
 
     def __len__(self) -> int:
         return len(self.labels)
 
+    @property
+    def size(self) -> tuple[int, int]:
+        """(H, W) of every image."""
+        return self.store.shape[1:3]
+
+    def pixels(self, which: Rows = slice(None)) -> NDArray[np.uint8]:
+        """(B, H, W, 3) uint8 copies of some of the images; of all by default."""
+        return self.store[self.rows[which]]
+
     def take(self, indices: NDArray[np.int64]) -> ImageSet:
         return replace(
-            self,
-            images=self.images[indices],
-            labels=self.labels[indices],
-            numbers=self.numbers[indices],
+            self, labels=self.labels[indices], numbers=self.numbers[indices], rows=self.rows[indices]
         )
 
     def sample(self, count: int | None) -> ImageSet:
@@ -55,16 +105,18 @@ class ImageSet:
 
         The same call gives the same images in every trial, so that trials are compared on them.
         """
-        if count is None or count >= len(self):
-            return self
-        return self.take(np.sort(stratified_order(self.labels)[:count]))
+        chosen = sampled(self.labels, count)
+        return self if chosen is None else self.take(chosen)
 
     def fingerprint(self) -> str:
-        """Identifies images, labels and class names, by content."""
-        digest = hashlib.sha256(repr((self.name, self.split, self.classes)).encode())
-        digest.update(np.ascontiguousarray(self.labels).tobytes())
-        digest.update(np.ascontiguousarray(self.images).reshape(-1).data)
+        """Identifies images, labels and class names."""
+        digest = hashlib.sha256(repr((self.name, self.split, self.classes, self.store.fingerprint)).encode())
+        for array in (self.labels, self.rows):
+            digest.update(np.ascontiguousarray(array).tobytes())
         return digest.hexdigest()[:16]
+
+
+SPLIT_SEED = 0
 
 
 def stratified_order(labels: NDArray[np.int64], seed: int = SPLIT_SEED) -> NDArray[np.int64]:
@@ -78,17 +130,18 @@ def stratified_order(labels: NDArray[np.int64], seed: int = SPLIT_SEED) -> NDArr
     return order[np.argsort(turn, kind="stable")]
 
 
-def carve(training: ImageSet, split: Split) -> ImageSet:
-    """The `train` or `validation` part of the original training images: 80 % and 20 %.
+def sampled(labels: NDArray[np.int64], count: int | None) -> NDArray[np.int64] | None:
+    """Which images a stratified sample of `count` has, in order; None where it has all."""
+    if count is None or count >= len(labels):
+        return None
+    return np.sort(stratified_order(labels)[:count])
 
-    The cut depends on the labels alone, so it is the same for every trial, sweep and machine,
-    and a model selected on `validation` was never trained on it.
+
+def cut(labels: NDArray[np.int64], fraction: float) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """A stratified `fraction` of all indices, and the others, each in order.
+
+    It depends on the labels alone, so it is the same for every trial, sweep and machine.
     """
-    return replace(training.take(carved(training.labels, split)), split=split)
-
-
-def carved(labels: NDArray[np.int64], split: Split) -> NDArray[np.int64]:
-    """Which of the original training images `carve` takes."""
     order = stratified_order(labels)
-    cut = round(VALIDATION_FRACTION * len(order))
-    return np.sort(order[:cut] if split == "validation" else order[cut:])
+    count = round(fraction * len(order))
+    return np.sort(order[:count]), np.sort(order[count:])

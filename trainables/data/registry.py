@@ -2,51 +2,91 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from functools import lru_cache
 from typing import TYPE_CHECKING
 
-from trainables.config import AttackedAt, DataSetConfig, set_name
-from trainables.data import embedded, folders
-from trainables.data.images import ImageSet, Split
+from trainables.data import folders, prompts
+from trainables.data.config import PROMPT, DataSet, as_data_set, set_name
+from trainables.data.decode import store_of
+from trainables.data.fit import Fit
+from trainables.data.images import ImageSet, Split, sampled
+from trainables.data.listing import Listing, Parts, split_of
+from trainables.data.sets import embedded, tiny_imagenet  # noqa: F401
+from trainables.data.sets.known import KNOWN, TEMPLATES, data_root
+from trainables.errors import DataError
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from pathlib import Path
 
-Loader = Callable[[Split], ImageSet]
-
-BUILT_IN: dict[str, Loader] = {"fashion-mnist-8k": embedded.fashion_mnist, "digits": embedded.digits}
-ON_DISK: dict[str, Callable[[Path, Split, tuple[int, int] | None], ImageSet]] = {
-    "tiny-imagenet": folders.tiny_imagenet,
-}
+    from trainables.config import AttackedAt
 
 
 def load(
-    config: DataSetConfig, split: Split, image_size: tuple[int, int], at: AttackedAt = "native"
+    config: str | DataSet,
+    split: Split,
+    fit: Fit,
+    at: AttackedAt = "native",
+    *,
+    count: int | None = None,
+    prompt: str | list[str] = PROMPT,
+    decode: str = "auto",
 ) -> ImageSet:
-    """The images of one split.
+    """The images of one split, decoded.
 
-    image_size: (H, W) of the model's input, to which images of varying sizes are decoded; sets of
-    one size keep it, unless `at` is `model`. Raises DataError if the data are not there or not as
-    expected.
+    fit: to the model's input, which images of varying sizes are decoded to; sets of one size keep it,
+    unless `at` is `model`.  count: of a fixed, stratified sample; only these are decoded.
+    prompt, decode: see `DataConfig`.  Raises DataError if the data are not there or not as expected.
     """
-    return _load(config, split, image_size, at)
+    data = as_data_set(config)
+    listing = listed(data, split)
+    chosen = sampled(listing.labels, count)
+    listing = listing if chosen is None else listing.take(chosen)
+    if listing.size is not None and at == "native":
+        fit = Fit(listing.size)
+    store = store_of(set_name(config), listing, fit, decode)
+    return ImageSet(
+        set_name(config),
+        split,
+        store,
+        listing.labels,
+        listing.classes,
+        prompts.templates_of(data, prompt, own_templates(data)),
+        listing.origin,
+        listing.numbers,
+        notes=(*listing.notes, *store.notes, *prompts.duplicates(listing.classes)),
+    )
 
 
-@lru_cache(maxsize=16)
-def _load(config: DataSetConfig, split: Split, image_size: tuple[int, int], at: AttackedAt) -> ImageSet:
-    check(config)
-    if not isinstance(config, str):
-        return folders.image_folder(config.image_folder, set_name(config), split, image_size)
-    if config in BUILT_IN:
-        images = BUILT_IN[config](split)
-        return images if at == "native" else folders.resized(images, image_size)
-    return ON_DISK[config](folders.data_root(), split, image_size if at == "model" else None)
+def check(config: str | DataSet, splits: Sequence[Split]) -> None:
+    """Raises DataError unless the set has these splits and its files agree; nothing is decoded."""
+    for split in splits:
+        listed(as_data_set(config), split)
 
 
-def check(config: DataSetConfig) -> None:
-    """Raises DataError unless the set's files are where they are expected."""
-    if not isinstance(config, str):
-        folders.check_image_folder(config.image_folder)
-    elif config not in BUILT_IN:
-        folders.check_layout(config, folders.data_root())
+def listed(data: DataSet, split: Split) -> Listing:
+    """The images of one split, not decoded. Raises DataError."""
+    return _listed(data.model_dump_json(), data_root(), split)
+
+
+@lru_cache(maxsize=32)
+def _listed(data: str, root: Path, split: Split) -> Listing:
+    config = DataSet.model_validate_json(data)
+    try:
+        listing = split_of(parts_of(config, root), split)
+    except DataError as error:
+        raise DataError(f"data set {set_name(config)!r}: {error}") from error
+    return prompts.with_class_names(listing, config.classes) if config.classes else listing
+
+
+def own_templates(data: DataSet) -> tuple[str, ...]:
+    return KNOWN[data.dataset].templates if data.dataset else TEMPLATES
+
+
+def parts_of(data: DataSet, root: Path) -> Parts:
+    """The splits that a set itself has. root: where known sets lie."""
+    if data.dataset is not None:
+        KNOWN[data.dataset].check(root)
+        return KNOWN[data.dataset].parts(root)
+    assert data.image_folder is not None
+    return folders.image_folder(data.image_folder)

@@ -25,7 +25,9 @@ import torch.nn.functional as F
 from safetensors.torch import save_file
 from torch import Tensor
 
-from trainables.data.embedded import DIGIT_CLASSES, FASHION_CLASSES, digits, gray_to_rgb
+from trainables.data import registry
+from trainables.data.fit import Fit
+from trainables.data.sets.embedded import DIGIT_CLASSES, FASHION_CLASSES, SIZE, gray_to_rgb
 from trainables.embedded.make_images import remainder
 
 FOLDER = Path(__file__).with_name("clip-tiny")
@@ -76,11 +78,11 @@ def main() -> None:
     generator = torch.Generator().manual_seed(SEED)
     rng = np.random.default_rng(SEED)
     fashion_images, fashion_labels = remainder()
-    digit_set = digits("train")
+    digit_set = registry.load("digits", "train", Fit(SIZE))
     names = FASHION_CLASSES + DIGIT_CLASSES
     pools = [
         (torch.from_numpy(gray_to_rgb(fashion_images)), torch.from_numpy(fashion_labels).long()),
-        (torch.from_numpy(digit_set.images), torch.from_numpy(digit_set.labels) + len(FASHION_CLASSES)),
+        (torch.from_numpy(digit_set.pixels()), torch.from_numpy(digit_set.labels) + len(FASHION_CLASSES)),
     ]
     from_digits = int(DIGITS_SHARE * BATCH)
 

@@ -1,0 +1,137 @@
+"""The keys under `trial.data:`: which sets, in which words their classes are asked for. Imports no torch."""
+
+from __future__ import annotations
+
+import difflib
+from pathlib import Path
+from typing import Annotated, Literal, Union
+
+from pydantic import AfterValidator, Field, PositiveInt, model_validator
+
+from trainables.data.names import ALIASES, NAMES
+from trainables.settings import Settings
+
+OWN_TEMPLATES = "clip_benchmark"
+PROMPT = "This is a photo of a {}"
+"""TeCoA's prompt, which nearly all who fine-tune adversarially have kept."""
+PLACEHOLDERS = ("{}", "{c}")
+
+AbsolutePath = Annotated[Path, AfterValidator(lambda path: path.expanduser().absolute())]
+
+
+def known_set(name: str) -> str:
+    """The name as tables show it, of a name that clip_benchmark knows too."""
+    name = ALIASES.get(name, name)
+    if name not in NAMES:
+        close = difflib.get_close_matches(name, [*NAMES, *ALIASES], n=1)
+        hint = f"; did you mean {close[0]!r}?" if close else ""
+        raise ValueError(
+            f"unknown data set {name!r}{hint} (known: {', '.join(NAMES)}; or image_folder, webdataset or "
+            "huggingface: PATH)"
+        )
+    return name
+
+
+def check_template(template: str) -> str:
+    if sum(map(template.count, PLACEHOLDERS)) != 1:
+        raise ValueError(f"{template!r}: a prompt needs exactly one placeholder, {{}} or {{c}}")
+    return template
+
+
+def templates_or_own(value: str | list[str]) -> str | list[str]:
+    for template in [value] if isinstance(value, str) else value:
+        if value != OWN_TEMPLATES:
+            check_template(template)
+    return value
+
+
+KnownSet = Annotated[str, AfterValidator(known_set)]
+Prompt = Annotated[Union[str, list[str]], AfterValidator(templates_or_own)]
+
+
+class DataSet(Settings):
+    """A data set of one's own, or a known one asked for in other words. One of the first four keys.
+
+    `image_folder`: one sub-folder of images per class. With `train/` and `test/` (or `val/`) in it those
+    are the splits, with all three `val/` is the validation split.
+    `webdataset`: `train/` and `test/` with shards 0.tar, 1.tar, ... as clip_benchmark lays them out.
+    `huggingface`: a data set of the `datasets` library, as its `save_to_disk` wrote it.
+    A set without a test split gives a fixed 20 % of its images for it.
+    """
+
+    dataset: KnownSet | None = Field(None, description="A known data set.")
+    image_folder: AbsolutePath | None = None
+    webdataset: AbsolutePath | None = None
+    huggingface: AbsolutePath | None = None
+    name: str | None = Field(None, description="Name in tables; the folder's name by default.")
+    classes: AbsolutePath | None = Field(
+        None,
+        description="File of class names in place of the set's own: text, one in a line in the order of the "
+        "labels, or JSON, a list or an object from folder to name.",
+    )
+    templates: AbsolutePath | list[str] | None = Field(
+        None,
+        description="Prompts of this set in place of `prompt`: a list, or a text file, one in a line.",
+    )
+
+    @model_validator(mode="after")
+    def is_one_set(self) -> DataSet:
+        given = [key for key in SOURCES if getattr(self, key) is not None]
+        if len(given) != 1:
+            found = " and ".join(given) or "none"
+            raise ValueError(f"expected one of {', '.join(SOURCES)}, got {found}")
+        if isinstance(self.templates, list):
+            templates_or_own(self.templates)
+        return self
+
+    @property
+    def folder(self) -> Path | None:
+        return self.image_folder or self.webdataset or self.huggingface
+
+
+SOURCES = ("dataset", "image_folder", "webdataset", "huggingface")
+DataSetConfig = Union[KnownSet, DataSet]
+
+
+def as_data_set(config: str | DataSet) -> DataSet:
+    return DataSet(dataset=config) if isinstance(config, str) else config
+
+
+def set_name(config: str | DataSet) -> str:
+    """The name of a data set in tables and metrics."""
+    data = as_data_set(config)
+    return data.name or data.dataset or (data.folder or Path()).resolve().name
+
+
+class DataConfig(Settings):
+    """What is trained on, and on which sets every epoch is evaluated."""
+
+    train: DataSetConfig = Field("fashion-mnist-8k", description="Data set trained on.")
+    evaluate: list[DataSetConfig] = Field(
+        default_factory=list,
+        description="Sets evaluated; the first is the in-distribution one, the others measure "
+        "zero-shot transfer. Empty: the training set alone.",
+    )
+    images: PositiveInt | None = Field(None, description="Training images used; all by default.")
+    prompt: Prompt = Field(
+        PROMPT,
+        description="Template, or a list of them whose texts are averaged; {} or {c} is the class name. "
+        f"`{OWN_TEMPLATES}`: each set's own, as that tool has them.",
+    )
+    augment: bool = Field(False, description="RandomResizedCrop(0.9, 1), as CaRot trains.")
+    decode: Literal["auto", "once", "always"] = Field(
+        "auto",
+        description="`once` per machine, into a file that all trials share, or `always` when an image is "
+        "wanted. `auto`: once, if the file takes less than half of the space that is free.",
+    )
+
+    @model_validator(mode="after")
+    def sets_have_own_names(self) -> DataConfig:
+        names = [set_name(config) for config in self.evaluated]
+        if len(set(names)) < len(names):
+            raise ValueError(f"evaluate lists a name twice: {', '.join(names)}")
+        return self
+
+    @property
+    def evaluated(self) -> list[str | DataSet]:
+        return self.evaluate or [self.train]

@@ -1,0 +1,58 @@
+"""What a known data set is, and where its files are expected."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from trainables.data.listing import Parts
+from trainables.errors import DataError
+
+TEMPLATES = ("a photo of a {c}.",)
+
+
+@dataclass(frozen=True)
+class Known:
+    """A data set known by name. parts: lists its splits below a folder. layout: what has to be there.
+    archive: of which it is unpacked. templates: the set's own prompts."""
+
+    name: str
+    parts: Callable[[Path], Parts]
+    layout: tuple[str, ...] = ()
+    archive: str = ""
+    templates: tuple[str, ...] = TEMPLATES
+
+    def check(self, root: Path) -> None:
+        """Raises DataError, with the layout expected, if a part is not there."""
+        for expected in self.layout:
+            if not (root / expected).exists():
+                raise DataError(
+                    f"not there: expected {root / expected}; unpack {self.archive} in {root}, so that it "
+                    f"holds {', '.join(self.layout)}, or set SWEEPER_DATA to the folder that does"
+                )
+
+
+KNOWN: dict[str, Known] = {}
+
+
+def known(
+    name: str,
+    *,
+    archive: str = "",
+    layout: tuple[str, ...] = (),
+    templates: tuple[str, ...] = TEMPLATES,
+) -> Callable[[Callable[[Path], Parts]], Callable[[Path], Parts]]:
+    """Registers a function that lists the splits of a known data set below the data folder."""
+
+    def register(parts: Callable[[Path], Parts]) -> Callable[[Path], Parts]:
+        KNOWN[name] = Known(name, parts, layout, archive, templates)
+        return parts
+
+    return register
+
+
+def data_root() -> Path:
+    """Where data sets known by name lie: $SWEEPER_DATA, or `data` under the current folder."""
+    return Path(os.environ.get("SWEEPER_DATA", "data")).expanduser().absolute()
