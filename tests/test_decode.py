@@ -6,6 +6,7 @@ import json
 import shutil
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -206,7 +207,7 @@ class Clip(torch.nn.Module):
 @pytest.mark.parametrize("native", [(32, 32), (64, 64), (96, 96), (224, 224), (427, 427)])
 @pytest.mark.parametrize("size", [(224, 224), (28, 28)])
 def test_resizing_on_the_device_is_pils_antialiased_resizing(native, size):
-    """Within 1/255 in the mean, as measured on a photograph, up and down; PIL rounds and clips to 8 bits, twice."""
+    """Within 1/255 in the mean, as measured on a photograph, up and down; PIL rounds and clips twice."""
     photo = pil_resized(load_sample_image("flower.jpg")[:427, :427], native)
     model = PixelClip(Clip(size), None)
     model.features(to_pixels(photo[None], torch.device("cpu")))
