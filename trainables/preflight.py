@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from trainables.config import EvaluationConfig, TrialConfig
+from trainables.config import DataConfig, EvaluationConfig, MeasurementConfig, ModelConfig, TrialConfig
 from trainables.data import registry
 from trainables.embedded import MODELS
 from trainables.errors import AttackError, ModelError
@@ -17,11 +17,21 @@ def check(trial: dict[str, Any], evaluations: Sequence[dict[str, Any]] = ()) -> 
     """Raises ModelError, DataError or AttackError, one line each, if data, weights or attacks of a trial
     and its evaluations are missing."""
     config = TrialConfig.model_validate(trial)
+    check_needs(config.model, config.data, [EvaluationConfig.model_validate(each) for each in evaluations])
+
+
+def check_measurement(measurement: dict[str, Any]) -> None:
+    """As `check`, for a model that is measured by itself."""
+    config = MeasurementConfig.model_validate(measurement)
+    check_needs(config.model, config.data, [config.evaluation])
+
+
+def check_needs(model: ModelConfig, data: DataConfig, evaluations: Sequence[EvaluationConfig]) -> None:
     for evaluation in evaluations:
-        check_attacks(EvaluationConfig.model_validate(evaluation))
-    for data in (config.data.train, *config.data.evaluated):
-        registry.check(data)
-    check_model(config.model.name, config.model.pretrained)
+        check_attacks(evaluation)
+    for config in (data.train, *data.evaluated):
+        registry.check(config)
+    check_model(model.name, model.pretrained)
 
 
 def check_attacks(evaluation: EvaluationConfig) -> None:
