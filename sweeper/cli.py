@@ -223,19 +223,20 @@ def evaluate(
     if sets:
         if run is not None:
             raise UserError(f"--data measures {model} by itself, without a run; leave {run!r} out")
-        target = to or Path("evaluations")
-        one_file = target.suffix == ".json"
-        if one_file and len(sets) > 1:
-            raise UserError(f"--to {target} is one file, and there is one for each of {len(sets)} data sets")
-        folder = (target.parent if one_file else target) / "records"
         measurement = evaluation.of_model(
-            model, sets, split, folder=folder, prompt=prompt, overrides=overrides, attacks=attacks
+            model,
+            sets,
+            split,
+            to=to or Path("evaluations"),
+            prompt=prompt,
+            overrides=overrides,
+            attacks=attacks,
         )
     elif prompt is not None or to is not None:
         raise UserError("--prompt and --to go with --data NAME, the data set to measure on")
+    elif evaluation.is_model(model):
+        raise UserError(f"{model} belongs to no run: name the data set to measure it on, --data NAME")
     else:
-        if evaluation.is_model(model):
-            raise UserError(f"{model} belongs to no run: name a data set to measure it on, --data NAME")
         measurement = evaluation.of_trial(Run.find(run, runs), model, split, overrides, attacks)
     if sanity:
         findings = measurement.sanity()
@@ -244,7 +245,7 @@ def evaluate(
             click.echo(f"{name}: {words[passed]}: {detail}")
         sys.exit(any(passed is False for _, passed, _ in findings))
     file = measurement.measure()
-    written = evaluation.write_benchmark(measurement, file, target) if sets else []
+    written = measurement.write_benchmark(file)
     if as_json:
         click.echo(file.read_text(encoding="utf-8"))
         return

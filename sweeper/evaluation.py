@@ -30,6 +30,7 @@ class Measurement:
     name: of files and in messages.  content: its `model`, `data` and `evaluation`, validated.
     checkpoint: the folder of a trial whose weights are measured; None for the model's own.
     folder: where the result is written.
+    benchmark: where it is written as clip_benchmark would: a folder, or for one data set a .json file.
     """
 
     title: str
@@ -39,6 +40,7 @@ class Measurement:
     split: Split
     checkpoint: str | None
     folder: Path
+    benchmark: Path | None = None
 
     @property
     def _arguments(self) -> dict[str, Any]:
@@ -55,6 +57,17 @@ class Measurement:
         target = self.folder / f"{self.name}-{self.split}-{stamp}.json"
         self._translated(self.trainable.measure, target=str(target), **self._arguments)
         return target
+
+    def write_benchmark(self, file: Path) -> list[Path]:
+        """Writes the result that `measure` returned as clip_benchmark would, a file per data set."""
+        if self.benchmark is None:
+            return []
+        records = self.trainable.benchmark(result=str(file), measurement=self.content)
+        one, target = self.benchmark.suffix == ".json", self.benchmark
+        files = {name: target if one else target / f"{slug(name)}-{file.stem}.json" for name in records}
+        for name, record in records.items():
+            write_json(files[name], record)
+        return list(files.values())
 
     def sanity(self) -> list[tuple[str, bool | None, str]]:
         """Name, verdict and numbers of each check whether the robustness is to be believed."""
@@ -149,7 +162,7 @@ def of_model(
     sets: Sequence[str],
     split: Split,
     *,
-    folder: Path,
+    to: Path,
     prompt: str | None = None,
     overrides: Sequence[str] = (),
     attacks: Sequence[str] = (),
@@ -157,23 +170,32 @@ def of_model(
     """A model that belongs to no run, on the sets of these names or folders, the in-distribution one first.
 
     model: an exported folder, `local-dir:FOLDER`, `hf-hub:ORG/REPO`, `ARCHITECTURE/TAG` of open_clip, or the
-    name of an embedded model.  overrides: KEY=VALUE of the evaluation.  attacks: names of further attacks.
+    name of an embedded model.  to: a folder, or for one set a .json file, for clip_benchmark's form of the
+    result; the result itself goes to `records` beside it.  overrides: KEY=VALUE of the evaluation.
+    attacks: names of further attacks.
     Raises SpecError or UserError with one line per mistake.
     """
+    one = to.suffix == ".json"
+    if one and len(sets) > 1:
+        raise UserError(
+            f"--to {to} is one file, but each of {len(sets)} data sets has its own; name a folder"
+        )
     trainable = Trainable.find("finetune")
     named = [data_set(name) for name in sets]
-    data = {"train": named[0], "evaluate": named} | ({"prompt": prompt} if prompt else {})
+    data = {"train": named[0], "evaluate": named if len(named) > 1 else []}
+    data |= {"prompt": prompt} if prompt is not None else {}
     content = {"model": model_of(model), "data": data, "evaluation": {}}
     valid = spec.measurement(trainable, content, changes("evaluation", overrides, attacks))
     trainable.check_measurement(valid)
     return Measurement(
         title=model,
-        name=slug(model),
+        name=slug(Path(model).name if Path(model).is_dir() else model),
         trainable=trainable,
         content=valid,
         split=split,
         checkpoint=None,
-        folder=folder,
+        folder=(to.parent if one else to) / "records",
+        benchmark=to,
     )
 
 
@@ -184,7 +206,7 @@ def model_of(text: str) -> dict[str, Any]:
     if Path(text).is_dir():
         return {"name": f"local-dir:{text}"}
     name, slash, tag = text.partition("/")
-    if slash and (text.startswith((".", "/", "~")) or "/" in tag):
+    if slash and (text.startswith((".", "/", "~")) or "/" in tag or not tag):
         raise UserError(f"{text}: no such folder; expected an exported model, or ARCHITECTURE/TAG")
     return {"name": name, "pretrained": tag} if slash else {"name": name}
 
@@ -199,21 +221,8 @@ def data_set(text: str) -> Any:
     return {"image_folder": text} if "/" in text else text
 
 
-def write_benchmark(measurement: Measurement, file: Path, target: Path) -> list[Path]:
-    """Writes a result as clip_benchmark would, a file per set, and returns the files.
-
-    file: what `measure` returned.  target: a folder, or for a single set a file that ends in `.json`.
-    """
-    records = measurement.trainable.benchmark(result=str(file), measurement=measurement.content)
-    whole = target.suffix == ".json"
-    files = {name: target if whole else target / f"{slug(name)}-{file.stem}.json" for name in records}
-    for name, record in records.items():
-        write_json(files[name], record)
-    return list(files.values())
-
-
 def slug(name: str) -> str:
-    """A name as it can stand in a file's: of a path, the end."""
+    """A name as it can stand in a file's."""
     return re.sub(r"[^A-Za-z0-9._-]+", "-", name)[-60:].strip("-.")
 
 

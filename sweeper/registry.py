@@ -11,6 +11,9 @@ from __future__ import annotations
 
 import base64
 import json
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -47,9 +50,7 @@ def _register(run: Run, trial: str, folder: Path, name: str) -> str:
 
     origin = json.loads((folder / "sweep.json").read_text(encoding="utf-8"))
     mirror = Mirror(run)
-    before = mlflow.get_tracking_uri()
-    mlflow.set_tracking_uri(mirror.uri)
-    try:
+    with tracking_at(mirror.uri):
         mlflow.set_experiment(experiment_id=mirror.experiment)
         logged = Model.log(
             artifact_path=None,
@@ -64,9 +65,23 @@ def _register(run: Run, trial: str, folder: Path, name: str) -> str:
             pip_requirements=requirements(folder),
             tags={"sweep_id": run.id, "trial_id": trial, "method": origin["method"]},
         )
-    finally:
-        mlflow.set_tracking_uri(before)
     return f"models:/{name}/{logged.registered_model_version}"
+
+
+@contextmanager
+def tracking_at(uri: str) -> Iterator[None]:
+    """Inside, MLflow's own functions talk to `uri`, which they keep in the environment."""
+    import mlflow
+
+    before = os.environ.get("MLFLOW_TRACKING_URI")
+    os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
+    mlflow.set_tracking_uri(uri)
+    try:
+        yield
+    finally:
+        mlflow.set_tracking_uri(None)
+        if before is not None:
+            os.environ["MLFLOW_TRACKING_URI"] = before
 
 
 def signature(origin: dict[str, Any]) -> Any:

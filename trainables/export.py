@@ -115,9 +115,14 @@ def read_architecture(file: Path) -> dict[str, Any]:
 @torch.no_grad()
 def check_identical(model: PixelClip, folder: Path, prompts: list[str]) -> None:
     """Raises ModelError unless what open_clip loads from the folder gives the model's features, bit for
-    bit: of a few fixed images, and of the prompts."""
+    bit: of a few fixed images, and of the prompts.
+
+    model: on the CPU, in eval mode, no weight asking for a gradient. The loaded model is brought to the
+    same state, as torch sums in another order where a weight has `requires_grad`, gradients or not.
+    """
     source = f"local-dir:{folder}"
-    loaded = PixelClip(open_clip.create_model(source).eval(), open_clip.get_tokenizer(source))
+    loaded = PixelClip(open_clip.create_model(source), open_clip.get_tokenizer(source))
+    loaded.eval().requires_grad_(False)
     pixels = torch.rand(4, 3, *model.image_size, generator=torch.Generator().manual_seed(0))
     pairs = {
         "image features": (model.features(pixels), loaded.features(pixels)),
