@@ -3,10 +3,10 @@
     python benchmarks/clip_benchmark_parity.py [RUN] [--trial t003] [--venv DIR]
 
 Exports the Pareto set of a run, or of a small sweep that it runs first, writes the embedded test images as
-data sets that clip_benchmark reads (webdataset: PNG files in a tar), and compares images classified correctly,
-one count by `sweeper evaluate`, the other by `clip_benchmark eval` in float32. clip_benchmark 1.6.2 asks for
-NumPy below 2.4, so it gets an environment of its own, made by uv in --venv (some GB, with its own torch) and
-used again if it is there. Ends with 1 if any count differs.
+data sets that clip_benchmark reads (webdataset: PNG files in a tar), and compares how many images are
+classified correctly: by `sweeper evaluate`, and by `clip_benchmark eval` in float32. clip_benchmark 1.6.2
+needs NumPy below 2.4 and has an environment of its own, with our versions of torch and open_clip: uv makes
+it in --venv (some GB), where it is found the next time. Ends with 1 if any count differs.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ import subprocess
 import sys
 import tarfile
 import tempfile
+from importlib.metadata import version
 from pathlib import Path
 
 import pandas as pd
@@ -31,7 +32,10 @@ from trainables.data.images import ImageSet
 
 SETS = ("fashion-mnist-8k", "digits")
 PROMPT = "This is a photo of a {c}"
-REQUIREMENTS = ("clip-benchmark==1.6.2", "numpy<2.4")
+REQUIREMENTS = [
+    *("clip-benchmark==1.6.2", "numpy<2.4", "requests"),  # it imports requests without asking for it
+    *(f"{name}=={version(name)}" for name in ("torch", "torchvision", "open_clip_torch")),
+]
 SWEEP = {
     "name": "parity",
     "trial": {
@@ -119,8 +123,8 @@ def main() -> None:
                 other_count = round(other["acc1"] * sizes[name])
                 rest = max(abs(own[key] - other[key]) for key in ("acc5", "mean_per_class_recall"))
                 print(
-                    f"{trial} on {name}: {count} of {sizes[name]} images by sweeper evaluate, {other_count} by "
-                    f"clip_benchmark; acc5 and mean_per_class_recall differ by at most {rest:.1e}"
+                    f"{trial} on {name}: of {sizes[name]} images {count} by sweeper evaluate, {other_count} "
+                    f"by clip_benchmark; acc5 and mean_per_class_recall differ by at most {rest:.1e}"
                 )
                 equal &= count == other_count
     sys.exit(not equal)

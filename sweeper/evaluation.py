@@ -177,9 +177,7 @@ def of_model(
     """
     one = to.suffix == ".json"
     if one and len(sets) > 1:
-        raise UserError(
-            f"--to {to} is one file, but each of {len(sets)} data sets has its own; name a folder"
-        )
+        raise UserError(f"--to {to} is one file, and each of {len(sets)} data sets needs one; name a folder")
     trainable = Trainable.find("finetune")
     named = [data_set(name) for name in sets]
     data = {"train": named[0], "evaluate": named if len(named) > 1 else []}

@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 
 import open_clip
 import torch
+from open_clip.pretrained import download_pretrained_from_hf
 from safetensors.torch import save_file
 
 from trainables.card import card
@@ -101,7 +102,7 @@ def architecture(config: ModelConfig) -> dict[str, Any]:
     if separator and schema == "local-dir":
         return read_architecture(Path(identifier) / CONFIG)
     if separator:
-        return read_architecture(Path(open_clip.download_pretrained_from_hf(identifier, filename=CONFIG)))
+        return read_architecture(Path(download_pretrained_from_hf(identifier, filename=CONFIG)))
     found: dict[str, Any] = copy.deepcopy(open_clip.get_model_config(config.name))
     weights = open_clip.get_pretrained_cfg(config.name, config.pretrained or "")
     return found | ({"quick_gelu": True} if weights.get("quick_gelu") else {})
