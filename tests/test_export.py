@@ -18,6 +18,7 @@ import torch
 import yaml
 from click.testing import CliRunner
 from open_clip.factory import HF_HUB_PREFIX
+from open_clip.transform import PreprocessCfg, image_transform_v2
 from PIL import Image
 from safetensors.torch import save_file
 
@@ -31,6 +32,7 @@ from trainables import checkpoints
 from trainables import export as exporting
 from trainables.config import ModelConfig, TrialConfig
 from trainables.data import registry
+from trainables.data.folders import fitted
 from trainables.embedded import MODELS
 from trainables.errors import ModelError
 from trainables.evaluate import Evaluation
@@ -104,6 +106,20 @@ def test_open_clips_own_preprocessing_of_files_gives_our_predictions(run, folder
             own = records[records["set"] == name]
             assert (own["index"].to_numpy() == chosen.numbers).all()
             assert (own["clean_prediction"].to_numpy() == logits.argmax(-1).numpy()).all()
+
+
+def test_images_of_any_size_are_cut_as_open_clip_cuts_them():
+    """To the pixel, so that image folders too give the predictions of open_clip's own preprocessing."""
+    cut = image_transform_v2(PreprocessCfg(size=28), is_train=False).transforms[:-1]
+    sizes = np.random.default_rng(0).integers(9, 120, size=(60, 2))
+    for width, height in [*sizes.tolist(), (28, 57), (57, 28), (28, 28), (33, 28)]:
+        noise = np.random.default_rng(width).integers(0, 256, size=(height, width, 3), dtype=np.uint8)
+        image = Image.fromarray(noise)
+        pixels = image
+        for transform in cut:
+            pixels = transform(pixels)
+        own = to_pixels(np.asarray(fitted(image, (28, 28)))[None], torch.device("cpu"))[0]
+        assert torch.equal(own, pixels), (width, height)
 
 
 def test_an_architecture_is_exported_as_its_weights_were_trained(tmp_path, monkeypatch):

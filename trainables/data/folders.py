@@ -191,11 +191,14 @@ def resized(images: ImageSet, size: tuple[int, int]) -> ImageSet:
 
 
 def fitted(image: Image.Image, size: tuple[int, int]) -> Image.Image:
-    """Shorter side resized (bicubic) to fill (H, W), centre cropped."""
+    """Shorter side resized (bicubic) to fill (H, W), centre cropped; to the pixel as torchvision, and so
+    open_clip, rounds it."""
     height, width = size
-    factor = max(width / image.width, height / image.height)
-    if factor != 1:
-        enlarged = (max(width, round(image.width * factor)), max(height, round(image.height * factor)))
-        image = image.resize(enlarged, Image.Resampling.BICUBIC)
-    left, top = (image.width - width) // 2, (image.height - height) // 2
+    if width * image.height >= height * image.width:
+        filling = (width, image.height * width // image.width)
+    else:
+        filling = (image.width * height // image.height, height)
+    if filling != image.size:
+        image = image.resize(filling, Image.Resampling.BICUBIC)
+    left, top = round((image.width - width) / 2), round((image.height - height) / 2)
     return image.crop((left, top, left + width, top + height))
