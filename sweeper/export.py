@@ -15,7 +15,8 @@ def exported(run: Run, names: Sequence[str] = (), to: Path | None = None) -> Ite
     """Exports trials, as they are after their last epoch, and yields each one's id and folder.
 
     names: which; the whole Pareto set by default.  to: the folder for their folders, `exports` in the run
-    by default.  Raises UserError before anything is written if one of them can't be exported.
+    by default.  Raises UserError if one of them can't be exported; before anything is written if it has not
+    finished an epoch.
     """
     content = run.pareto()
     rows = chosen(content, names)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import io
 import json
 import shutil
@@ -359,6 +360,14 @@ def test_a_registered_model_classifies_as_ours_does(run, folders, monkeypatch):
         classifier = Classifier(model, model.encode_classes(class_prompts(template, classes)))
         expected = classifier(to_pixels(chosen.images, model.device)).softmax(-1)
         np.testing.assert_allclose(table.to_numpy(), expected.numpy(), rtol=1e-4, atol=1e-6)
+
+
+def test_the_served_code_needs_no_clip_sweeper():
+    tree = ast.parse(exporting.SERVING.read_text())
+    imported = {alias.name for node in ast.walk(tree) if isinstance(node, ast.Import) for alias in node.names}
+    imported |= {node.module for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)}
+    standard = {"__future__", "io", "typing"}
+    assert imported - standard == {"PIL", "mlflow", "open_clip", "pandas", "torch"}
 
 
 def png(image):
