@@ -163,9 +163,17 @@ def report(run: str | None, runs: Path) -> None:
 
 
 @main.command()
-@click.argument("trial")
+@click.argument("model")
 @RUN
 @RUNS
+@click.option(
+    "--data",
+    "sets",
+    metavar="NAME|PATH",
+    multiple=True,
+    help="A data set, or with a slash in it an image folder; may be repeated. MODEL then belongs to no run.",
+)
+@click.option("--prompt", help="Template of --data, with {} for the class name.")
 @click.option("--split", type=click.Choice(["test", "validation"]), default="test", show_default=True)
 @click.option(
     "--attack",
@@ -182,35 +190,90 @@ def report(run: str | None, runs: Path) -> None:
 )
 @click.option("--sanity", is_flag=True, help="Check instead whether the robustness is to be believed.")
 @click.option("--json", "as_json", is_flag=True, help="Write JSON, full precision.")
+@click.option(
+    "--to",
+    type=click.Path(path_type=Path),
+    help="Folder, or .json file, for the results of --data; `evaluations` by default.",
+)
 def evaluate(
     *,
-    trial: str,
+    model: str,
     run: str | None,
     runs: Path,
+    sets: tuple[str, ...],
+    prompt: str | None,
     split: Split,
     attacks: tuple[str, ...],
     overrides: tuple[str, ...],
     sanity: bool,
     as_json: bool,
+    to: Path | None,
 ) -> None:
-    """Measure TRIAL (t003, or `baseline`) of a run again: by strong attacks, on more images."""
+    """Measure a model: by strong attacks, on more images, on other data.
+
+    MODEL is a trial (t003, or `baseline`) of a run. With --data it is an exported folder, hf-hub:ORG/REPO,
+    ARCHITECTURE/TAG of open_clip such as ViT-B-32/openai, or clip-tiny; the result is then also written
+    as clip_benchmark writes it, a file per data set.
+    """
     from rich.console import Console
 
-    from sweeper.evaluation import Remeasurement
+    from sweeper import evaluation
     from sweeper.run import Run
 
-    again = Remeasurement(Run.find(run, runs), trial, split, overrides, attacks)
+    if sets:
+        if run is not None:
+            raise UserError(f"--data measures {model} by itself, without a run; leave {run!r} out")
+        measurement = evaluation.of_model(
+            model,
+            sets,
+            split,
+            to=to or Path("evaluations"),
+            prompt=prompt,
+            overrides=overrides,
+            attacks=attacks,
+        )
+    elif prompt is not None or to is not None:
+        raise UserError("--prompt and --to go with --data NAME, the data set to measure on")
+    elif evaluation.is_model(model):
+        raise UserError(f"{model} belongs to no run: name the data set to measure it on, --data NAME")
+    else:
+        measurement = evaluation.of_trial(Run.find(run, runs), model, split, overrides, attacks)
     if sanity:
-        findings = again.sanity()
+        findings = measurement.sanity()
         words = {True: "passed", False: "FAILED", None: "not checked"}
         for name, passed, detail in findings:
             click.echo(f"{name}: {words[passed]}: {detail}")
         sys.exit(any(passed is False for _, passed, _ in findings))
-    file = again.measure()
+    file = measurement.measure()
+    written = measurement.write_benchmark(file)
     if as_json:
         click.echo(file.read_text(encoding="utf-8"))
-    else:
-        Console().print(again.table(file))
+        return
+    Console().print(measurement.table(file))
+    for each in written:
+        click.echo(f"as clip_benchmark: {each}")
+
+
+@main.command()
+@RUN
+@RUNS
+@click.option("--trial", "trials", metavar="ID", multiple=True, help="As t003; the Pareto set by default.")
+@click.option(
+    "--to", type=click.Path(path_type=Path), help="Folder for the models' folders; RUN/exports by default."
+)
+@click.option("--register", "name", help="Also register them in MLflow's model registry, under this name.")
+def export(run: str | None, runs: Path, trials: tuple[str, ...], to: Path | None, name: str | None) -> None:
+    """Write models as folders that open_clip loads, with a model card."""
+    from sweeper.export import exported
+    from sweeper.run import Run
+
+    found = Run.find(run, runs)
+    for trial, folder in exported(found, trials, to):
+        click.echo(f"{trial}: {folder}")
+        if name is not None:
+            from sweeper.registry import register
+
+            click.echo(f"{trial}: {register(found, trial, folder, name)}")
 
 
 @main.command()

@@ -1,10 +1,12 @@
-"""One trial of a run measured again: by other attacks, at another epsilon, on more images."""
+"""A model measured again or by itself: by other attacks, at another epsilon, on more images, other sets."""
 
 from __future__ import annotations
 
 import json
 import os
+import re
 from collections.abc import Sequence
+from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -15,71 +17,71 @@ from rich.text import Text
 
 from sweeper import spec
 from sweeper.errors import UserError, suggestion
-from sweeper.result import protocol
-from sweeper.run import BASELINE, Intervals, Metrics, Run, Split, read_json
+from sweeper.result import described
+from sweeper.run import BASELINE, Intervals, Metrics, Run, Split, read_json, write_json
 from sweeper.table import interval, missing_gradients, number
+from sweeper.trainable import Trainable
 
 
-class Remeasurement:
-    """A trial, or the untrained model as `baseline`, and how it is measured on a split.
+@dataclass(frozen=True)
+class Measurement:
+    """A model, and how it is measured on a split.
 
-    overrides: KEY=VALUE of the sweep's `evaluation` (validation images) or `final` (test images).
-    attacks: names of further attacks, in place of the sweep's own.
-    Raises SpecError or UserError with one line per mistake.
+    name: of files and in messages.  content: its `model`, `data` and `evaluation`, validated.
+    checkpoint: the folder of a trial whose weights are measured; None for the model's own.
+    folder: where the result is written.
+    benchmark: where it is written as clip_benchmark would: a folder, or for one data set a .json file.
     """
 
-    def __init__(
-        self, run: Run, trial: str, split: Split, overrides: Sequence[str] = (), attacks: Sequence[str] = ()
-    ) -> None:
-        self.run, self.trial, self.split = run, trial, split
-        section = "final" if split == "test" else "evaluation"
-        given = [f"final={json.dumps(run.spec.final)}", *(f"{section}.{each}" for each in overrides)]
-        if attacks:
-            given.append(f"{section}.further_attacks={json.dumps(list(attacks))}")
-        self.sweep = spec.load(run.path / "sweep.yaml", overrides=given)
-        self.evaluation = self.sweep.final if split == "test" else self.sweep.evaluation
-        self.config, self.checkpoint = self._find()
-        self.sweep.trainable.check(self.config, [self.evaluation])
-
-    def _find(self) -> tuple[dict[str, Any], str | None]:
-        if self.trial == BASELINE:
-            return self.sweep.base_trial(), None
-        trials = {trial.id: trial for trial in self.run.trials() if trial.epochs}
-        if self.trial not in trials:
-            known = suggestion(self.trial, [BASELINE, *trials])
-            raise UserError(f"{self.run.id} has no trial {self.trial!r} with a finished epoch{known}")
-        return trials[self.trial].config, str(trials[self.trial].folder)
+    title: str
+    name: str
+    trainable: Trainable
+    content: dict[str, Any]
+    split: Split
+    checkpoint: str | None
+    folder: Path
+    benchmark: Path | None = None
 
     @property
     def _arguments(self) -> dict[str, Any]:
         return {
-            "trial": self.config,
-            "evaluation": self.evaluation,
+            **self.content,
             "split": self.split,
             "checkpoint": self.checkpoint,
             "threads": os.cpu_count() or 1,
         }
 
     def measure(self) -> Path:
-        """Measures, and returns the JSON file in the run folder that the result was written to."""
+        """Measures, and returns the JSON file that the result was written to, its records beside it."""
         stamp = datetime.now().strftime("%Y%m%d-%H%M%S-%f")
-        target = self.run.path / "evaluations" / f"{self.trial}-{self.split}-{stamp}.json"
-        self._translated(self.sweep.trainable.measure, target=str(target), **self._arguments)
+        target = self.folder / f"{self.name}-{self.split}-{stamp}.json"
+        self._translated(self.trainable.measure, target=str(target), **self._arguments)
         return target
+
+    def write_benchmark(self, file: Path) -> list[Path]:
+        """Writes the result that `measure` returned as clip_benchmark would, a file per data set."""
+        if self.benchmark is None:
+            return []
+        records = self.trainable.benchmark(result=str(file), measurement=self.content)
+        one, target = self.benchmark.suffix == ".json", self.benchmark
+        files = {name: target if one else target / f"{slug(name)}-{file.stem}.json" for name in records}
+        for name, record in records.items():
+            write_json(files[name], record)
+        return list(files.values())
 
     def sanity(self) -> list[tuple[str, bool | None, str]]:
         """Name, verdict and numbers of each check whether the robustness is to be believed."""
         findings: list[tuple[str, bool | None, str]] = self._translated(
-            self.sweep.trainable.sanity, **self._arguments
+            self.trainable.sanity, **self._arguments
         )
         return findings
 
     def _translated(self, function: Any, **arguments: Any) -> Any:
-        expected: tuple[type[Exception], ...] = (FileNotFoundError, *self.sweep.trainable.errors)
+        expected: tuple[type[Exception], ...] = (FileNotFoundError, *self.trainable.errors)
         try:
             return function(**arguments)
         except expected as error:
-            raise UserError(f"{self.trial}: {' '.join(str(error).split())}") from error
+            raise UserError(f"{self.name}: {' '.join(str(error).split())}") from error
 
     def table(self, file: Path) -> RenderableType:
         """The result as a table: a row per quantity, a column per version of the images."""
@@ -91,7 +93,7 @@ class Remeasurement:
         quantities = dict.fromkeys(
             n.removeprefix(f"{v}_") for v in versions for n in own if n.startswith(f"{v}_")
         )
-        table = Table(title=f"{self.trial} of {self.run.id}", title_justify="left", box=None)
+        table = Table(title=self.title, title_justify="left", box=None)
         table.add_column("", no_wrap=True)
         for version in versions:
             table.add_column(version.replace("_", " "), justify="right")
@@ -101,15 +103,125 @@ class Remeasurement:
         for name in own:
             if not any(name.startswith(f"{version}_") for version in versions):
                 table.add_row(name, cell(metrics, intervals, name))
-        row = {"id": self.trial, "method": "", "validation": metrics, "test": metrics}
+        row = {"id": self.name, "method": "", "validation": metrics, "test": metrics}
         notes = [
-            protocol(self.sweep, self.split)["text"],
+            described(self.trainable, self.content["evaluation"], self.split),
             *(f"{name}: {counted(counts)}" for name, counts in result["broken_by"].items()),
             "Below a number: its 95 % interval. Quantities are explained in trainables/metrics/names.py.",
             *missing_gradients([row]),
             f"written to {file}",
         ]
         return Group(table, Text(), *(Text(note, "dim") for note in notes))
+
+
+def of_trial(
+    run: Run, trial: str, split: Split, overrides: Sequence[str] = (), attacks: Sequence[str] = ()
+) -> Measurement:
+    """A trial of a run, or its untrained model as `baseline`, measured as the sweep does but for what is
+    given.
+
+    overrides: KEY=VALUE of the sweep's `evaluation` (validation images) or `final` (test images).
+    attacks: names of further attacks, in place of the sweep's own.
+    Raises SpecError or UserError with one line per mistake.
+    """
+    section = "final" if split == "test" else "evaluation"
+    given = [f"final={json.dumps(run.spec.final)}", *changes(section, overrides, attacks)]
+    sweep = spec.load(run.path / "sweep.yaml", overrides=given)
+    evaluation = sweep.final if split == "test" else sweep.evaluation
+    config, checkpoint = find_trial(run, trial)
+    sweep.trainable.check(config, [evaluation])
+    return Measurement(
+        title=f"{trial} of {run.id}",
+        name=trial,
+        trainable=sweep.trainable,
+        content={"model": config["model"], "data": config["data"], "evaluation": evaluation},
+        split=split,
+        checkpoint=checkpoint,
+        folder=run.path / "evaluations",
+    )
+
+
+def find_trial(run: Run, name: str) -> tuple[dict[str, Any], str | None]:
+    """Configuration and folder of a trial; of the untrained model, which has no folder, as `baseline`."""
+    if name == BASELINE:
+        return run.spec.base_trial(), None
+    trials = {trial.id: trial for trial in run.trials() if trial.epochs}
+    if name not in trials:
+        known = suggestion(name, [BASELINE, *trials])
+        raise UserError(f"{run.id} has no trial {name!r} with a finished epoch{known}")
+    return trials[name].config, str(trials[name].folder)
+
+
+def changes(section: str, overrides: Sequence[str], attacks: Sequence[str]) -> list[str]:
+    given = [f"{section}.{each}" for each in overrides]
+    return [*given, f"{section}.further_attacks={json.dumps(list(attacks))}"] if attacks else given
+
+
+def of_model(
+    model: str,
+    sets: Sequence[str],
+    split: Split,
+    *,
+    to: Path,
+    prompt: str | None = None,
+    overrides: Sequence[str] = (),
+    attacks: Sequence[str] = (),
+) -> Measurement:
+    """A model that belongs to no run, on the sets of these names or folders, the in-distribution one first.
+
+    model: an exported folder, `local-dir:FOLDER`, `hf-hub:ORG/REPO`, `ARCHITECTURE/TAG` of open_clip, or the
+    name of an embedded model.  to: a folder, or for one set a .json file, for clip_benchmark's form of the
+    result; the result itself goes to `records` beside it.  overrides: KEY=VALUE of the evaluation.
+    attacks: names of further attacks.
+    Raises SpecError or UserError with one line per mistake.
+    """
+    one = to.suffix == ".json"
+    if one and len(sets) > 1:
+        raise UserError(f"--to {to} is one file, and each of {len(sets)} data sets needs one; name a folder")
+    trainable = Trainable.find("finetune")
+    named = [data_set(name) for name in sets]
+    data = {"train": named[0], "evaluate": named if len(named) > 1 else []}
+    data |= {"prompt": prompt} if prompt is not None else {}
+    content = {"model": model_of(model), "data": data, "evaluation": {}}
+    valid = spec.measurement(trainable, content, changes("evaluation", overrides, attacks))
+    trainable.check_measurement(valid)
+    return Measurement(
+        title=model,
+        name=slug(Path(model).name if Path(model).is_dir() else model),
+        trainable=trainable,
+        content=valid,
+        split=split,
+        checkpoint=None,
+        folder=(to.parent if one else to) / "records",
+        benchmark=to,
+    )
+
+
+def model_of(text: str) -> dict[str, Any]:
+    """The `model` of a measurement that a command line names."""
+    if text.startswith(("hf-hub:", "local-dir:")):
+        return {"name": text}
+    if Path(text).is_dir():
+        return {"name": f"local-dir:{text}"}
+    name, slash, tag = text.partition("/")
+    if slash and (text.startswith((".", "/", "~")) or "/" in tag or not tag):
+        raise UserError(f"{text}: no such folder; expected an exported model, or ARCHITECTURE/TAG")
+    return {"name": name, "pretrained": tag} if slash else {"name": name}
+
+
+def is_model(text: str) -> bool:
+    """Whether a command line names a model that is no trial."""
+    return ":" in text or "/" in text or Path(text).is_dir()
+
+
+def data_set(text: str) -> Any:
+    """A name, or with a slash in it the path of an image folder."""
+    return {"image_folder": text} if "/" in text else text
+
+
+def slug(name: str) -> str:
+    """A name as it can stand in a file's."""
+    return re.sub(r"[^A-Za-z0-9._-]+", "-", name)[-60:].strip("-.")
 
 
 def cell(metrics: Metrics, intervals: Intervals, name: str) -> str:

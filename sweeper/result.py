@@ -12,6 +12,7 @@ import numpy as np
 from sweeper.pareto import as_costs, non_dominated
 from sweeper.run import BASELINE, Metrics, Run, Split, TrialRecord
 from sweeper.spec import SweepSpec
+from sweeper.trainable import Trainable
 
 SPLITS: tuple[Split, Split] = ("validation", "test")
 
@@ -91,8 +92,13 @@ def ranked_members(content: Mapping[str, Any]) -> list[dict[str, Any]]:
 def protocol(sweep: SweepSpec, split: str) -> dict[str, Any]:
     """What a number on this split is: attack, images, calibration bins, seed; `text` says it in a line."""
     evaluation = sweep.final if split == "test" else sweep.evaluation
-    text = f"{split} images {sweep.trainable.describe(evaluation)}"
+    text = described(sweep.trainable, evaluation, split)
     return {"split": split, **evaluation, "ece": "top label, 15 equal-width bins, pooled", "text": text}
+
+
+def described(trainable: Trainable, evaluation: dict[str, Any], split: str) -> str:
+    """What a number measured so is, in a line."""
+    return f"{split} images {trainable.describe(evaluation)}"
 
 
 def to_csv(content: dict[str, Any]) -> str:

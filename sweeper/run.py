@@ -12,6 +12,7 @@
     final/t000.json             the Pareto candidates (and baseline.json) on the test images
     pareto.json                 the result
     evaluations/                what `sweeper evaluate` measured
+    exports/t000/               what `sweeper export` wrote
     report/  mlflow.db  mlartifacts/
 
 Nothing else is needed to resume, report or track a sweep.

@@ -353,6 +353,26 @@ def parse_constraint(metric: str, text: str) -> Constraint:
     return Constraint(metric=metric, at_least=match[1] == ">=", bound=bound, relative=match[3] is not None)
 
 
+def measurement(trainable: Trainable, content: Any, overrides: AbstractSequence[str] = ()) -> dict[str, Any]:
+    """A validated measurement with all defaults filled in, as plain JSON values.
+
+    content: its `model`, `data` and `evaluation`.  Raises SpecError with one line for every mistake.
+    """
+    root: Node = tree.from_plain(content, "command line")
+    for assignment in overrides:
+        root = tree.override(root, assignment)
+    lines = list(misplaced_distributions(as_mapping(root)))
+    resolved = space.resolve(root, first_value)
+    try:
+        valid = trainable.measurement.model_validate(resolved.value)
+    except ValidationError as error:
+        lines += explain(error, trainable.measurement, resolved, resolved.value)
+    if lines:
+        raise SpecError(lines)
+    plain: dict[str, Any] = valid.model_dump(mode="json")
+    return plain
+
+
 def explain_section(model: type[BaseModel], resolved: space.Resolved, key: str) -> list[str]:
     value = resolved.value.get(key)
     if value is None:

@@ -1,10 +1,13 @@
-"""What the sweeper knows of a trainable: nine names, imported when they are needed.
+"""What the sweeper knows of a trainable: a few names, imported when they are needed.
 
 A package offers a trainable under the entry-point group `sweeper.trainables`: a dictionary with
 `trial` and `evaluation` (pydantic models), `metrics` (names a trial reports), `describe` (an evaluation
-in a line), `trainable` (a class with `step`, `save` and `load`), `measure` (evaluates a finished trial),
-`sanity` (is its robustness to be believed?), `errors` (exceptions that are no mistake of the program) and
-`check` (is all there that a trial needs?), each as "module:name". The sweeper reaches into nothing else.
+in a line), `trainable` (a class with `step`, `save` and `load`), `measurement` (a pydantic model of what is
+measured and how: `model`, `data`, `evaluation`), `measure` (evaluates a model), `sanity` (is its robustness
+to be believed?), `benchmark` (a result as clip_benchmark writes it), `errors` (exceptions that are no mistake
+of the program), `check` and `check_measurement` (is all there that a trial, a measurement needs?), `export`
+(writes a trial's model as a folder) and `serving` (the file with which MLflow serves such a folder), each as
+"module:name". The sweeper reaches into nothing else.
 """
 
 from __future__ import annotations
@@ -14,6 +17,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from importlib.metadata import entry_points
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sweeper.errors import UserError, suggestion
@@ -52,6 +56,10 @@ class Trainable:
     def evaluation(self) -> type[BaseModel]:
         return self._get("evaluation")
 
+    @cached_property
+    def measurement(self) -> type[BaseModel]:
+        return self._get("measurement")
+
     def metric_names(self, trials: Sequence[BaseModel], evaluation: BaseModel) -> list[str]:
         """Metrics that every one of the given configurations reports, in order."""
         names_of: Callable[[Any, Any], list[str]] = self._get("metrics")
@@ -72,6 +80,18 @@ class Trainable:
         return self._get("sanity")
 
     @property
+    def benchmark(self) -> Callable[..., dict[str, dict[str, Any]]]:
+        return self._get("benchmark")
+
+    @property
+    def export(self) -> Callable[..., dict[str, Any]]:
+        return self._get("export")
+
+    @property
+    def serving(self) -> Path:
+        return self._get("serving")
+
+    @property
     def errors(self) -> tuple[type[Exception], ...]:
         return self._get("errors")
 
@@ -81,7 +101,15 @@ class Trainable:
 
     def check(self, trial: dict[str, Any], evaluations: Sequence[dict[str, Any]]) -> None:
         """Raises UserError with one line if something that the trial or its evaluations need is missing."""
-        try:
-            self._get("check")(trial, evaluations)
-        except Exception as error:
-            raise UserError(str(error)) from error
+        one_line(self._get("check"), trial, evaluations)
+
+    def check_measurement(self, measurement: dict[str, Any]) -> None:
+        """As `check`, for a model that is measured by itself."""
+        one_line(self._get("check_measurement"), measurement)
+
+
+def one_line(check: Callable[..., None], *arguments: Any) -> None:
+    try:
+        check(*arguments)
+    except Exception as error:
+        raise UserError(str(error)) from error

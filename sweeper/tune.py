@@ -112,12 +112,14 @@ class Searcher(Stateless, RaySearcher):
     def _measurement(self, trial: TrialRecord | None, split: Split) -> Job:
         """The job that measures a trial, or the untrained model for None, on a split."""
         sweep, name = self.run.spec, trial.id if trial else BASELINE
+        config = trial.config if trial else sweep.base_trial()
         target = self.run.final_file(name) if split == "test" else self.run.baseline_file
         return {
             "trainable": sweep.trainable.name,
             "id": f"{name}-{split}",
             "measure": {
-                "trial": trial.config if trial else sweep.base_trial(),
+                "model": config["model"],
+                "data": config["data"],
                 "evaluation": sweep.final if split == "test" else sweep.evaluation,
                 "split": split,
                 "target": str(target),

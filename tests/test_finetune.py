@@ -56,7 +56,13 @@ def test_further_sets_are_measured_as_transfer(tmp_path):
     evaluation = EVALUATION | {"further_sets": ["digits", "fashion-mnist-8k"], "images": 20}
     target = tmp_path / "result.json"
     finetune.measure(
-        trial=TRIAL, evaluation=evaluation, split="test", target=str(target), checkpoint=None, threads=1
+        model={},
+        data=TRIAL["data"],
+        evaluation=evaluation,
+        split="test",
+        target=str(target),
+        checkpoint=None,
+        threads=1,
     )
     result = json.loads(target.read_text())
     assert [of["set"] for of in result["sets"]] == ["fashion-mnist-8k", "digits"]
@@ -116,7 +122,9 @@ def test_what_a_trial_can_not_do_is_its_reason_and_not_a_lost_worker(tmp_path, m
 def test_a_finished_trial_is_measured_once_and_with_its_own_weights(finished, tmp_path):
     folder, reports = finished
     target = tmp_path / "final" / "t000.json"
-    what = {"trial": TRIAL, "evaluation": EVALUATION, "split": "validation", "threads": 1}
+    trial = TrialConfig.model_validate(TRIAL).model_dump(mode="json")
+    what = {"model": trial["model"], "data": trial["data"], "evaluation": EVALUATION}
+    what |= {"split": "validation", "threads": 1}
     finetune.measure(**what, target=str(target), checkpoint=str(folder))
     metrics = json.loads(target.read_text())["metrics"]
     assert metrics == pytest.approx({name: reports[1][name] for name in metrics})
@@ -131,7 +139,7 @@ def test_a_finished_trial_is_measured_once_and_with_its_own_weights(finished, tm
 
 def test_without_a_checkpoint_there_is_no_fine_tuned_model(tmp_path):
     with pytest.raises(FileNotFoundError, match="no readable checkpoint"):
-        finetune.fine_tuned(TrialConfig.model_validate(TRIAL), tmp_path)
+        finetune.fine_tuned(TrialConfig.model_validate(TRIAL).model, tmp_path)
 
 
 def test_check_tells_what_is_missing(monkeypatch, tmp_path):

@@ -9,8 +9,13 @@ FINETUNE = {
     "metrics": "trainables.config:trial_metrics",
     "describe": "trainables.config:describe_evaluation",
     "trainable": "trainables.finetune:Finetune",
+    "measurement": "trainables.config:MeasurementConfig",
     "measure": "trainables.finetune:measure",
     "sanity": "trainables.finetune:sanity",
     "errors": "trainables.errors:EXPECTED",
     "check": "trainables.preflight:check",
+    "check_measurement": "trainables.preflight:check_measurement",
+    "benchmark": "trainables.benchmark:benchmark_records",
+    "export": "trainables.export:export",
+    "serving": "trainables.export:SERVING",
 }

@@ -309,6 +309,14 @@ class EvaluationConfig(Settings):
         )
 
 
+class MeasurementConfig(Settings):
+    """A model, the sets that it is measured on, and how."""
+
+    model: ModelConfig
+    data: DataConfig
+    evaluation: EvaluationConfig = EvaluationConfig()
+
+
 def describe_evaluation(evaluation: dict[str, Any]) -> str:
     """`str` of an evaluation's configuration."""
     return str(EvaluationConfig.model_validate(evaluation))

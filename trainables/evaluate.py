@@ -248,9 +248,11 @@ class SetEvaluation:
         log_p, scaled_log_p = logits.log_softmax(-1), (logits / self.temperature).log_softmax(-1)
         confidence, prediction = log_p.exp().max(-1)
         target = torch.zeros_like(log_p).scatter(-1, labels[:, None], 1.0)
+        of_label = logits.gather(-1, labels[:, None])
         columns = {
             "prediction": prediction,
             "correct": prediction == labels,
+            "rank": (logits > of_label).sum(-1),
             "confidence": confidence,
             "margin": -margin(logits, labels),
             "nll": cross_entropy_of(log_p, labels),

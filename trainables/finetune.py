@@ -19,8 +19,15 @@ import torch
 
 from trainables import checkpoints, models
 from trainables.attacks.sanity import check
-from trainables.config import EvaluationConfig, TrialConfig, measured_sets, trial_metrics
+from trainables.config import (
+    EvaluationConfig,
+    ModelConfig,
+    TrialConfig,
+    measured_sets,
+    trial_metrics,
+)
 from trainables.data import registry
+from trainables.data.config import DataConfig
 from trainables.errors import EXPECTED
 from trainables.evaluate import Evaluation, calibrate, classifier_of, evaluate, precision
 from trainables.pixels import to_device, to_pixels
@@ -49,7 +56,7 @@ class Finetune:
         self.trial = TrialConfig.model_validate(config["trial"])
         self.evaluation = EvaluationConfig.model_validate(config["evaluation"])
         self.trainer = Trainer(self.trial, config["seed"])
-        self.sets = evaluation_sets(self.trial, self.evaluation, "validation", self.trainer.pretrained)
+        self.sets = evaluation_sets(self.trial.data, self.evaluation, "validation", self.trainer.pretrained)
         self.load(config["folder"])
 
     def step(self) -> Report:
@@ -119,9 +126,8 @@ def write_results(file: Path, result: Report, evaluation: Evaluation) -> None:
 
 
 def evaluation_sets(
-    trial: TrialConfig, evaluation: EvaluationConfig, split: Split, model: PixelClip
+    data: DataConfig, evaluation: EvaluationConfig, split: Split, model: PixelClip
 ) -> list[ImageSet]:
-    data = trial.data
     return [
         registry.load(
             config,
@@ -136,15 +142,18 @@ def evaluation_sets(
     ]
 
 
-def fine_tuned(trial: TrialConfig, folder: Path | None) -> PixelClip:
-    """The model of a trial's checkpoint; the pre-trained one without a folder."""
-    pretrained = models.load(trial.model.name, trial.model.pretrained, default_device())
+def fine_tuned(config: ModelConfig, folder: Path | None, device: str | None = None) -> PixelClip:
+    """The model of a trial's checkpoint; the pre-trained one without a folder.
+
+    The checkpoint alone says which weights were trained: method and optimiser are of no concern here.
+    """
+    pretrained = models.load(config.name, config.pretrained, device or default_device())
     if folder is None:
         return pretrained
     tensors = checkpoints.load(folder)
     if tensors is None:
         raise FileNotFoundError(f"no readable checkpoint in {folder}")
-    model = models.trainable_copy(pretrained, text=trial.method.trains_text)
+    model = models.trainable_copy(pretrained, text=False)
     weights = {k.removeprefix("model."): v for k, v in tensors.items() if k.startswith("model.")}
     model.clip.load_state_dict(weights, strict=False)
     return model.eval().requires_grad_(False)
@@ -152,48 +161,56 @@ def fine_tuned(trial: TrialConfig, folder: Path | None) -> PixelClip:
 
 def measure(
     *,
-    trial: dict[str, Any],
+    model: dict[str, Any],
+    data: dict[str, Any],
     evaluation: dict[str, Any],
     split: Split,
     target: str,
     checkpoint: str | None,
     threads: int,
 ) -> None:
-    """Evaluates a finished trial, or the pre-trained model if `checkpoint` is None, and writes
-    `target` (JSON) with its records beside it. Does nothing where `target` is there already."""
+    """Evaluates the model of a finished trial, or the pre-trained one if `checkpoint` is None, on the
+    sets of `data`, and writes `target` (JSON) with its records beside it. Does nothing where `target`
+    is there already."""
     file = Path(target)
     if file.exists():
         return
     torch.set_num_threads(threads)
     file.parent.mkdir(parents=True, exist_ok=True)
-    config, ruler = TrialConfig.model_validate(trial), EvaluationConfig.model_validate(evaluation)
-    model = fine_tuned(config, None if checkpoint is None else Path(checkpoint))
+    config, ruler = DataConfig.model_validate(data), EvaluationConfig.model_validate(evaluation)
+    clip = fine_tuned(ModelConfig.model_validate(model), None if checkpoint is None else Path(checkpoint))
     temperature = None
     if split != "validation":
-        held_out = evaluation_sets(config, ruler, "validation", model)[0]
-        temperature = calibrate(model, held_out, ruler)
-    sets = evaluation_sets(config, ruler, split, model)
-    result = evaluate(model, sets, ruler, temperature=temperature)
+        held_out = evaluation_sets(config, ruler, "validation", clip)[0]
+        temperature = calibrate(clip, held_out, ruler)
+    sets = evaluation_sets(config, ruler, split, clip)
+    result = evaluate(clip, sets, ruler, temperature=temperature)
     about = [images.about() for images in sets]
     write_results(file, {"split": split, **result.report(), "sets": about}, result)
 
 
 def sanity(
-    *, trial: dict[str, Any], evaluation: dict[str, Any], split: Split, checkpoint: str | None, threads: int
+    *,
+    model: dict[str, Any],
+    data: dict[str, Any],
+    evaluation: dict[str, Any],
+    split: Split,
+    checkpoint: str | None,
+    threads: int,
 ) -> list[tuple[str, bool | None, str]]:
-    """Can the robustness of a trial's model be believed? Name, verdict and numbers of each check of
+    """Can the robustness of a model be believed? Name, verdict and numbers of each check of
     `attacks.sanity`, on a sample of the first set."""
     torch.set_num_threads(threads)
-    config, ruler = TrialConfig.model_validate(trial), EvaluationConfig.model_validate(evaluation)
-    model = fine_tuned(config, None if checkpoint is None else Path(checkpoint))
-    images = evaluation_sets(config, ruler, split, model)[0].sample(
+    config, ruler = DataConfig.model_validate(data), EvaluationConfig.model_validate(evaluation)
+    clip = fine_tuned(ModelConfig.model_validate(model), None if checkpoint is None else Path(checkpoint))
+    images = evaluation_sets(config, ruler, split, clip)[0].sample(
         min(SANITY_IMAGES, ruler.images or SANITY_IMAGES)
     )
-    with precision(model, ruler):
+    with precision(clip, ruler):
         findings = check(
-            classifier_of(model, images),
-            to_pixels(images.pixels(), model.device),
-            to_device(images.labels, model.device),
+            classifier_of(clip, images),
+            to_pixels(images.pixels(), clip.device),
+            to_device(images.labels, clip.device),
             epsilon=ruler.attack.epsilon,
             norm=ruler.attack.norm,
             seed=ruler.seed,

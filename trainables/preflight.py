@@ -7,9 +7,15 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from trainables.config import EvaluationConfig, TrialConfig, measured_sets
+from trainables.config import (
+    EvaluationConfig,
+    MeasurementConfig,
+    ModelConfig,
+    TrialConfig,
+    measured_sets,
+)
 from trainables.data import registry
-from trainables.data.config import set_name
+from trainables.data.config import DataConfig, set_name
 from trainables.embedded import MODELS
 from trainables.errors import AttackError, ModelError
 
@@ -18,14 +24,24 @@ def check(trial: dict[str, Any], evaluations: Sequence[dict[str, Any]] = ()) -> 
     """Raises ModelError, DataError or AttackError, one line each, if data, weights or attacks of a trial
     and its evaluations are missing."""
     config = TrialConfig.model_validate(trial)
-    rulers = [EvaluationConfig.model_validate(evaluation) for evaluation in evaluations or [{}]]
-    for ruler in rulers:
-        check_attacks(ruler)
     registry.check(config.data.train, ("train",))
-    measured = {set_name(data): data for ruler in rulers for data in measured_sets(config.data, ruler)}
-    for data in measured.values():
-        registry.check(data, ("validation", "test"))
-    check_model(config.model.name, config.model.pretrained)
+    rulers = [EvaluationConfig.model_validate(each) for each in evaluations or [{}]]
+    check_needs(config.model, config.data, rulers)
+
+
+def check_measurement(measurement: dict[str, Any]) -> None:
+    """As `check`, for a model that is measured by itself."""
+    config = MeasurementConfig.model_validate(measurement)
+    check_needs(config.model, config.data, [config.evaluation])
+
+
+def check_needs(model: ModelConfig, data: DataConfig, evaluations: Sequence[EvaluationConfig]) -> None:
+    for evaluation in evaluations:
+        check_attacks(evaluation)
+    measured = {set_name(each): each for ruler in evaluations for each in measured_sets(data, ruler)}
+    for each in measured.values():
+        registry.check(each, ("validation", "test"))
+    check_model(model.name, model.pretrained)
 
 
 def check_attacks(evaluation: EvaluationConfig) -> None:

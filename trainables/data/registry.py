@@ -51,7 +51,7 @@ def load(
         store,
         listing.labels,
         listing.classes,
-        prompts.templates_of(data, prompt, own_templates(data)),
+        templates_of(data, prompt),
         listing.origin,
         listing.numbers,
         notes=(*listing.notes, *store.notes, *prompts.duplicates(listing.classes)),
@@ -79,8 +79,15 @@ def _listed(data: str, root: Path, split: Split) -> Listing:
     return prompts.with_class_names(listing, config.classes) if config.classes else listing
 
 
-def own_templates(data: DataSet) -> tuple[str, ...]:
-    return KNOWN[data.dataset].templates if data.dataset else TEMPLATES
+def vocabulary(config: str | DataSet, prompt: str | list[str]) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """Class names and templates of a set that can be trained on; nothing is decoded."""
+    data = as_data_set(config)
+    return listed(data, "train").classes, templates_of(data, prompt)
+
+
+def templates_of(data: DataSet, prompt: str | list[str]) -> tuple[str, ...]:
+    own = KNOWN[data.dataset].templates if data.dataset else TEMPLATES
+    return prompts.templates_of(data, prompt, own)
 
 
 def parts_of(data: DataSet, root: Path) -> Parts:

@@ -1,8 +1,9 @@
 """From the records of an evaluation to its metrics and their intervals, without a model.
 
 records: a row per image: `set`, `split`, `index`, `label`, `broken_by`, `temperature`, `zero_gradients`,
-and for each version of the images, `clean_`, `robust_`, ...: `prediction`, `correct`, `confidence`,
-`margin`, `nll`, `brier`, `entropy`, `aleatoric`, `epistemic`, `scaled_confidence`, `scaled_nll`.
+and for each version of the images, `clean_`, `robust_`, ...: `prediction`, `correct`, `rank`
+(of the label: how many classes have a larger logit), `confidence`, `margin`, `nll`, `brier`, `entropy`,
+`aleatoric`, `epistemic`, `scaled_confidence`, `scaled_nll`.
 class_bins: a row per set, version, class and bin, see `metrics.classwise`.
 """
 

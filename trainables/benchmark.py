@@ -1,0 +1,75 @@
+"""A result in the form that clip_benchmark writes, so that both can stand in one table.
+
+`clip_benchmark build` (1.6.2) makes a table of such files: it asks for `model`, `pretrained` and `metrics`
+and takes all other keys as columns. As there, acc5 is left out below five classes.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from trainables.config import MeasurementConfig, as_fraction
+from trainables.evaluate import Evaluation
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+METRICS = {
+    "acc1": "clean_accuracy",
+    "robust_acc1": "robust_accuracy",
+    "ece": "clean_ece",
+    "robust_ece": "robust_ece",
+    "nll": "clean_nll",
+    "robust_nll": "robust_nll",
+}
+"""Metrics by our name. `robust_acc1` is the worst case over all attacks, the others of `attack` alone."""
+TOP = 5
+
+
+def benchmark_records(*, result: str, measurement: dict[str, Any]) -> dict[str, dict[str, Any]]:
+    """A record for each set, by its name, of what `finetune.measure` wrote to the file `result`."""
+    file = Path(result)
+    written = json.loads(file.read_text(encoding="utf-8"))
+    records_of = dict(tuple(Evaluation.load(file.with_suffix(".parquet")).records.groupby("set")))
+    config = MeasurementConfig.model_validate(measurement)
+    ruler = config.evaluation
+    records = {}
+    for position, of in enumerate(written["sets"]):
+        name = of["set"]
+        own = records_of[name]
+        prefix = f"{name}." if position else ""
+        ends = {key: written["intervals"].get(prefix + metric) for key, metric in METRICS.items()}
+        records[str(name)] = {
+            "dataset": name,
+            "model": config.model.name,
+            "pretrained": config.model.pretrained or "",
+            "task": "zeroshot_classification",
+            "language": "en",
+            "metrics": {key: written["metrics"][prefix + metric] for key, metric in METRICS.items()}
+            | of_records(own, of["classes"]),
+            "intervals": {key: interval for key, interval in ends.items() if interval is not None},
+            "templates": of["templates"],
+            "origin": of["origin"],
+            "split": written["split"],
+            "n": len(own),
+            "attack": str(ruler.attack),
+            "further_attacks": [str(further) for further in ruler.further_attacks],
+            "norm": ruler.attack.norm,
+            "epsilon": as_fraction(ruler.attack.epsilon),
+            "steps": ruler.attack.steps,
+            "attacked_at": ruler.attack.at,
+            "seed": ruler.seed,
+            "precision": ruler.precision,
+        }
+    return records
+
+
+def of_records(own: pd.DataFrame, classes: int) -> dict[str, float]:
+    """acc5 and mean_per_class_recall on clean images. own: the records of one set of `classes` classes."""
+    recalls = own.groupby("label")["clean_correct"].mean()
+    metrics = {"mean_per_class_recall": float(recalls.mean())}
+    if classes >= TOP:
+        metrics["acc5"] = float((own["clean_rank"] < TOP).mean())
+    return metrics
