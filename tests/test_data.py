@@ -299,7 +299,10 @@ def test_a_folder_that_will_not_do_is_told_early_and_on_loading(tmp_path, make, 
     root = tmp_path / "pets"
     make(root)
     config = DataSet(image_folder=root)
-    for act in (lambda: registry.check(config, SPLITS), lambda: [registry.load(config, s, SIZE) for s in SPLITS]):
+    for act in (
+        lambda: registry.check(config, SPLITS),
+        lambda: [registry.load(config, s, SIZE) for s in SPLITS],
+    ):
         with pytest.raises(DataError, match=message) as error:
             act()
         assert "\n" not in str(error.value)

@@ -5,13 +5,29 @@ from __future__ import annotations
 from functools import lru_cache
 from typing import TYPE_CHECKING
 
-from trainables.data import folders, prompts
+from trainables.data import folders, huggingface, prompts, webdataset
 from trainables.data.config import PROMPT, DataSet, as_data_set, set_name
 from trainables.data.decode import store_of
 from trainables.data.fit import Fit
 from trainables.data.images import ImageSet, Split, sampled
 from trainables.data.listing import Listing, Parts, split_of
-from trainables.data.sets import embedded, tiny_imagenet  # noqa: F401
+from trainables.data.sets import (  # noqa: F401
+    aircraft,
+    caltech,
+    cars,
+    cifar,
+    dtd,
+    embedded,
+    eurosat,
+    flowers,
+    food101,
+    imagenet,
+    pcam,
+    pets,
+    stl10,
+    sun397,
+    tiny_imagenet,
+)
 from trainables.data.sets.known import KNOWN, TEMPLATES, data_root
 from trainables.errors import DataError
 
@@ -73,20 +89,26 @@ def listed(data: DataSet, split: Split) -> Listing:
 def _listed(data: str, root: Path, split: Split) -> Listing:
     config = DataSet.model_validate_json(data)
     try:
-        listing = split_of(parts_of(config, root), split)
+        listing = split_of(parts_of(config, root, split), split)
     except DataError as error:
         raise DataError(f"data set {set_name(config)!r}: {error}") from error
     return prompts.with_class_names(listing, config.classes) if config.classes else listing
 
 
 def own_templates(data: DataSet) -> tuple[str, ...]:
-    return KNOWN[data.dataset].templates if data.dataset else TEMPLATES
+    if data.dataset:
+        return KNOWN[data.dataset].templates
+    return (data.webdataset and webdataset.templates_of(data.webdataset)) or TEMPLATES
 
 
-def parts_of(data: DataSet, root: Path) -> Parts:
-    """The splits that a set itself has. root: where known sets lie."""
+def parts_of(data: DataSet, root: Path, split: Split) -> Parts:
+    """The splits that a set itself has. root: where known sets lie. split: which is wanted."""
     if data.dataset is not None:
-        KNOWN[data.dataset].check(root)
+        KNOWN[data.dataset].check(root, split)
         return KNOWN[data.dataset].parts(root)
+    if data.webdataset is not None:
+        return webdataset.webdataset(data.webdataset)
+    if data.huggingface is not None:
+        return huggingface.huggingface(data.huggingface, data.image_column, data.label_column)
     assert data.image_folder is not None
     return folders.image_folder(data.image_folder)
