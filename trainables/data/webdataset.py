@@ -116,6 +116,9 @@ def read_index(archive: Path) -> list[Sample]:
                     if key in images:
                         raise DataError(f"{archive}: {images[key][0]} and {member.name} are one sample")
                     images[key] = (member.name, member.offset_data, member.size)
+            stream.seek(tar.offset)
+            if not stream.read(1):
+                raise tarfile.ReadError("its end mark is missing")
     except (tarfile.TarError, OSError) as error:
         raise DataError(f"{archive} is no whole tar archive without compression ({error})") from None
     unlabelled, without = sorted(images.keys() - labels.keys()), sorted(labels.keys() - images.keys())
