@@ -174,7 +174,10 @@ def as_rgb(item: Item) -> tuple[Image.Image, str]:
     try:
         with item.open() as opened:
             opened.load()
-            return converted(opened)
+            image, kind = converted(opened)
+            if getattr(opened, "n_frames", 1) > 1:
+                kind = f"{kind}, and " * bool(kind) + "with several frames, of which the first was taken"
+            return image, kind
     except UnidentifiedImageError:
         raise DataError(f"{item} (no image format that Pillow knows)") from None
     except Exception as error:  # Pillow's decoders raise SyntaxError, ValueError and others of their own

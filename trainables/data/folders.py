@@ -91,7 +91,9 @@ def class_listing(
         unread += others
     beside = [entry.path for entry in os.scandir(root) if is_image(entry)]
     names = tuple(folder.replace("_", " ") for folder in folders)
-    notes += not_read(unread, "no images by their suffix") + not_read(sorted(beside), "in no class folder")
+    notes += not_read(unread, "that are no images by their suffix") + not_read(
+        sorted(beside), "in no class folder"
+    )
     return Listing(items, as_labels(labels), names, keys=tuple(folders), notes=notes)
 
 
@@ -100,4 +102,4 @@ def is_image(entry: os.DirEntry[str]) -> bool:
 
 
 def not_read(files: Sequence[str], why: str) -> tuple[str, ...]:
-    return (f"{len(files)} files are {why} and not read, such as {files[0]}",) if files else ()
+    return (f"files {why} are not read: {len(files)}, such as {files[0]}",) if files else ()

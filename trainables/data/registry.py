@@ -6,7 +6,7 @@ from functools import lru_cache
 from typing import TYPE_CHECKING
 
 from trainables.data import folders, huggingface, prompts, webdataset
-from trainables.data.config import PROMPT, DataSet, as_data_set, set_name
+from trainables.data.config import OWN_TEMPLATES, PROMPT, DataSet, as_data_set, set_name
 from trainables.data.decode import store_of
 from trainables.data.fit import Fit
 from trainables.data.images import ImageSet, Split, sampled
@@ -56,6 +56,7 @@ def load(
     """
     data = as_data_set(config)
     listing = listed(data, split)
+    words = prompts.templates_of(data, prompt, own_templates(data))
     chosen = sampled(listing.labels, count)
     listing = listing if chosen is None else listing.take(chosen)
     if listing.size is not None and at == "native":
@@ -67,7 +68,7 @@ def load(
         store,
         listing.labels,
         listing.classes,
-        prompts.templates_of(data, prompt, own_templates(data)),
+        words,
         listing.origin,
         listing.numbers,
         notes=(*listing.notes, *store.notes, *prompts.duplicates(listing.classes)),
@@ -76,8 +77,10 @@ def load(
 
 def check(config: str | DataSet, splits: Sequence[Split]) -> None:
     """Raises DataError unless the set has these splits and its files agree; nothing is decoded."""
+    data = as_data_set(config)
     for split in splits:
-        listed(as_data_set(config), split)
+        listed(data, split)
+    prompts.templates_of(data, OWN_TEMPLATES, own_templates(data))
 
 
 def listed(data: DataSet, split: Split) -> Listing:
