@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 import tarfile
 from pathlib import Path
@@ -11,11 +12,12 @@ import numpy as np
 import open_clip
 import pytest
 import torchvision.datasets as tv
+import yaml
 from PIL import Image
 
 from tests.archives import OBJECTNET, SIZE, WRITERS, Painter, python_2_pickle, wordnet_ids, write
 from trainables.data import registry, templates
-from trainables.data.config import PLACEHOLDERS, known_set
+from trainables.data.config import PLACEHOLDERS, DataConfig, DataSet, known_set
 from trainables.data.fit import Fit
 from trainables.data.listing import split_of
 from trainables.data.names import ALIASES, NAMES, ON_DISK
@@ -547,8 +549,6 @@ def test_pcam_is_read_by_several_threads(archives):
 
 
 def test_names_given_by_a_file_go_by_the_sets_own_keys(use, tmp_path):
-    from trainables.data.config import DataSet
-
     use("food101")
     file = tmp_path / "names.json"
     file.write_text(
@@ -556,3 +556,35 @@ def test_names_given_by_a_file_go_by_the_sets_own_keys(use, tmp_path):
     )
     images = registry.load(DataSet(dataset="food101", classes=file), "test", Fit(SIZE))
     assert images.classes == ("pie of apples", "ribs", "Belgian waffles")
+
+
+# docs/data.md
+
+DOCS = (Path(__file__).parents[1] / "docs" / "data.md").read_text()
+EXAMPLES = re.findall(r"```yaml\n(.*?)```", DOCS, flags=re.DOTALL)
+
+
+@pytest.mark.parametrize("example", EXAMPLES)
+def test_examples_are_what_a_sweep_file_takes(example):
+    content = yaml.safe_load(example)
+    assert list(content) == ["data"]
+    DataConfig.model_validate(content["data"])
+
+
+def test_the_table_lists_every_set_with_its_splits():
+    rows = [line.split("|")[1:] for line in DOCS.splitlines() if line.startswith("| `")]
+    splits = {name: row[3] for row in rows for name in re.findall("`([^`]+)`", row[0])}
+    assert list(splits) == list(NAMES)
+    assert len(EXAMPLES) == 5
+
+
+@pytest.mark.parametrize("name", ON_DISK)
+def test_the_table_says_which_splits_are_cut(archives, name):
+    row = next(
+        line for line in DOCS.splitlines() if line.startswith("| `") and f"`{name}`" in line.split("|")[1]
+    )
+    said = [part.strip() for part in row.split("|")[4].split(" / ")]
+    there = KNOWN[name].parts(archives(name))
+    assert said[0] == "none" if "train" not in there else said[0][0].isdigit()
+    assert (said[1] == "cut") == ("validation" not in there)
+    assert (said[2] == "cut") == ("test" not in there)

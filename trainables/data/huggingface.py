@@ -85,11 +85,11 @@ def listing(
     image = column(root, saved, "Image", image, "image_column")
     label = column(root, saved, "ClassLabel", label, "label_column")
     keys = tuple(saved.features[label].names)
-    values = saved.data.column(label)
-    missing = values.null_count + sum(value == -1 for value in values.to_pylist())
+    values = saved.data.column(label).to_pylist()
+    missing = sum(value in (None, -1) for value in values)
     if missing:
         raise DataError(f"{root}: {missing} of {len(saved)} images have no label; save the set without them")
-    labels = in_range(root, as_labels(values.to_pylist()), keys)
+    labels = in_range(root, as_labels(values), keys)
     stamp = "\n".join(File(file["filename"]).stamp() for file in saved.cache_files)
     cells = saved.data.column(image)
     items: list[Item] = [Cell(str(root), cells, index, stamp) for index in range(len(saved))]
