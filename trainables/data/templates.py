@@ -1,7 +1,7 @@
 """The prompts that OpenAI published with CLIP for each data set; tools that measure CLIPs use the same.
 
 Source: data/prompts.md and the prompt engineering notebook of github.com/openai/CLIP, MIT licence,
-Copyright (c) 2021 OpenAI. Those for PCAM are clip_benchmark's (MIT licence), which has them from LiT.
+Copyright (c) 2021 OpenAI. Those for PCAM are clip_benchmark's (MIT licence).
 """
 
 from __future__ import annotations
