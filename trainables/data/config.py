@@ -63,6 +63,8 @@ class DataSet(Settings):
     image_folder: AbsolutePath | None = None
     webdataset: AbsolutePath | None = None
     huggingface: AbsolutePath | None = None
+    image_column: str | None = Field(None, description="Of `huggingface`, if several have images.")
+    label_column: str | None = Field(None, description="Of `huggingface`, if several have classes.")
     name: str | None = Field(None, description="Name in tables; the folder's name by default.")
     classes: AbsolutePath | None = Field(
         None,
@@ -80,6 +82,8 @@ class DataSet(Settings):
         if len(given) != 1:
             found = " and ".join(given) or "none"
             raise ValueError(f"expected one of {', '.join(SOURCES)}, got {found}")
+        if (self.image_column or self.label_column) and not self.huggingface:
+            raise ValueError("image_column and label_column are those of `huggingface` alone")
         if isinstance(self.templates, list):
             templates_or_own(self.templates)
         return self

@@ -24,6 +24,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from PIL import Image, UnidentifiedImageError
 
+from trainables.data.cache import cache_root
 from trainables.data.fit import Fit
 from trainables.errors import DataError
 
@@ -38,10 +39,6 @@ CHUNK = 1024
 LARGEST_SHARE = 0.5
 """Of the free space that a file may take where nobody asked for it."""
 SHOWN = 3
-
-
-def cache_root() -> Path:
-    return Path(os.environ.get("XDG_CACHE_HOME", "~/.cache")).expanduser() / "clip-sweeper"
 
 
 def cores() -> int:
@@ -95,10 +92,14 @@ def store_of(name: str, listing: Listing, fit: Fit, how: str) -> Store:
 
 
 def identity(listing: Listing, fit: Fit) -> str:
-    """A digest of where all images are, when they were last changed, and what becomes of them."""
+    """A digest of where all images are, when they were last changed, and what becomes of them.
+    Raises DataError if one is not there any more, or a link to nowhere."""
     digest = hashlib.sha256(repr(fit).encode())
     for item in listing.items:
-        digest.update(item.stamp().encode() + b"\n")
+        try:
+            digest.update(item.stamp().encode() + b"\n")
+        except OSError as error:
+            raise DataError(f"{item} can't be read: {error.strerror}; remove or replace it") from None
     return digest.hexdigest()
 
 
@@ -173,7 +174,10 @@ def as_rgb(item: Item) -> tuple[Image.Image, str]:
     try:
         with item.open() as opened:
             opened.load()
-            return converted(opened)
+            image, kind = converted(opened)
+            if getattr(opened, "n_frames", 1) > 1:
+                kind = f"{kind}, and " * bool(kind) + "with several frames, of which the first was taken"
+            return image, kind
     except UnidentifiedImageError:
         raise DataError(f"{item} (no image format that Pillow knows)") from None
     except Exception as error:  # Pillow's decoders raise SyntaxError, ValueError and others of their own

@@ -2,38 +2,49 @@
 
 from __future__ import annotations
 
+import os
+from collections.abc import Collection, Sequence
 from functools import partial
 from typing import TYPE_CHECKING
 
-from trainables.data.listing import IMAGE_SUFFIXES, File, Listing, Parts, as_labels, image_files
+from trainables.data.listing import IMAGE_SUFFIXES, LITTER, File, Listing, Parts, as_labels, files_below
 from trainables.errors import DataError
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping
     from pathlib import Path
 
     from trainables.data.images import Split
 
-VALIDATION_FOLDERS = ("val", "validation", "valid")
+VALIDATION_NAMES = ("val", "validation", "valid")
+SPLIT_NAMES = ("train", "test", *VALIDATION_NAMES)
 
 
 def image_folder(root: Path) -> Parts:
-    """`train/`, `val/` and `test/` where they are there, all of it as `train` otherwise. A `val/` without
-    a `test/` is the test split. Raises DataError if a class has no images."""
+    """`train/`, `val/` and `test/` where they are there, all of it as `train` otherwise.
+    Raises DataError if a class has no images."""
     if not root.is_dir():
         raise DataError(f"{root} is not a folder; expected one with a sub-folder of images per class")
-    folders = split_folders(root)
-    classes = class_folders(folders["train"])
-    return {split: partial(class_listing, folder, classes) for split, folder in folders.items()}
+    there = sub_folders(root)
+    without_splits = "train" not in there and bool(set(there) - set(SPLIT_NAMES))
+    splits: Mapping[Split, str] = {"train": ""} if without_splits or not there else splits_of(there)
+    used = splits.values()
+    notes = tuple(
+        f"{root / name} is no split and not read" for name in there if "" not in used and name not in used
+    )
+    classes = class_folders(root / next(iter(splits.values())))
+    return {split: partial(class_listing, root / name, classes, notes) for split, name in splits.items()}
 
 
-def split_folders(root: Path) -> dict[Split, Path]:
-    if not (root / "train").is_dir():
-        return {"train": root}
-    found: dict[Split, Path] = {"train": root / "train"}
-    validation = next((root / name for name in VALIDATION_FOLDERS if (root / name).is_dir()), None)
-    if (root / "test").is_dir():
-        found["test"] = root / "test"
+def splits_of(names: Sequence[str]) -> dict[Split, str]:
+    """Which of these names, of folders or of what else has splits, is which split, training first.
+
+    A validation split without a test split is the test split.
+    """
+    validation = next((name for name in VALIDATION_NAMES if name in names), None)
+    found: dict[Split, str] = {"train": "train"} if "train" in names else {}
+    if "test" in names:
+        found["test"] = "test"
         if validation:
             found["validation"] = validation
     elif validation:
@@ -50,23 +61,45 @@ def class_folders(root: Path) -> list[str]:
 
 
 def sub_folders(root: Path) -> list[str]:
-    return sorted(f.name for f in root.iterdir() if f.is_dir() and not f.name.startswith("."))
+    return sorted(
+        f.name for f in root.iterdir() if f.is_dir() and not f.name.startswith(".") and f.name not in LITTER
+    )
 
 
-def class_listing(root: Path, folders: Sequence[str]) -> Listing:
+def class_listing(
+    root: Path, folders: Sequence[str], notes: tuple[str, ...] = (), unused: Collection[str] = ()
+) -> Listing:
     """All images below the class folders. Class names are the folders', `_` read as space.
 
-    Raises DataError if one is empty, or if there is one that is not in `folders`.
+    unused: folders that may be there besides.
+    Raises DataError if a class has no images, or if there is a folder that is none of these.
     """
-    strange = sorted(set(sub_folders(root)) - set(folders))
+    strange = sorted(set(sub_folders(root)) - set(folders) - set(unused))
     if strange:
-        raise DataError(f"{root / strange[0]} is no class of the training images; remove it or add it there")
-    items, labels = [], []
+        raise DataError(
+            f"{root / strange[0]} is no class of this set; remove it, or add it to the training images"
+        )
+    items: list[File] = []
+    labels: list[int] = []
+    unread: list[str] = []
     for label, name in enumerate(folders):
-        files = image_files(root / name)
+        files, others = files_below(root / name) if (root / name).is_dir() else ([], [])
         if not files:
             raise DataError(f"{root / name} holds no images ({', '.join(sorted(IMAGE_SUFFIXES))})")
-        items += [File(str(file)) for file in files]
+        items += map(File, files)
         labels += [label] * len(files)
+        unread += others
+    beside = [entry.path for entry in os.scandir(root) if is_image(entry)]
     names = tuple(folder.replace("_", " ") for folder in folders)
-    return Listing(items, as_labels(labels), names, keys=tuple(folders))
+    notes += not_read(unread, "that are no images by their suffix") + not_read(
+        sorted(beside), "in no class folder"
+    )
+    return Listing(items, as_labels(labels), names, keys=tuple(folders), notes=notes)
+
+
+def is_image(entry: os.DirEntry[str]) -> bool:
+    return entry.is_file() and os.path.splitext(entry.name)[1].lower() in IMAGE_SUFFIXES
+
+
+def not_read(files: Sequence[str], why: str) -> tuple[str, ...]:
+    return (f"files {why} are not read: {len(files)}, such as {files[0]}",) if files else ()

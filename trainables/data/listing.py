@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from io import BytesIO
 from pathlib import Path
@@ -18,7 +18,11 @@ from trainables.errors import DataError
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".gif", ".ppm"})
+IMAGE_SUFFIXES = frozenset(
+    {".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".gif", ".ppm", ".pgm"}
+)
+LITTER = frozenset({"__MACOSX", "Thumbs.db", "desktop.ini"})
+"""What systems leave in folders. It is not looked at, and neither are hidden files and folders."""
 HELD_OUT = 0.2
 """Share of the images that becomes the validation or test split of a set that has none."""
 
@@ -75,15 +79,23 @@ class Member:
             return Image.open(BytesIO(archive.read(self.size)))
 
 
+class Rows(Protocol):
+    """(N, H, W, 3) uint8: an array, or what reads a row of a file when it is asked for."""
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, index: int, /) -> Any: ...
+
+
 @dataclass(frozen=True, slots=True)
 class Row:
-    """A row of an (N, H, W, 3) uint8 array, as a file that holds all images of a set is read.
+    """A row of a file that holds all images of a set.
 
-    file: of which the array is; its stamp is the row's.
+    file: whose stamp is the row's.
     """
 
     file: str
-    array: NDArray[np.uint8] = field(compare=False, repr=False)
+    array: Rows = field(compare=False, repr=False)
     index: int
 
     def __str__(self) -> str:
@@ -96,7 +108,8 @@ class Row:
         return Image.fromarray(np.ascontiguousarray(self.array[self.index]))
 
 
-def rows_of(file: Path, array: NDArray[np.uint8]) -> list[Item]:
+def rows_of(file: Path, array: Rows) -> list[Item]:
+    """The rows of (N, H, W, 3) uint8 images, as items."""
     return [Row(str(file), array, index) for index in range(len(array))]
 
 
@@ -151,7 +164,7 @@ def split_of(parts: Parts, split: Split) -> Listing:
         held_out, rest = divided(parts["train"](), "the images")
         parts = {**parts, "test": lambda: held_out, "train": lambda: rest}
     if split == "train" and "train" not in parts:
-        raise DataError("this set has no training images; it can only be evaluated on")
+        raise DataError("there are no training images; this set can only be evaluated on")
     own_test = split == "test" and "train" in parts
     if own_test or (split in parts and "validation" in parts):
         return named(parts[split](), f"the {WORDS[split]} images")
@@ -171,24 +184,28 @@ def divided(listing: Listing, what: str) -> tuple[Listing, Listing]:
     )
 
 
-def check_agreement(table: Path, folder: Path, listed: Iterable[str]) -> None:
-    """Raises DataError unless a table lists exactly the images of a folder, by their names in it."""
-    there, wanted = {file.relative_to(folder).as_posix() for file in image_files(folder)}, set(listed)
-    for wrong, what in ((wanted - there, "listed, but not there"), (there - wanted, "there, but not listed")):
-        if wrong:
-            raise DataError(
-                f"{table} and {folder} disagree: {min(wrong)} is {what} ({len(wrong)} such images); "
-                "unpack the archive anew"
-            )
-
-
 def named(listing: Listing, what: str) -> Listing:
     return replace(listing, origin=listing.origin or what)
 
 
-def image_files(folder: Path) -> list[Path]:
-    """Image files in a folder and below it, in order."""
-    return sorted(file for file in folder.rglob("*") if file.suffix.lower() in IMAGE_SUFFIXES)
+def files_below(folder: Path) -> tuple[list[str], list[str]]:
+    """Paths of the image files in a folder and below it, and of the other files, both in order.
+
+    An image file is one by its suffix. Written for ImageNet's million of files.
+    """
+    images, others, folders = [], [], [str(folder)]
+    while folders:
+        with os.scandir(folders.pop()) as entries:
+            for entry in entries:
+                if entry.name.startswith(".") or entry.name in LITTER:
+                    continue
+                if entry.is_dir():
+                    folders.append(entry.path)
+                elif os.path.splitext(entry.name)[1].lower() in IMAGE_SUFFIXES:
+                    images.append(entry.path)
+                else:
+                    others.append(entry.path)
+    return sorted(images), sorted(others)
 
 
 def as_labels(values: Sequence[Any]) -> NDArray[np.int64]:

@@ -3,8 +3,34 @@
 from __future__ import annotations
 
 EMBEDDED = ("fashion-mnist-8k", "digits")
-ON_DISK = ("tiny-imagenet",)
+ON_DISK = (
+    "tiny-imagenet",
+    "imagenet1k",
+    "imagenetv2",
+    "imagenet-a",
+    "imagenet-r",
+    "imagenet_sketch",
+    "objectnet",
+    "cifar10",
+    "cifar100",
+    "stl10",
+    "sun397",
+    "food101",
+    "pets",
+    "flowers",
+    "dtd",
+    "eurosat",
+    "fgvc_aircraft",
+    "caltech101",
+    "caltech256",
+    "cars",
+    "pcam",
+)
 NAMES = (*EMBEDDED, *ON_DISK)
 
-ALIASES: dict[str, str] = {}
-"""Other names by which clip_benchmark knows a set."""
+SAME_TEST_IMAGES = ("cifar10", "cifar100", "cars", "dtd", "flowers", "food101", "pcam", "pets")
+ALIASES: dict[str, str] = {
+    "imagenet1k-unverified": "imagenet1k",
+    **{f"vtab/{name}": name for name in SAME_TEST_IMAGES},
+}
+"""Other names by which clip_benchmark knows a set. VTAB cuts test splits of its own from the others."""

@@ -8,6 +8,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from trainables.data.config import OWN_TEMPLATES, DataSet, check_template
+from trainables.data.tables import read_lines
 from trainables.errors import DataError
 
 if TYPE_CHECKING:
@@ -31,14 +32,6 @@ def templates_of(data: DataSet, prompt: str | list[str], own: tuple[str, ...]) -
     if prompt == OWN_TEMPLATES:
         return own
     return (prompt,) if isinstance(prompt, str) else tuple(prompt)
-
-
-def read_lines(file: Path) -> list[str]:
-    try:
-        lines = file.read_text(encoding="utf-8").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise DataError(f"{file} can't be read: {getattr(error, 'strerror', None) or error}") from None
-    return [line.strip() for line in lines if line.strip()]
 
 
 def read_templates(file: Path) -> tuple[str, ...]:

@@ -5,13 +5,29 @@ from __future__ import annotations
 from functools import lru_cache
 from typing import TYPE_CHECKING
 
-from trainables.data import folders, prompts
-from trainables.data.config import PROMPT, DataSet, as_data_set, set_name
+from trainables.data import folders, huggingface, prompts, webdataset
+from trainables.data.config import OWN_TEMPLATES, PROMPT, DataSet, as_data_set, set_name
 from trainables.data.decode import store_of
 from trainables.data.fit import Fit
 from trainables.data.images import ImageSet, Split, sampled
 from trainables.data.listing import Listing, Parts, split_of
-from trainables.data.sets import embedded, tiny_imagenet  # noqa: F401
+from trainables.data.sets import (  # noqa: F401
+    aircraft,
+    caltech,
+    cars,
+    cifar,
+    dtd,
+    embedded,
+    eurosat,
+    flowers,
+    food101,
+    imagenet,
+    pcam,
+    pets,
+    stl10,
+    sun397,
+    tiny_imagenet,
+)
 from trainables.data.sets.known import KNOWN, TEMPLATES, data_root
 from trainables.errors import DataError
 
@@ -40,6 +56,7 @@ def load(
     """
     data = as_data_set(config)
     listing = listed(data, split)
+    words = templates_of(data, prompt)
     chosen = sampled(listing.labels, count)
     listing = listing if chosen is None else listing.take(chosen)
     if listing.size is not None and at == "native":
@@ -51,7 +68,7 @@ def load(
         store,
         listing.labels,
         listing.classes,
-        templates_of(data, prompt),
+        words,
         listing.origin,
         listing.numbers,
         notes=(*listing.notes, *store.notes, *prompts.duplicates(listing.classes)),
@@ -60,8 +77,10 @@ def load(
 
 def check(config: str | DataSet, splits: Sequence[Split]) -> None:
     """Raises DataError unless the set has these splits and its files agree; nothing is decoded."""
+    data = as_data_set(config)
     for split in splits:
-        listed(as_data_set(config), split)
+        listed(data, split)
+    prompts.templates_of(data, OWN_TEMPLATES, own_templates(data))
 
 
 def listed(data: DataSet, split: Split) -> Listing:
@@ -73,7 +92,7 @@ def listed(data: DataSet, split: Split) -> Listing:
 def _listed(data: str, root: Path, split: Split) -> Listing:
     config = DataSet.model_validate_json(data)
     try:
-        listing = split_of(parts_of(config, root), split)
+        listing = split_of(parts_of(config, root, split), split)
     except DataError as error:
         raise DataError(f"data set {set_name(config)!r}: {error}") from error
     return prompts.with_class_names(listing, config.classes) if config.classes else listing
@@ -86,14 +105,23 @@ def vocabulary(config: str | DataSet, prompt: str | list[str]) -> tuple[tuple[st
 
 
 def templates_of(data: DataSet, prompt: str | list[str]) -> tuple[str, ...]:
-    own = KNOWN[data.dataset].templates if data.dataset else TEMPLATES
+    """Those given for the set, or for all, or its own. Raises DataError if a file of them is wrong."""
+    own = TEMPLATES
+    if data.dataset is not None:
+        own = KNOWN[data.dataset].templates
+    elif data.webdataset is not None:
+        own = webdataset.templates_of(data.webdataset) or TEMPLATES
     return prompts.templates_of(data, prompt, own)
 
 
-def parts_of(data: DataSet, root: Path) -> Parts:
-    """The splits that a set itself has. root: where known sets lie."""
+def parts_of(data: DataSet, root: Path, split: Split) -> Parts:
+    """The splits that a set itself has. root: where known sets lie. split: which is wanted."""
     if data.dataset is not None:
-        KNOWN[data.dataset].check(root)
+        KNOWN[data.dataset].check(root, split)
         return KNOWN[data.dataset].parts(root)
+    if data.webdataset is not None:
+        return webdataset.webdataset(data.webdataset)
+    if data.huggingface is not None:
+        return huggingface.huggingface(data.huggingface, data.image_column, data.label_column)
     assert data.image_folder is not None
     return folders.image_folder(data.image_folder)

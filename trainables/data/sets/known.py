@@ -7,6 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+from trainables.data.images import Split
 from trainables.data.listing import Parts
 from trainables.errors import DataError
 
@@ -16,21 +17,25 @@ TEMPLATES = ("a photo of a {c}.",)
 @dataclass(frozen=True)
 class Known:
     """A data set known by name. parts: lists its splits below a folder. layout: what has to be there.
-    archive: of which it is unpacked. templates: the set's own prompts."""
+    training: what has to be there besides to train on it. archive: of which it is unpacked, and `into`
+    which folder. templates: the set's own prompts."""
 
     name: str
     parts: Callable[[Path], Parts]
     layout: tuple[str, ...] = ()
+    training: tuple[str, ...] = ()
     archive: str = ""
+    into: str = ""
     templates: tuple[str, ...] = TEMPLATES
 
-    def check(self, root: Path) -> None:
-        """Raises DataError, with the layout expected, if a part is not there."""
-        for expected in self.layout:
+    def check(self, root: Path, split: Split) -> None:
+        """Raises DataError, with the layout expected, if a part that the split needs is not there."""
+        needed = self.layout + (self.training if split == "train" else ())
+        for expected in needed:
             if not (root / expected).exists():
                 raise DataError(
-                    f"not there: expected {root / expected}; unpack {self.archive} in {root}, so that it "
-                    f"holds {', '.join(self.layout)}, or set SWEEPER_DATA to the folder that does"
+                    f"not there: expected {root / expected}; unpack {self.archive} in {root / self.into}, so "
+                    f"that {root} holds {', '.join(needed)}, or set SWEEPER_DATA to the folder that does"
                 )
 
 
@@ -41,13 +46,15 @@ def known(
     name: str,
     *,
     archive: str = "",
+    into: str = "",
     layout: tuple[str, ...] = (),
+    training: tuple[str, ...] = (),
     templates: tuple[str, ...] = TEMPLATES,
 ) -> Callable[[Callable[[Path], Parts]], Callable[[Path], Parts]]:
     """Registers a function that lists the splits of a known data set below the data folder."""
 
     def register(parts: Callable[[Path], Parts]) -> Callable[[Path], Parts]:
-        KNOWN[name] = Known(name, parts, layout, archive, templates)
+        KNOWN[name] = Known(name, parts, layout, training, archive, into, templates)
         return parts
 
     return register

@@ -3,11 +3,17 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
+from trainables.data import templates
 from trainables.data.folders import class_folders, class_listing
-from trainables.data.listing import File, Listing, Parts, as_labels, check_agreement
+from trainables.data.listing import Listing
 from trainables.data.sets.known import known
+from trainables.data.tables import Table, numbered, read_columns, read_lines, tabled
 from trainables.errors import DataError
+
+if TYPE_CHECKING:
+    from trainables.data.listing import Parts
 
 SIZE = (64, 64)
 
@@ -19,7 +25,9 @@ SIZE = (64, 64)
         "tiny-imagenet-200/train",
         "tiny-imagenet-200/words.txt",
         "tiny-imagenet-200/val/val_annotations.txt",
+        "tiny-imagenet-200/val/images",
     ),
+    templates=templates.IMAGENET,
 )
 def tiny_imagenet(root: Path) -> Parts:
     """Its labelled `val` images are our test split; its own test images have no labels and are not used."""
@@ -31,24 +39,16 @@ def tiny_imagenet(root: Path) -> Parts:
         found = class_listing(folder / "train", ids)
         return Listing(found.items, found.labels, classes, ids, SIZE)
 
-    def test() -> Listing:
-        table, images = folder / "val" / "val_annotations.txt", folder / "val" / "images"
-        rows = [line.split("\t") for line in table.read_text(encoding="utf-8").splitlines()]
-        label = {wnid: k for k, wnid in enumerate(ids)}
-        strange = sorted({row[1] for row in rows} - set(ids))
-        if strange:
-            raise DataError(f"{table} names {strange[0]}, which has no folder in {folder / 'train'}")
-        check_agreement(table, images, [row[0] for row in rows])
-        items = [File(str(images / row[0])) for row in rows]
-        return Listing(items, as_labels([label[row[1]] for row in rows]), classes, ids, SIZE)
-
-    return {"train": train, "test": test}
+    annotations = folder / "val" / "val_annotations.txt"
+    rows = read_columns(annotations, 2, "\t")
+    labels = numbered(annotations, [row[1] for row in rows], ids, str(folder / "train"))
+    table = Table(annotations, [row[0] for row in rows], labels)
+    return {"train": train, **tabled(folder / "val" / "images", {"test": table}, classes, ids, size=SIZE)}
 
 
 def class_names(words: Path, ids: tuple[str, ...]) -> tuple[str, ...]:
     """The first synonym of each WordNet id."""
-    lines = words.read_text(encoding="utf-8").splitlines()
-    names = dict(line.split("\t", 1) for line in lines if "\t" in line)
+    names = dict(line.split("\t", 1) for line in read_lines(words) if "\t" in line)
     missing = [wnid for wnid in ids if wnid not in names]
     if missing:
         raise DataError(f"{words} has no name for {missing[0]}")
