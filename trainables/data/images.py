@@ -109,9 +109,10 @@ class ImageSet:
         return self if chosen is None else self.take(chosen)
 
     def fingerprint(self) -> str:
-        """Identifies images, labels and class names."""
-        digest = hashlib.sha256(repr((self.name, self.split, self.classes, self.store.fingerprint)).encode())
-        for array in (self.labels, self.rows):
+        """Identifies images with their labels and numbers, and class names."""
+        about = self.name, self.split, self.classes, self.store.fingerprint, self.store.shape
+        digest = hashlib.sha256(repr(about).encode())
+        for array in (self.labels, self.rows, self.numbers):
             digest.update(np.ascontiguousarray(array).tobytes())
         return digest.hexdigest()[:16]
 
