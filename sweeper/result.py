@@ -47,6 +47,7 @@ def result(run: Run) -> dict[str, Any]:
         "subject_to": [str(constraint) for constraint in sweep.file.pareto.constraints],
         "validation": protocol(sweep, "validation"),
         "test": protocol(sweep, "test"),
+        "data": {split: run.sets(split) for split in SPLITS},
         "seed": sweep.file.search.seed,
         "trials_planned": sweep.file.search.trials,
         "baseline": {

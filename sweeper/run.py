@@ -244,6 +244,11 @@ class Run:
         result = self._baseline(split)
         return None if result is None else result.get("intervals", {})
 
+    def sets(self, split: Split) -> list[dict[str, Any]]:
+        """What the images of a split are, of each set; empty until they were first measured on."""
+        result = self._baseline(split)
+        return [] if result is None else result.get("sets", [])
+
     def _baseline(self, split: Split) -> Any:
         return read_json(self.baseline_file if split == "validation" else self.final_file(BASELINE))
 

@@ -45,6 +45,7 @@ def pareto_table(content: dict[str, Any]) -> RenderableType:
     notes = [
         f"val: {content['validation']['text']}",
         f"test: {content['test']['text']}",
+        *images_of(content),
         "Below a number: its 95 % interval.",
         *calibrated_by_chance(content, [untrained, *members]),
         *missing_gradients([untrained, *members]),
@@ -63,6 +64,17 @@ def interval(intervals: Intervals | None, name: str) -> str:
     if not intervals or name not in intervals:
         return ""
     return "–".join(f"{end:.3f}".replace("0.", ".", 1) for end in intervals[name])
+
+
+def images_of(content: dict[str, Any]) -> Iterator[str]:
+    """Which images of each set the numbers are from, and what there is to know of these data."""
+    for short, split in (("val", "validation"), ("test", "test")):
+        sets = content["data"][split]
+        if sets:
+            yield f"{short} images: " + ", ".join(f"{of['origin']} of {of['set']}" for of in sets)
+    sets = [of for split in SPLITS for of in content["data"][split]]
+    notes = [f"Note: {of['set']}: {note}." for of in sets for note in of["notes"]]
+    yield from dict.fromkeys(notes)
 
 
 def calibrated_by_chance(content: dict[str, Any], rows: list[dict[str, Any]]) -> Iterator[str]:

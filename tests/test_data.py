@@ -128,8 +128,8 @@ def test_a_split_that_is_missing_is_cut_from_another():
         for listing in found.values():
             counts = np.bincount(listing.labels)
             assert counts.max() - counts.min() <= 1
-    assert found["test"].origin == "its test images"
-    assert split_of({"test": lambda: whole}, "validation").origin == "20 % of its test images"
+    assert found["test"].origin == "the test images"
+    assert split_of({"test": lambda: whole}, "validation").origin == "20 % of the test images"
     with pytest.raises(DataError, match="no training images"):
         split_of({"test": lambda: whole}, "train")
 
@@ -299,7 +299,10 @@ def test_a_folder_that_will_not_do_is_told_early_and_on_loading(tmp_path, make, 
     root = tmp_path / "pets"
     make(root)
     config = DataSet(image_folder=root)
-    for act in (lambda: registry.check(config, SPLITS), lambda: [registry.load(config, s, SIZE) for s in SPLITS]):
+    for act in (
+        lambda: registry.check(config, SPLITS),
+        lambda: [registry.load(config, s, SIZE) for s in SPLITS],
+    ):
         with pytest.raises(DataError, match=message) as error:
             act()
         assert "\n" not in str(error.value)

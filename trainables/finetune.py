@@ -65,6 +65,8 @@ class Finetune:
             "epoch": summary.epoch,
             "split": "validation",
             **result.report(),
+            "sets": [images.about() for images in self.sets],
+            "training_set": self.trainer.images.about(),
             "training": {"loss": summary.loss, **{f"loss.{k}": v for k, v in summary.parts.items()}},
             "images_per_second": summary.images_per_second,
             "training_seconds": summary.seconds,
@@ -172,7 +174,8 @@ def measure(
         temperature = calibrate(model, held_out, ruler)
     sets = evaluation_sets(config, ruler, split, model)
     result = evaluate(model, sets, ruler, temperature=temperature)
-    write_results(file, {"split": split, **result.report()}, result)
+    about = [images.about() for images in sets]
+    write_results(file, {"split": split, **result.report(), "sets": about}, result)
 
 
 def sanity(

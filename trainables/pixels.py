@@ -3,18 +3,25 @@
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, Any
+from collections import deque
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 import torch
 from torch import Tensor
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator
 
     from numpy.typing import NDArray
 
     from trainables.data.images import ImageSet
+
+Which = TypeVar("Which", slice, "NDArray[np.int64]")
+
+AHEAD = 2
+"""Batches that are read before they are wanted."""
 
 
 def to_device(array: NDArray[Any], device: torch.device) -> Tensor:
@@ -32,9 +39,23 @@ def to_pixels(images: NDArray[np.uint8], device: torch.device) -> Tensor:
 
 def batches(images: ImageSet, size: int, device: torch.device) -> Iterator[tuple[slice, Tensor, Tensor]]:
     """Rows of the set, pixels and labels of each batch, in order, on `device`."""
-    for first in range(0, len(images), size):
-        rows = slice(first, first + size)
-        yield rows, to_pixels(images.pixels(rows), device), to_device(images.labels[rows], device)
+    for rows, stored in prefetched(images, (slice(i, i + size) for i in range(0, len(images), size))):
+        yield rows, to_pixels(stored, device), to_device(images.labels[rows], device)
+
+
+def prefetched(images: ImageSet, batches: Iterable[Which]) -> Iterator[tuple[Which, NDArray[np.uint8]]]:
+    """Each batch of rows with its (B, H, W, 3) images, which are read, or decoded, while the batch before
+    them is worked on."""
+    with ThreadPoolExecutor(1, "images") as reader:
+        waiting: deque[tuple[Which, Future[NDArray[np.uint8]]]] = deque()
+        for rows in batches:
+            waiting.append((rows, reader.submit(images.pixels, rows)))
+            if len(waiting) > AHEAD:
+                ready, stored = waiting.popleft()
+                yield ready, stored.result()
+        while waiting:
+            ready, stored = waiting.popleft()
+            yield ready, stored.result()
 
 
 def augment(pixels: Tensor, generator: torch.Generator) -> Tensor:

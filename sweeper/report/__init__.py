@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sweeper.run import Run, read_json
-from sweeper.table import ARROW, interval, number, settings
+from sweeper.table import ARROW, images_of, interval, number, settings
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -71,4 +71,5 @@ def render(run: Run, content: dict[str, Any], pictures: Sequence[Picture]) -> st
         members=ranked_members(content),
         ended=sum(trial["status"] != "unfinished" for trial in content["trials"]),
         pictures=pictures,
+        images=list(images_of(content)),
     )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Literal, Protocol
+from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 import numpy as np
 
@@ -107,6 +107,19 @@ class ImageSet:
         """
         chosen = sampled(self.labels, count)
         return self if chosen is None else self.take(chosen)
+
+    def about(self) -> dict[str, Any]:
+        """What is recorded of the images that a number is from."""
+        return {
+            "set": self.name,
+            "split": self.split,
+            "origin": self.origin,
+            "images": len(self),
+            "classes": len(self.classes),
+            "size": list(self.size),
+            "templates": list(self.templates),
+            "notes": list(self.notes),
+        }
 
     def fingerprint(self) -> str:
         """Identifies images with their labels and numbers, and class names."""

@@ -133,6 +133,8 @@ class Listing:
         return replace(self, items=items, labels=self.labels[indices], numbers=self.numbers[indices])
 
 
+WORDS: dict[Split, str] = {"train": "training", "validation": "validation", "test": "test"}
+
 Part = Callable[[], Listing]
 Parts = Mapping[Split, Part]
 """The splits that a set itself has. Of those there must be `train` or `test`."""
@@ -152,9 +154,9 @@ def split_of(parts: Parts, split: Split) -> Listing:
         raise DataError("this set has no training images; it can only be evaluated on")
     own_test = split == "test" and "train" in parts
     if own_test or (split in parts and "validation" in parts):
-        return named(parts[split](), f"its {split} images")
+        return named(parts[split](), f"the {WORDS[split]} images")
     whole: Split = "train" if "train" in parts else "test"
-    held_out, rest = divided(parts[whole](), f"its {whole} images")
+    held_out, rest = divided(parts[whole](), f"the {WORDS[whole]} images")
     return held_out if split == "validation" else rest
 
 
