@@ -64,7 +64,8 @@ class Remeasurement:
         """Measures, and returns the JSON file in the run folder that the result was written to."""
         stamp = datetime.now().strftime("%Y%m%d-%H%M%S-%f")
         target = self.run.path / "evaluations" / f"{self.trial}-{self.split}-{stamp}.json"
-        self._translated(self.sweep.trainable.measure, target=str(target), **self._arguments)
+        where = {"target": str(target), "cache": str(self.run.cache)}
+        self._translated(self.sweep.trainable.measure, **where, **self._arguments)
         return target
 
     def sanity(self) -> list[tuple[str, bool | None, str]]:

@@ -23,6 +23,7 @@ from trainables.config import EvaluationConfig, TrialConfig, trial_metrics
 from trainables.data import registry
 from trainables.errors import EXPECTED
 from trainables.evaluate import Evaluation, calibrate, classifier_of, evaluate, precision
+from trainables.once import NOWHERE, Kind, Store
 from trainables.pixels import to_device, to_pixels
 from trainables.training import Trainer, default_device
 
@@ -34,12 +35,19 @@ Report = dict[str, Any]
 
 SANITY_IMAGES = 100
 
+BASELINE = Kind(
+    "baseline",
+    write=lambda evaluation, folder: evaluation.save(folder / "records.parquet"),
+    read=lambda folder: Evaluation.load(folder / "records.parquet"),
+)
+
 
 class Finetune:
     """One epoch of adversarial fine-tuning per step, evaluated clean and attacked after each.
 
     config: `trial` and `evaluation` (configurations as plain dictionaries), `seed`, `folder`,
-    `threads` (CPU threads this trial may use).
+    `threads` (CPU threads this trial may use), `cache` (folder of what is computed once for all trials;
+    without one it is computed by each).
     """
 
     def __init__(self, config: dict[str, Any]) -> None:
@@ -48,7 +56,7 @@ class Finetune:
         self.folder.mkdir(parents=True, exist_ok=True)
         self.trial = TrialConfig.model_validate(config["trial"])
         self.evaluation = EvaluationConfig.model_validate(config["evaluation"])
-        self.trainer = Trainer(self.trial, config["seed"])
+        self.trainer = Trainer(self.trial, config["seed"], store=store_at(config.get("cache")))
         self.sets = evaluation_sets(self.trial, self.evaluation, "validation", self.trainer.pretrained)
         self.load(config["folder"])
 
@@ -136,9 +144,14 @@ def evaluation_sets(
     ]
 
 
-def fine_tuned(trial: TrialConfig, folder: Path | None) -> PixelClip:
+def store_at(cache: str | None) -> Store:
+    return NOWHERE if cache is None else Store(Path(cache))
+
+
+def fine_tuned(trial: TrialConfig, folder: Path | None, store: Store = NOWHERE) -> PixelClip:
     """The model of a trial's checkpoint; the pre-trained one without a folder."""
     pretrained = models.load(trial.model.name, trial.model.pretrained, default_device())
+    pretrained.keep_class_texts(store)
     if folder is None:
         return pretrained
     tensors = checkpoints.load(folder)
@@ -158,24 +171,49 @@ def measure(
     target: str,
     checkpoint: str | None,
     threads: int,
+    cache: str | None = None,
 ) -> None:
     """Evaluates a finished trial, or the pre-trained model if `checkpoint` is None, and writes
-    `target` (JSON) with its records beside it. Does nothing where `target` is there already."""
+    `target` (JSON) with its records beside it. Does nothing where `target` is there already.
+    cache: folder in which the pre-trained model's evaluations are kept; see `Finetune`."""
     file = Path(target)
     if file.exists():
         return
     torch.set_num_threads(threads)
     file.parent.mkdir(parents=True, exist_ok=True)
     config, ruler = TrialConfig.model_validate(trial), EvaluationConfig.model_validate(evaluation)
-    model = fine_tuned(config, None if checkpoint is None else Path(checkpoint))
-    temperature = None
-    if split != "validation":
-        held_out = evaluation_sets(config, ruler, "validation", model)[0]
-        temperature = calibrate(model, held_out, ruler)
+    store = store_at(cache)
+    model = fine_tuned(config, None if checkpoint is None else Path(checkpoint), store)
     sets = evaluation_sets(config, ruler, split, model)
-    result = evaluate(model, sets, ruler, temperature=temperature)
+    held_out = None if split == "validation" else evaluation_sets(config, ruler, "validation", model)[0]
+
+    def measured() -> Evaluation:
+        temperature = None if held_out is None else calibrate(model, held_out, ruler)
+        return evaluate(model, sets, ruler, temperature=temperature)
+
+    if checkpoint is None:
+        result = store.get(BASELINE, baseline_key(model, sets, held_out, ruler), measured)
+    else:
+        result = measured()
     about = [images.about() for images in sets]
     write_results(file, {"split": split, **result.report(), "sets": about}, result)
+
+
+def baseline_key(
+    model: PixelClip, sets: list[ImageSet], held_out: ImageSet | None, ruler: EvaluationConfig
+) -> dict[str, Any]:
+    """All that the pre-trained model's evaluation depends on. held_out: what its temperature is fitted on."""
+
+    def identity(images: ImageSet) -> list[Any]:
+        return [images.fingerprint(), list(images.templates)]
+
+    return {
+        "model": model.fingerprint(),
+        "device": model.device.type,
+        "sets": [identity(images) for images in sets],
+        "held_out": None if held_out is None else identity(held_out),
+        "evaluation": ruler.model_dump(mode="json"),
+    }
 
 
 def sanity(

@@ -14,7 +14,6 @@ from contextlib import contextmanager
 from functools import lru_cache
 from typing import TypeAlias
 
-import numpy as np
 import open_clip
 import torch
 import torch.nn.functional as F
@@ -25,6 +24,7 @@ from trainables.data.fit import Fit
 from trainables.embedded import MODELS
 from trainables.errors import ModelError
 from trainables.once import NOWHERE, Store, array_kind
+from trainables.pixels import to_device
 
 Clip: TypeAlias = open_clip.CLIP | open_clip.CustomTextCLIP
 Tokenizer = Callable[[Sequence[str]], Tensor]
@@ -174,7 +174,7 @@ class PixelClip(nn.Module):
         kept = self._texts.get(
             CLASS_TEXT, key, lambda: self._encode_classes(classes, templates).cpu().numpy()
         )
-        return torch.from_numpy(np.array(kept)).to(self.device)
+        return to_device(kept, self.device)
 
     @torch.no_grad()
     def _encode_classes(self, classes: Sequence[str], templates: Sequence[str]) -> Tensor:

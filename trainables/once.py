@@ -15,13 +15,14 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import shutil
 import uuid
 import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
-from functools import cache, lru_cache
+from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
@@ -124,7 +125,10 @@ class Entry(Generic[T]):
 
     def read(self) -> T | None:
         """The result; None if it is not there, or not as it was written."""
-        return self.kind.read(self.folder) if self.folder.exists() and self.damage() is None else None
+        with suppress(FileNotFoundError):  # the folder may be deleted at any time
+            if os.path.isdir(self.folder) and self.damage() is None:
+                return self.kind.read(self.folder)
+        return None
 
     def damage(self) -> str | None:
         """What is wrong with the files, in words. Large ones are read once per process."""
@@ -169,12 +173,11 @@ class Entry(Generic[T]):
         return result
 
     def _move_damaged(self) -> None:
-        if not self.folder.exists():
+        if not os.path.isdir(self.folder):
             return
-        reason, place = self.damage(), self._beside("damaged")
+        warnings.warn(f"{self.folder}: {self.damage()}; moved away and computed again", stacklevel=4)
         with suppress(OSError):  # then the new result can't be kept, which `make` says
-            self.folder.rename(place)
-            warnings.warn(f"{self.folder}: {reason}; moved to {place.name} and computed again", stacklevel=4)
+            self.folder.rename(self._beside("damaged"))
 
     def _write(self, result: T) -> None:
         partial = self._beside("partial")
@@ -193,18 +196,16 @@ class Entry(Generic[T]):
         return self.folder.with_name(f"{self.folder.name}.{uuid.uuid4().hex}.{what}")
 
 
+_digests: dict[tuple[Path, int, int, int], str] = {}
+
+
 def about(file: Path) -> dict[str, Any]:
     """Digest and size of a file, which is read anew only if it has changed."""
     state = file.stat()
-    return {
-        "sha256": _sha256(file, state.st_ino, state.st_size, state.st_mtime_ns),
-        "bytes": state.st_size,
-    }
-
-
-@lru_cache(maxsize=None)
-def _sha256(file: Path, *state: int) -> str:
-    return sha256(file)
+    known = file, state.st_ino, state.st_size, state.st_mtime_ns
+    if known not in _digests:
+        _digests[known] = sha256(file)
+    return {"sha256": _digests[known], "bytes": state.st_size}
 
 
 def sha256(file: Path) -> str:
