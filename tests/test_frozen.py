@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
+import json
 import subprocess
 import sys
 from dataclasses import replace
@@ -12,7 +13,7 @@ import numpy as np
 import pytest
 import torch
 
-from trainables import models
+from trainables import frozen, models
 from trainables.config import TrialConfig
 from trainables.data import registry
 from trainables.data.fit import Fit
@@ -68,12 +69,12 @@ def test_logits_and_attention_of_a_batch_are_those_recomputed():
     trainer = Trainer(TrialConfig.model_validate(config), seed=0, device="cpu")
     indices = next(iter(trainer._batches(0)))
     views = trainer._views(indices, torch.Generator().manual_seed(0))
-    frozen = views.frozen.clean
+    kept = views.frozen.clean
 
     def attention(view):
         return patch_attention(view.tokens, view.label_text)
 
-    served = frozen.logits, frozen.derived("attention of paper", attention)
+    served = kept.logits, kept.derived("attention of paper", attention)
     pixels = to_pixels(trainer.images.pixels(indices), trainer.device)
     with torch.no_grad():
         features, patches = trainer.pretrained.encode(pixels)
@@ -82,7 +83,7 @@ def test_logits_and_attention_of_a_batch_are_those_recomputed():
     expected = logits, patch_attention(tokens, trainer.frozen_text[views.labels])
     for one, other in zip(served, expected, strict=True):
         torch.testing.assert_close(one, other, rtol=1e-3, atol=1e-3)
-    assert "_encoded" not in vars(frozen)  # nothing was computed for this batch
+    assert "_encoded" not in vars(kept)  # nothing was computed for this batch
 
 
 def test_the_next_trial_finds_it_and_computes_nothing(tiny):
@@ -169,23 +170,18 @@ def test_the_store_serves_no_other(tiny, tmp_path, what):
     assert len(list(tmp_path.glob("frozen/*/manifest.json"))) == 2
 
 
-SECOND = f"""
-import hashlib, sys
+SECOND = """
+import hashlib, json, sys
 import numpy as np
-import torch
 from pathlib import Path
-from tests import test_frozen as first
-from trainables import models
-from trainables.once import Store
+from trainables.once import Store, array_kind
 
-def compute(view):
+def compute():
     raise AssertionError("computed again")
 
-tiny = models.load("clip-tiny", None, "cpu")
-cache, key = first.cache_of(tiny, first.image_set(), store=Store(Path(sys.argv[1])))
-rows = cache.rows(key, np.arange({COUNT}), "features", compute)
-assert isinstance(cache._outputs["features"], np.memmap)
-print(hashlib.sha256(rows.numpy().tobytes()).hexdigest())
+rows = Store(Path(sys.argv[1])).get(array_kind("frozen"), json.loads(sys.argv[2]), compute)
+assert isinstance(rows, np.memmap)
+print(hashlib.sha256(rows.tobytes()).hexdigest())
 """
 
 
@@ -194,13 +190,13 @@ def test_another_process_maps_what_is_kept_bit_for_bit(tiny, tmp_path):
     cache, key = cache_of(tiny, images, store=Store(tmp_path))
     rows = features(cache, key, indices)
     assert torch.equal(rows, recomputed(tiny, images, indices))
-    done = subprocess.run(
-        [sys.executable, "-c", SECOND, str(tmp_path)],
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=120,
-    )
+    frozen._latest.clear()  # the next trial is in another process
+    again, key = cache_of(tiny, images, store=Store(tmp_path))
+    assert again is not cache
+    assert torch.equal(again.rows(key, indices, "features", lambda _: pytest.fail("computed again")), rows)
+    about = json.dumps({**dataclasses.asdict(key), "name": "features"})
+    command = [sys.executable, "-c", SECOND, str(tmp_path), about]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=120)
     assert done.returncode == 0, done.stderr
     assert done.stdout.strip() == hashlib.sha256(rows.numpy().tobytes()).hexdigest()
 
