@@ -132,7 +132,8 @@ class PixelClip(nn.Module):
 
     def fingerprint(self) -> str:
         """Identifies the model by content: weights, normalisation, input size, architecture and tokeniser.
-        The weights are read again only if they have changed."""
+        The weights are read again only if they have changed, which changes behind autograd's back, through
+        `.data`, don't show."""
         tensors = {**self.clip.state_dict(), "mean": self.mean, "std": self.std}
         state = [(tensor.data_ptr(), tensor._version) for tensor in tensors.values()]
         if self._fingerprint[0] != state:

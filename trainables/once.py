@@ -7,8 +7,8 @@
 An entry is written beside its place and renamed into it, so it is whole or not there. While a process
 computes, others that want the same wait; its lock ends with it. On a file system without locks all
 compute, and the first entry stays. An entry is checked before it is read: one that is not as it was
-written is moved away and computed again. Where nothing can be written the result is returned all the same.
-The folder can be deleted at any time.
+written is moved away (`.damaged`) and computed again. Where nothing can be written, the result is
+returned all the same. The folder can be deleted at any time.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ Key = Mapping[str, Any]
 """Strings, numbers, booleans, None, and lists and dictionaries (by strings) of them."""
 
 MANIFEST = "manifest.json"
-PACKAGES = ("torch", "open_clip_torch", "torchattacks", "numpy", "scipy", "pandas")
+PACKAGES = ("torch", "open_clip_torch", "timm", "transformers", "torchattacks", "numpy", "scipy", "pandas")
 """Those that results come from."""
 
 
