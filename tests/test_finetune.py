@@ -45,6 +45,30 @@ def finished(tmp_path_factory):
     return folder, [run.step(), run.step()]
 
 
+def test_the_images_that_numbers_are_from_are_recorded(finished):
+    folder, _ = finished
+    stored = json.loads((folder / "epoch-001.json").read_text())
+    (measured,) = stored["sets"]
+    assert (measured["set"], measured["split"], measured["images"]) == ("fashion-mnist-8k", "validation", 40)
+    assert measured["origin"] == "20 % of the training images"
+    assert stored["training_set"]["origin"] == "80 % of the training images"
+    assert stored["training_set"]["images"] == 64
+
+
+def test_further_sets_are_measured_as_transfer(tmp_path):
+    evaluation = EVALUATION | {"further_sets": ["digits", "fashion-mnist-8k"], "images": 20}
+    target = tmp_path / "result.json"
+    finetune.measure(
+        trial=TRIAL, evaluation=evaluation, split="test", target=str(target), checkpoint=None, threads=1
+    )
+    result = json.loads(target.read_text())
+    assert [of["set"] for of in result["sets"]] == ["fashion-mnist-8k", "digits"]
+    assert [of["origin"] for of in result["sets"]] == ["the test images"] * 2
+    names = trial_metrics(TrialConfig.model_validate(TRIAL), EvaluationConfig.model_validate(evaluation))
+    assert "digits.robust_accuracy" in names
+    assert result["metrics"]["transfer.robust_accuracy"] == result["metrics"]["digits.robust_accuracy"]
+
+
 def without_times(report):
     return {key: value for key, value in report.items() if key != "images_per_second"}
 

@@ -23,7 +23,7 @@ from pydantic import (
     model_validator,
 )
 
-from trainables.data.config import DataConfig, set_name
+from trainables.data.config import DataConfig, DataSet, DataSetConfig, set_name
 from trainables.methods import METHODS, Method
 from trainables.metrics.names import CONFIDENCE_VERSIONS, VERSIONS, metric_names
 from trainables.settings import Settings
@@ -268,6 +268,9 @@ class EvaluationConfig(Settings):
         [], description="`robust_accuracy` is the worst case over these too: [standard, torchattacks.Square]."
     )
     confidence_attack: ConfidenceAttack | None = Field(None, description="None by default.")
+    further_sets: list[DataSetConfig] = Field(
+        [], description="Sets measured beside those of `trial.data.evaluate`, as zero-shot transfer."
+    )
     images: PositiveInt | None = Field(None, description="Images of each set, stratified; all by default.")
     batch_size: PositiveInt = 256
     seed: NonNegativeInt = Field(0, description="Seed of the attacks' random starts.")
@@ -313,4 +316,12 @@ def describe_evaluation(evaluation: dict[str, Any]) -> str:
 
 def trial_metrics(config: TrialConfig, evaluation: EvaluationConfig) -> list[str]:
     """Names of all metrics that a trial of this configuration always reports."""
-    return metric_names([set_name(evaluated) for evaluated in config.data.evaluated], evaluation.versions)
+    return metric_names(
+        [set_name(data) for data in measured_sets(config.data, evaluation)], evaluation.versions
+    )
+
+
+def measured_sets(data: DataConfig, evaluation: EvaluationConfig) -> list[str | DataSet]:
+    """The sets that an evaluation measures, the in-distribution one first, each once."""
+    by_name = {set_name(config): config for config in (*data.evaluated, *evaluation.further_sets)}
+    return list(by_name.values())

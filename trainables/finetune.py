@@ -20,7 +20,7 @@ import torch
 
 from trainables import checkpoints, models
 from trainables.attacks.sanity import check
-from trainables.config import EvaluationConfig, TrialConfig, trial_metrics
+from trainables.config import EvaluationConfig, TrialConfig, measured_sets, trial_metrics
 from trainables.data import registry
 from trainables.errors import EXPECTED
 from trainables.evaluate import Evaluation, calibrate, classifier_of, evaluate, precision
@@ -141,7 +141,7 @@ def evaluation_sets(
             prompt=data.prompt,
             decode=data.decode,
         )
-        for config in data.evaluated
+        for config in measured_sets(data, evaluation)
     ]
 
 

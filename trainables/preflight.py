@@ -7,8 +7,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from trainables.config import EvaluationConfig, TrialConfig
+from trainables.config import EvaluationConfig, TrialConfig, measured_sets
 from trainables.data import registry
+from trainables.data.config import set_name
 from trainables.embedded import MODELS
 from trainables.errors import AttackError, ModelError
 
@@ -17,10 +18,12 @@ def check(trial: dict[str, Any], evaluations: Sequence[dict[str, Any]] = ()) -> 
     """Raises ModelError, DataError or AttackError, one line each, if data, weights or attacks of a trial
     and its evaluations are missing."""
     config = TrialConfig.model_validate(trial)
-    for evaluation in evaluations:
-        check_attacks(EvaluationConfig.model_validate(evaluation))
+    rulers = [EvaluationConfig.model_validate(evaluation) for evaluation in evaluations or [{}]]
+    for ruler in rulers:
+        check_attacks(ruler)
     registry.check(config.data.train, ("train",))
-    for data in config.data.evaluated:
+    measured = {set_name(data): data for ruler in rulers for data in measured_sets(config.data, ruler)}
+    for data in measured.values():
         registry.check(data, ("validation", "test"))
     check_model(config.model.name, config.model.pretrained)
 
