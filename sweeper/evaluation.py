@@ -30,6 +30,7 @@ class Measurement:
     name: of files and in messages.  content: its `model`, `data` and `evaluation`, validated.
     checkpoint: the folder of a trial whose weights are measured; None for the model's own.
     folder: where the result is written.
+    cache: folder of what was computed once, see `sweeper.run`.
     benchmark: where it is written as clip_benchmark would: a folder, or for one data set a .json file.
     """
 
@@ -41,6 +42,7 @@ class Measurement:
     checkpoint: str | None
     folder: Path
     benchmark: Path | None = None
+    cache: Path | None = None
 
     @property
     def _arguments(self) -> dict[str, Any]:
@@ -55,7 +57,8 @@ class Measurement:
         """Measures, and returns the JSON file that the result was written to, its records beside it."""
         stamp = datetime.now().strftime("%Y%m%d-%H%M%S-%f")
         target = self.folder / f"{self.name}-{self.split}-{stamp}.json"
-        self._translated(self.trainable.measure, target=str(target), **self._arguments)
+        where = {"target": str(target), "cache": None if self.cache is None else str(self.cache)}
+        self._translated(self.trainable.measure, **where, **self._arguments)
         return target
 
     def write_benchmark(self, file: Path) -> list[Path]:
@@ -138,6 +141,7 @@ def of_trial(
         split=split,
         checkpoint=checkpoint,
         folder=run.path / "evaluations",
+        cache=run.cache,
     )
 
 

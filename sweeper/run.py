@@ -15,7 +15,9 @@
     exports/t000/               what `sweeper export` wrote
     report/  mlflow.db  mlartifacts/
 
-Nothing else is needed to resume, report or track a sweep.
+Nothing else is needed to resume, report or track a sweep. Beside the runs lies `cache`, which they share:
+what was computed of pre-trained models, to be found by the next trial and the next sweep. It can be
+deleted at any time.
 """
 
 from __future__ import annotations
@@ -152,6 +154,11 @@ class Run:
     @property
     def id(self) -> str:
         return self.path.name
+
+    @property
+    def cache(self) -> Path:
+        """Folder of what is computed once for all runs that are stored beside this one."""
+        return self.path.parent / "cache"
 
     def concurrency(self, fits: int) -> int:
         """Trials side by side; the sampler's knowledge lags behind by twice as many. The first

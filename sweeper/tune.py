@@ -74,6 +74,7 @@ class Searcher(Stateless, RaySearcher):
             "seed": record.seed,
             "folder": str(record.folder),
             "threads": self.threads,
+            "cache": str(self.run.cache),
         }
 
     def on_trial_complete(self, trial_id: str, result: Report | None = None, error: bool = False) -> None:
@@ -125,6 +126,7 @@ class Searcher(Stateless, RaySearcher):
                 "target": str(target),
                 "checkpoint": str(trial.folder) if trial else None,
                 "threads": self.threads,
+                "cache": str(self.run.cache),
             },
         }
 

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 
+import numpy as np
 import pytest
 import torch
 
-from trainables import checkpoints, finetune
+from trainables import checkpoints, finetune, models
 from trainables.config import EvaluationConfig, TrialConfig, trial_metrics
+from trainables.data.images import Held
 from trainables.errors import AttackError, DataError, Diverged, ModelError
 from trainables.evaluate import Evaluation
 from trainables.preflight import check
@@ -135,6 +138,116 @@ def test_a_finished_trial_is_measured_once_and_with_its_own_weights(finished, tm
     baseline = tmp_path / "baseline.json"
     finetune.measure(**what, target=str(baseline), checkpoint=None)
     assert json.loads(baseline.read_text())["metrics"] != metrics
+
+
+@pytest.mark.parametrize("split", ["validation", "test"])
+def test_the_untrained_model_is_measured_once_for_all_sweeps_of_a_folder(tmp_path, monkeypatch, split):
+    what = {"trial": TRIAL, "evaluation": EVALUATION, "split": split, "threads": 1, "checkpoint": None}
+    finetune.measure(**what, target=str(tmp_path / "alone" / "a.json"))
+    finetune.measure(**what, target=str(tmp_path / "one" / "a.json"), cache=str(tmp_path / "cache"))
+    for name in ("evaluate", "calibrate"):
+        monkeypatch.setattr(finetune, name, lambda *_, **__: pytest.fail("measured again"))
+    finetune.measure(**what, target=str(tmp_path / "two" / "a.json"), cache=str(tmp_path / "cache"))
+    alone = {file.name: file.read_bytes() for file in (tmp_path / "alone").iterdir()}
+    assert alone.keys() == {"a.json", "a.parquet", "a-class-bins.parquet"}
+    for run in ("one", "two"):
+        assert {file.name: file.read_bytes() for file in (tmp_path / run).iterdir()} == alone
+
+
+def test_a_trial_is_not_taken_for_the_untrained_model(finished, tmp_path):
+    folder, _ = finished
+    what = {"trial": TRIAL, "evaluation": EVALUATION, "split": "validation", "threads": 1}
+    cache = str(tmp_path / "cache")
+    finetune.measure(**what, target=str(tmp_path / "untrained.json"), checkpoint=None, cache=cache)
+    finetune.measure(**what, target=str(tmp_path / "trial.json"), checkpoint=str(folder), cache=cache)
+    finetune.measure(**what, target=str(tmp_path / "alone.json"), checkpoint=str(folder))
+    assert (tmp_path / "trial.json").read_text() == (tmp_path / "alone.json").read_text()
+    assert (tmp_path / "trial.json").read_text() != (tmp_path / "untrained.json").read_text()
+
+
+def with_pixel_changed(images):
+    pixels = images.pixels()
+    pixels[0, 0, 0, 0] ^= 1
+    return dataclasses.replace(images, store=Held(pixels), rows=np.arange(len(pixels)))
+
+
+def with_other_numbers(images):
+    return dataclasses.replace(images, numbers=images.numbers + 1)
+
+
+IMAGE_CHANGES = {
+    "a byte of an image": with_pixel_changed,
+    "labels": lambda images: dataclasses.replace(images, labels=images.labels[::-1].copy()),
+    "numbers, which attacks start from": with_other_numbers,
+    "fewer images": lambda images: images.sample(20),
+    "a class name": lambda images: dataclasses.replace(images, classes=("shirt", *images.classes[1:])),
+    "a template": lambda images: dataclasses.replace(images, templates=("a sketch of a {}",)),
+    "split": lambda images: dataclasses.replace(images, split="test"),
+}
+
+
+@pytest.fixture(scope="module")
+def ruler():
+    """Model, sets and evaluation of a baseline."""
+    trial, evaluation = TrialConfig.model_validate(TRIAL), EvaluationConfig.model_validate(EVALUATION)
+    model = models.load("clip-tiny", None, "cpu")
+    return model, finetune.evaluation_sets(trial, evaluation, "validation", model), evaluation
+
+
+@pytest.mark.parametrize("change", IMAGE_CHANGES.values(), ids=IMAGE_CHANGES.keys())
+def test_a_baseline_is_of_its_own_images(ruler, change):
+    model, sets, evaluation = ruler
+    images, other = sets[0], change(sets[0])
+    keys = [
+        finetune.baseline_key(model, [images], images, evaluation),
+        finetune.baseline_key(model, [images], None, evaluation),
+        finetune.baseline_key(model, [images, other], images, evaluation),
+        finetune.baseline_key(model, [other], images, evaluation),
+        finetune.baseline_key(model, [images], other, evaluation),
+    ]
+    assert all(one != other for i, one in enumerate(keys) for other in keys[:i])
+    assert keys[0] == finetune.baseline_key(model, [images], images, evaluation)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"attack": {"epsilon": "8/255", "steps": 1}},
+        {"attack": {"epsilon": "4/255", "steps": 2}},
+        {"attack": {"epsilon": "4/255", "steps": 1, "loss": "margin"}},
+        {"further_attacks": ["standard"]},
+        {"confidence_attack": {"epsilon": "4/255"}},
+        {"seed": 1},
+        {"precision": "bfloat16"},
+        {"batch_size": 7},
+    ],
+    ids=str,
+)
+def test_a_baseline_is_of_its_own_evaluation(ruler, change):
+    model, sets, evaluation = ruler
+    other = EvaluationConfig.model_validate(EVALUATION | change)
+    assert finetune.baseline_key(model, sets, None, other) != finetune.baseline_key(
+        model, sets, None, evaluation
+    )
+
+
+def test_a_baseline_is_of_its_own_model(ruler):
+    model, sets, evaluation = ruler
+    other = models.trainable_copy(model, text=False)
+    with torch.no_grad():
+        other.clip.logit_scale += 1e-3
+    assert finetune.baseline_key(other, sets, None, evaluation) != finetune.baseline_key(
+        model, sets, None, evaluation
+    )
+
+
+def test_a_trial_whose_folder_for_shared_results_can_not_be_written_runs_all_the_same(finished, tmp_path):
+    (tmp_path / "file").touch()
+    config = {"trial": TRIAL, "evaluation": EVALUATION, "seed": 0, "threads": 1}
+    config |= {"folder": str(tmp_path / "trial"), "cache": str(tmp_path / "file" / "cache")}
+    with pytest.warns(UserWarning, match="can't be kept"):
+        report = finetune.Finetune(config).step()
+    assert without_times(report) == without_times(finished[1][0])
 
 
 def test_without_a_checkpoint_there_is_no_fine_tuned_model(tmp_path):

@@ -212,6 +212,16 @@ def test_test_images_were_touched_by_the_front_and_the_untrained_model_only(whol
     assert "test images (40 of each set), PGD-5 at epsilon 8/255" in whole.output
 
 
+def test_what_the_run_shares_with_the_next_one_lies_beside_it(whole: Finished) -> None:
+    """The untrained model on both splits, and class texts; it is not taken for a run."""
+    cache = whole.run.path.parent / "cache"
+    kept = {kind.name: len(list(kind.glob("*/manifest.json"))) for kind in cache.iterdir()}
+    assert kept["baseline"] == 2
+    assert kept["class-text"] == 2  # of two data sets, for all trials and measurements
+    assert not [file for file in cache.glob("*/*") if file.suffix in (".partial", ".damaged")]
+    assert [run.id for run in Run.all(whole.run.path.parent)] == [whole.run.id]
+
+
 def test_an_interrupted_sweep_equals_the_uninterrupted_one(whole: Finished, broken: Finished) -> None:
     for one, other in zip(whole.run.trials(), broken.run.trials(), strict=True):
         assert (one.id, one.config, one.seed, one.status) == (

@@ -9,6 +9,7 @@ has to be repeated gives the same numbers.
 
 from __future__ import annotations
 
+import hashlib
 import json
 import math
 import time
@@ -30,6 +31,7 @@ from trainables.data import registry
 from trainables.data.config import DataConfig
 from trainables.errors import EXPECTED
 from trainables.evaluate import Evaluation, calibrate, classifier_of, evaluate, precision
+from trainables.once import NOWHERE, Kind, Store
 from trainables.pixels import to_device, to_pixels
 from trainables.training import Trainer, default_device
 
@@ -41,12 +43,19 @@ Report = dict[str, Any]
 
 SANITY_IMAGES = 100
 
+BASELINE = Kind(
+    "baseline",
+    write=lambda evaluation, folder: evaluation.save(folder / "records.parquet"),
+    read=lambda folder: Evaluation.load(folder / "records.parquet"),
+)
+
 
 class Finetune:
     """One epoch of adversarial fine-tuning per step, evaluated clean and attacked after each.
 
     config: `trial` and `evaluation` (configurations as plain dictionaries), `seed`, `folder`,
-    `threads` (CPU threads this trial may use).
+    `threads` (CPU threads this trial may use), `cache` (folder of what is computed once for all trials;
+    without one it is computed by each).
     """
 
     def __init__(self, config: dict[str, Any]) -> None:
@@ -55,7 +64,7 @@ class Finetune:
         self.folder.mkdir(parents=True, exist_ok=True)
         self.trial = TrialConfig.model_validate(config["trial"])
         self.evaluation = EvaluationConfig.model_validate(config["evaluation"])
-        self.trainer = Trainer(self.trial, config["seed"])
+        self.trainer = Trainer(self.trial, config["seed"], store=store_at(config.get("cache")))
         self.sets = evaluation_sets(self.trial.data, self.evaluation, "validation", self.trainer.pretrained)
         self.load(config["folder"])
 
@@ -142,12 +151,19 @@ def evaluation_sets(
     ]
 
 
-def fine_tuned(config: ModelConfig, folder: Path | None, device: str | None = None) -> PixelClip:
+def store_at(cache: str | None) -> Store:
+    return NOWHERE if cache is None else Store(Path(cache))
+
+
+def fine_tuned(
+    config: ModelConfig, folder: Path | None, device: str | None = None, store: Store = NOWHERE
+) -> PixelClip:
     """The model of a trial's checkpoint; the pre-trained one without a folder.
 
     The checkpoint alone says which weights were trained: method and optimiser are of no concern here.
     """
     pretrained = models.load(config.name, config.pretrained, device or default_device())
+    pretrained.keep_class_texts(store)
     if folder is None:
         return pretrained
     tensors = checkpoints.load(folder)
@@ -168,25 +184,50 @@ def measure(
     target: str,
     checkpoint: str | None,
     threads: int,
+    cache: str | None = None,
 ) -> None:
     """Evaluates the model of a finished trial, or the pre-trained one if `checkpoint` is None, on the
     sets of `data`, and writes `target` (JSON) with its records beside it. Does nothing where `target`
-    is there already."""
+    is there already. cache: folder in which the pre-trained model's evaluations are kept; see `Finetune`."""
     file = Path(target)
     if file.exists():
         return
     torch.set_num_threads(threads)
     file.parent.mkdir(parents=True, exist_ok=True)
     config, ruler = DataConfig.model_validate(data), EvaluationConfig.model_validate(evaluation)
-    clip = fine_tuned(ModelConfig.model_validate(model), None if checkpoint is None else Path(checkpoint))
-    temperature = None
-    if split != "validation":
-        held_out = evaluation_sets(config, ruler, "validation", clip)[0]
-        temperature = calibrate(clip, held_out, ruler)
+    store, trained = store_at(cache), None if checkpoint is None else Path(checkpoint)
+    clip = fine_tuned(ModelConfig.model_validate(model), trained, store=store)
     sets = evaluation_sets(config, ruler, split, clip)
-    result = evaluate(clip, sets, ruler, temperature=temperature)
+    held_out = None if split == "validation" else evaluation_sets(config, ruler, "validation", clip)[0]
+
+    def measured() -> Evaluation:
+        temperature = None if held_out is None else calibrate(clip, held_out, ruler)
+        return evaluate(clip, sets, ruler, temperature=temperature)
+
+    if checkpoint is None:
+        result = store.get(BASELINE, baseline_key(clip, sets, held_out, ruler), measured)
+    else:
+        result = measured()
     about = [images.about() for images in sets]
     write_results(file, {"split": split, **result.report(), "sets": about}, result)
+
+
+def baseline_key(
+    model: PixelClip, sets: list[ImageSet], held_out: ImageSet | None, ruler: EvaluationConfig
+) -> dict[str, Any]:
+    """All that the pre-trained model's evaluation depends on. held_out: what its temperature is fitted on."""
+
+    def identity(images: ImageSet) -> list[Any]:
+        numbers = hashlib.sha256(images.numbers.tobytes()).hexdigest()  # which attacks start from
+        return [images.fingerprint(), numbers, list(images.templates)]
+
+    return {
+        "model": model.fingerprint(),
+        "device": model.device.type,
+        "sets": [identity(images) for images in sets],
+        "held_out": None if held_out is None else identity(held_out),
+        "evaluation": ruler.model_dump(mode="json"),
+    }
 
 
 def sanity(

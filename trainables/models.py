@@ -23,9 +23,15 @@ from torch import Tensor, nn
 from trainables.data.fit import Fit
 from trainables.embedded import MODELS
 from trainables.errors import ModelError
+from trainables.once import NOWHERE, Store, array_kind
+from trainables.pixels import to_device
 
 Clip: TypeAlias = open_clip.CLIP | open_clip.CustomTextCLIP
 Tokenizer = Callable[[Sequence[str]], Tensor]
+
+CLASS_TEXT = array_kind("class-text")
+PROBE = "Sphinx of black quartz, judge my 12,345 vows!"
+"""A text by which tokenisers differ."""
 
 
 class PixelClip(nn.Module):
@@ -41,6 +47,8 @@ class PixelClip(nn.Module):
         self.tokenizer = tokenizer
         self.channels_last = False
         self.mixed_precision: bool | None = None
+        self._fingerprint: tuple[object, str] = (None, "")
+        self._texts, self._text_model = NOWHERE, ""
         preprocess = clip.visual.preprocess_cfg
         self.register_buffer("mean", torch.tensor(preprocess["mean"]).view(3, 1, 1), persistent=False)
         self.register_buffer("std", torch.tensor(preprocess["std"]).view(3, 1, 1), persistent=False)
@@ -71,10 +79,19 @@ class PixelClip(nn.Module):
         """exp(logit_scale), a scalar; 100 in released CLIP models."""
         return self.clip.logit_scale.exp()
 
+    @property
+    def mixed(self) -> bool:
+        """Whether it computes in bfloat16: as `mixed_precision` says, by default on CUDA alone."""
+        return self.device.type == "cuda" if self.mixed_precision is None else self.mixed_precision
+
+    @property
+    def arithmetic(self) -> str:
+        """What of its outputs' rounding is known: device type and precision."""
+        return f"{self.device.type} {'bfloat16' if self.mixed else 'float32'}"
+
     def autocast(self) -> torch.autocast:
-        """bfloat16 where `mixed_precision` says so, by default on CUDA alone. Weights stay float32."""
-        mixed = self.device.type == "cuda" if self.mixed_precision is None else self.mixed_precision
-        return torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=mixed)
+        """bfloat16 where the model is `mixed`. Weights stay float32."""
+        return torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=self.mixed)
 
     def features(self, pixels: Tensor) -> Tensor:
         """(B, D) float32 image features, unnormalised."""
@@ -114,9 +131,19 @@ class PixelClip(nn.Module):
         return rows, columns
 
     def fingerprint(self) -> str:
-        """Identifies the model by content: weights, normalisation, input size and architecture."""
-        digest = hashlib.sha256(repr((self.image_size, self.interpolation, str(self.clip))).encode())
-        for name, tensor in (*self.clip.state_dict().items(), ("mean", self.mean), ("std", self.std)):
+        """Identifies the model by content: weights, normalisation, input size, architecture and tokeniser.
+        The weights are read again only if they have changed, which changes behind autograd's back, through
+        `.data`, don't show."""
+        tensors = {**self.clip.state_dict(), "mean": self.mean, "std": self.std}
+        state = [(tensor.data_ptr(), tensor._version) for tensor in tensors.values()]
+        if self._fingerprint[0] != state:
+            self._fingerprint = state, self._digest(tensors)
+        return self._fingerprint[1]
+
+    def _digest(self, tensors: dict[str, Tensor]) -> str:
+        about = self.image_size, self.interpolation, str(self.clip), self.tokenizer([PROBE]).tolist()
+        digest = hashlib.sha256(repr(about).encode())
+        for name, tensor in tensors.items():
             digest.update(name.encode())
             digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
         return digest.hexdigest()[:16]
@@ -129,10 +156,29 @@ class PixelClip(nn.Module):
     def tokens(self, texts: Sequence[str]) -> Tensor:
         return self.tokenizer(texts).to(self.device)
 
-    @torch.no_grad()
+    def keep_class_texts(self, store: Store) -> None:
+        """Class texts are taken from `store` from now on, by this model and by copies of it whose text tower
+        is not trained: its text tower must not change any more."""
+        self._texts, self._text_model = store, "" if store.folder is None else self.fingerprint()
+
     def encode_classes(self, classes: Sequence[str], templates: Sequence[str]) -> Tensor:
         """(K, D) detached unit vectors of K classes: the normalised mean over the templates of the unit
         vectors of each, as CLIP's zero-shot classifiers are made (Radford et al. 2021, section 3.1.4)."""
+        if self._texts.folder is None:
+            return self._encode_classes(classes, templates)
+        key = {
+            "model": self._text_model,
+            "arithmetic": self.arithmetic,
+            "classes": list(classes),
+            "templates": list(templates),
+        }
+        kept = self._texts.get(
+            CLASS_TEXT, key, lambda: self._encode_classes(classes, templates).cpu().numpy()
+        )
+        return to_device(kept, self.device)
+
+    @torch.no_grad()
+    def _encode_classes(self, classes: Sequence[str], templates: Sequence[str]) -> Tensor:
         texts = [self.text_features(self.tokens(class_prompts(t, classes))) for t in templates]
         return texts[0] if len(texts) == 1 else F.normalize(torch.stack(texts).mean(0), dim=-1)
 
@@ -233,4 +279,6 @@ def trainable_copy(model: PixelClip, *, text: bool) -> PixelClip:
     copied = PixelClip(copy.deepcopy(model.clip), model.tokenizer).to(model.device)
     copied.clip.requires_grad_(text)
     copied.clip.visual.requires_grad_(True)
+    if not text:
+        copied._texts, copied._text_model = model._texts, model._text_model
     return copied

@@ -27,6 +27,7 @@ from trainables.data import registry
 from trainables.errors import Diverged
 from trainables.frozen import FrozenCache, FrozenKey, frozen_cache
 from trainables.models import PixelClip
+from trainables.once import NOWHERE, Store
 from trainables.optimization import build_optimizer, set_learning_rate, update_average
 from trainables.pixels import augment, to_device, to_pixels
 from trainables.views import Batch, BatchViews, ModelViews
@@ -70,8 +71,10 @@ class Trainer:
         *,
         pretrained: PixelClip | None = None,
         images: ImageSet | None = None,
+        store: Store = NOWHERE,
     ) -> None:
-        """pretrained, images: what to train and on what, in the place of what `config` names."""
+        """pretrained, images: what to train and on what, in the place of what `config` names.
+        store: of what the pre-trained model says."""
         self.config = config
         self.seed = seed
         self.epoch = 0
@@ -79,6 +82,8 @@ class Trainer:
         self.pretrained = pretrained or models.load(
             config.model.name, config.model.pretrained, device or default_device()
         )
+        self.pretrained.keep_class_texts(store)
+        self.store = store
         self.device = self.pretrained.device
         images = images or registry.load(
             config.data.train,
@@ -133,7 +138,7 @@ class Trainer:
 
     @cached_property
     def _frozen_cache(self) -> FrozenCache:
-        return frozen_cache(self._frozen_key, self.pretrained, self.images, self.frozen_text)
+        return frozen_cache(self._frozen_key, self.pretrained, self.images, self.frozen_text, self.store)
 
     @cached_property
     def _captions(self) -> Tensor:
@@ -208,7 +213,7 @@ class Trainer:
         return views
 
     def _frozen_rows(self, indices: np.ndarray) -> Rows:
-        return partial(self._frozen_cache.rows, self._frozen_key, to_device(indices, self.device))
+        return partial(self._frozen_cache.rows, self._frozen_key, indices)
 
     def _attack(self, views: BatchViews, generator: torch.Generator) -> Tensor:
         attack, clean = self.config.attack, views.trained.batch.clean

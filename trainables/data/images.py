@@ -123,7 +123,8 @@ class ImageSet:
 
     def fingerprint(self) -> str:
         """Identifies images, labels and class names."""
-        digest = hashlib.sha256(repr((self.name, self.split, self.classes, self.store.fingerprint)).encode())
+        about = self.name, self.split, self.classes, self.store.fingerprint, self.store.shape
+        digest = hashlib.sha256(repr(about).encode())
         for array in (self.labels, self.rows):
             digest.update(np.ascontiguousarray(array).tobytes())
         return digest.hexdigest()[:16]

@@ -80,7 +80,7 @@ def check(config: str | DataSet, splits: Sequence[Split]) -> None:
     data = as_data_set(config)
     for split in splits:
         listed(data, split)
-    prompts.templates_of(data, OWN_TEMPLATES, own_templates(data))
+    templates_of(data, OWN_TEMPLATES)
 
 
 def listed(data: DataSet, split: Split) -> Listing:
@@ -106,7 +106,7 @@ def vocabulary(config: str | DataSet, prompt: str | list[str]) -> tuple[tuple[st
 
 def templates_of(data: DataSet, prompt: str | list[str]) -> tuple[str, ...]:
     """Those given for the set, or for all, or its own. Raises DataError if a file of them is wrong."""
-    own = TEMPLATES
+    own: tuple[str, ...] = TEMPLATES
     if data.dataset is not None:
         own = KNOWN[data.dataset].templates
     elif data.webdataset is not None:
