@@ -142,7 +142,14 @@ def test_a_finished_trial_is_measured_once_and_with_its_own_weights(finished, tm
 
 @pytest.mark.parametrize("split", ["validation", "test"])
 def test_the_untrained_model_is_measured_once_for_all_sweeps_of_a_folder(tmp_path, monkeypatch, split):
-    what = {"trial": TRIAL, "evaluation": EVALUATION, "split": split, "threads": 1, "checkpoint": None}
+    what = {
+        "model": {},
+        "data": TRIAL["data"],
+        "evaluation": EVALUATION,
+        "split": split,
+        "threads": 1,
+        "checkpoint": None,
+    }
     finetune.measure(**what, target=str(tmp_path / "alone" / "a.json"))
     finetune.measure(**what, target=str(tmp_path / "one" / "a.json"), cache=str(tmp_path / "cache"))
     for name in ("evaluate", "calibrate"):
@@ -156,7 +163,7 @@ def test_the_untrained_model_is_measured_once_for_all_sweeps_of_a_folder(tmp_pat
 
 def test_a_trial_is_not_taken_for_the_untrained_model(finished, tmp_path):
     folder, _ = finished
-    what = {"trial": TRIAL, "evaluation": EVALUATION, "split": "validation", "threads": 1}
+    what = {"model": {}, "data": TRIAL["data"], "evaluation": EVALUATION, "split": "validation", "threads": 1}
     cache = str(tmp_path / "cache")
     finetune.measure(**what, target=str(tmp_path / "untrained.json"), checkpoint=None, cache=cache)
     finetune.measure(**what, target=str(tmp_path / "trial.json"), checkpoint=str(folder), cache=cache)
@@ -191,7 +198,7 @@ def ruler():
     """Model, sets and evaluation of a baseline."""
     trial, evaluation = TrialConfig.model_validate(TRIAL), EvaluationConfig.model_validate(EVALUATION)
     model = models.load("clip-tiny", None, "cpu")
-    return model, finetune.evaluation_sets(trial, evaluation, "validation", model), evaluation
+    return model, finetune.evaluation_sets(trial.data, evaluation, "validation", model), evaluation
 
 
 @pytest.mark.parametrize("change", IMAGE_CHANGES.values(), ids=IMAGE_CHANGES.keys())
