@@ -66,7 +66,7 @@ def test_splits_are_kept(root, validation, test):
     assert len(train) + len(val) + len(tst) == len(everything)
     if test:
         assert by_content(tst) == expected["test"]
-        assert tst.origin == "its test images"
+        assert tst.origin == "the test images"
     elif validation:  # the only held-out images are test images
         assert by_content(tst) == expected["validation"]
     if test and validation:

@@ -19,7 +19,7 @@ from tests.archives import OBJECTNET, SIZE, WRITERS, Painter, python_2_pickle, w
 from trainables.data import registry, templates
 from trainables.data.config import PLACEHOLDERS, DataConfig, DataSet, known_set
 from trainables.data.fit import Fit
-from trainables.data.listing import split_of
+from trainables.data.listing import WORDS, split_of
 from trainables.data.names import ALIASES, NAMES, ON_DISK
 from trainables.data.sets import flowers
 from trainables.data.sets.known import KNOWN
@@ -183,7 +183,7 @@ def test_imagenets_validation_images_as_the_archive_unpacks(tmp_path, use):
         registry.check("imagenet1k", ("train",))
     validation, test = (registry.load("imagenet1k", s, Fit(SIZE)) for s in ("validation", "test"))
     assert (len(validation), len(test)) == (2, 10)
-    assert test.origin == "80 % of its test images"
+    assert test.origin == "80 % of the test images"
     shutil.rmtree(data)
     registry._listed.cache_clear()
     with pytest.raises(DataError, match=r"no folder for each class.*unpack ILSVRC2012_devkit_t12\.tar"):
@@ -322,7 +322,7 @@ def test_splits_share_no_image_and_say_what_they_are(use, name):
         assert len(images) > 0
         official = (split == "test" and "train" in parts) or (split in parts and "validation" in parts)
         if official and "test" in parts:
-            assert images.origin == f"its {split} images"
+            assert images.origin == f"the {WORDS[split]} images"
         else:
             assert images.origin.startswith(("20 % of", "80 % of"))
         assert images.labels.min() >= 0

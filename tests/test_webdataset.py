@@ -89,8 +89,8 @@ def test_images_labels_and_splits(root, shards):
     assert (len(train), len(validation), len(test)) == (19, 5, 9)
     assert test.classes == CLASSES
     assert test.name == "wds_foxes"
-    assert test.origin == "its test images"
-    assert validation.origin == "20 % of its train images"
+    assert test.origin == "the test images"
+    assert validation.origin == "20 % of the training images"
 
 
 @pytest.mark.usefixtures("shards")
