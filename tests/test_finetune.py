@@ -269,3 +269,11 @@ def test_check_tells_what_is_missing(monkeypatch, tmp_path):
         check(TRIAL | {"data": {"evaluate": ["digits", "tiny-imagenet"]}})
     with pytest.raises(ModelError, match="no architecture"):
         check(TRIAL | {"model": {"name": "ViT-X"}})
+
+
+def test_the_zero_shot_sets_are_sixteen_known_ones():
+    evaluation = EvaluationConfig.model_validate({"further_sets": "zero-shot"})
+    assert len(set(evaluation.further_sets)) == 16
+    assert {"tiny-imagenet", "imagenet1k", "cifar10", "pcam"} <= set(evaluation.further_sets)
+    with pytest.raises(ValueError, match="unknown data set 'cifar11'; did you mean 'cifar10'"):
+        EvaluationConfig.model_validate({"further_sets": ["cifar11"]})

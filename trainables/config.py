@@ -24,6 +24,7 @@ from pydantic import (
 )
 
 from trainables.data.config import DataConfig, DataSet, DataSetConfig, set_name
+from trainables.data.names import ZERO_SHOT
 from trainables.methods import METHODS, Method
 from trainables.metrics.names import CONFIDENCE_VERSIONS, VERSIONS, metric_names
 from trainables.settings import Settings
@@ -260,6 +261,10 @@ class ConfidenceAttack(Ball):
     steps: PositiveInt = Field(20, description="Gradient steps.")
 
 
+def by_suite(value: Any) -> Any:
+    return list(ZERO_SHOT) if value == "zero-shot" else value
+
+
 class EvaluationConfig(Settings):
     """How a model is measured. One ruler for all trials of a sweep, never searched."""
 
@@ -268,8 +273,10 @@ class EvaluationConfig(Settings):
         [], description="`robust_accuracy` is the worst case over these too: [standard, torchattacks.Square]."
     )
     confidence_attack: ConfidenceAttack | None = Field(None, description="None by default.")
-    further_sets: list[DataSetConfig] = Field(
-        [], description="Sets measured beside those of `trial.data.evaluate`, as zero-shot transfer."
+    further_sets: Annotated[list[DataSetConfig], BeforeValidator(by_suite)] = Field(
+        [],
+        description="Sets measured beside those of `trial.data.evaluate`, as zero-shot transfer; `zero-shot` "
+        "is the sixteen of the publications.",
     )
     images: PositiveInt | None = Field(None, description="Images of each set, stratified; all by default.")
     batch_size: PositiveInt = 256
