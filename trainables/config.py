@@ -310,8 +310,9 @@ class EvaluationConfig(Settings):
         stress = self.confidence_attack
         low = "bfloat16, " if self.precision == "bfloat16" else ""
         pushed = f", confidence attack at epsilon {as_fraction(stress.epsilon)}" if stress else ""
+        more = f" and of {len(self.further_sets)} further ones" if self.further_sets else ""
         return (
-            f"({self.images or 'all'} of each set), {self.attack}{worst}{pushed}, {self.attack.size}, "
+            f"({self.images or 'all'} of each set{more}), {self.attack}{worst}{pushed}, {self.attack.size}, "
             f"{low}ECE with 15 equal-width bins, attack seed {self.seed}"
         )
 
