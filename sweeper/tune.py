@@ -74,6 +74,8 @@ class Searcher(Stateless, RaySearcher):
             "seed": record.seed,
             "folder": str(record.folder),
             "threads": self.threads,
+            "cpus": self.run.spec.file.resources.cpus,
+            "gpus": self.run.spec.file.resources.gpus,
         }
 
     def on_trial_complete(self, trial_id: str, result: Report | None = None, error: bool = False) -> None:

@@ -83,3 +83,14 @@ def batchwise(compute: Callable[[slice], T], count: int, size: int) -> Iterator[
             first = rows.stop
             continue
         release_memory()
+
+
+def in_memory(compute: Callable[..., T], size: int) -> T:
+    """`compute(batch_size=size)`; all of it again with half the size where memory runs out. Raises
+    MemoryShortage if it does for batches of one."""
+    while True:
+        try:
+            return compute(batch_size=size)
+        except RuntimeError as error:
+            size = half(size, error)
+        release_memory()

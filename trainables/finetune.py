@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from trainables import checkpoints, models
+from trainables import checkpoints, memory, models
 from trainables.attacks.sanity import check
 from trainables.config import EvaluationConfig, TrialConfig, trial_metrics
 from trainables.data import registry
@@ -39,7 +39,7 @@ class Finetune:
     """One epoch of adversarial fine-tuning per step, evaluated clean and attacked after each.
 
     config: `trial` and `evaluation` (configurations as plain dictionaries), `seed`, `folder`,
-    `threads` (CPU threads this trial may use).
+    `threads` (CPU threads this trial may use), `cpus` and `gpus` (its share of the machine's).
     """
 
     def __init__(self, config: dict[str, Any]) -> None:
@@ -48,11 +48,19 @@ class Finetune:
         self.folder.mkdir(parents=True, exist_ok=True)
         self.trial = TrialConfig.model_validate(config["trial"])
         self.evaluation = EvaluationConfig.model_validate(config["evaluation"])
-        self.trainer = Trainer(self.trial, config["seed"])
-        self.sets = evaluation_sets(self.trial, self.evaluation, "validation", self.trainer.pretrained)
+        self.refusal: str | None = None
+        try:
+            micro_batch = memory.claim(self.trial, default_device(), cpus=config["cpus"], gpus=config["gpus"])
+            self.trainer = Trainer(self.trial, config["seed"], micro_batch=micro_batch)
+            self.sets = evaluation_sets(self.trial, self.evaluation, "validation", self.trainer.pretrained)
+        except EXPECTED as error:
+            self.refusal = str(error)
+            return
         self.load(config["folder"])
 
     def step(self) -> Report:
+        if self.refusal is not None:
+            return self._failure(self.refusal, epoch=0)
         if self.trainer.epoch >= self.trial.epochs:  # restarted after its last epoch was committed
             return self._report(json.loads(epoch_file(self.folder, self.trainer.epoch).read_text()))
         try:
@@ -60,7 +68,10 @@ class Finetune:
             started = time.perf_counter()
             result = evaluate(self.trainer.model, self.sets, self.trial.data.prompt, self.evaluation)
         except EXPECTED as error:
-            return self._failure(str(error))
+            return self._failure(str(error), self.trainer.epoch)
+        except torch.OutOfMemoryError as error:  # where no smaller micro-batch would help
+            reason = str(error).splitlines()[0]
+            return self._failure(f"out of memory beside the gradients ({reason}); see `resources`", self.trainer.epoch)
         epoch: Report = {
             "epoch": summary.epoch,
             "split": "validation",
@@ -68,6 +79,8 @@ class Finetune:
             "training": {"loss": summary.loss, **{f"loss.{k}": v for k, v in summary.parts.items()}},
             "images_per_second": summary.images_per_second,
             "training_seconds": summary.seconds,
+            "micro_batch": summary.micro_batch,
+            "out_of_memory": summary.out_of_memory,
             "evaluation_seconds": time.perf_counter() - started,
         }
         write_results(epoch_file(self.folder, summary.epoch), epoch, result)
@@ -83,11 +96,11 @@ class Finetune:
             "done": epoch["epoch"] >= self.trial.epochs,
         }
 
-    def _failure(self, reason: str) -> Report:
+    def _failure(self, reason: str, epoch: int) -> Report:
         """The last report of a trial that can't go on; it carries every key all the same."""
         return {
             **dict.fromkeys(trial_metrics(self.trial, self.evaluation), math.nan),
-            "epoch": self.trainer.epoch,
+            "epoch": epoch,
             "images_per_second": math.nan,
             "failed": reason,
             "done": True,
@@ -131,7 +144,7 @@ def fine_tuned(trial: TrialConfig, folder: Path | None) -> PixelClip:
     tensors = checkpoints.load(folder)
     if tensors is None:
         raise FileNotFoundError(f"no readable checkpoint in {folder}")
-    model = models.trainable_copy(pretrained, text=trial.method.trains_text)
+    model = models.trainable_copy(pretrained, text=trial.trains_text, blocks=trial.model.blocks)
     weights = {k.removeprefix("model."): v for k, v in tensors.items() if k.startswith("model.")}
     model.clip.load_state_dict(weights, strict=False)
     return model.eval().requires_grad_(False)

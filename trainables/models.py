@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import copy
 import hashlib
+import logging
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -241,9 +242,22 @@ def random_clip(name: str) -> Clip:
 
 
 def create_without_weights(name: str, device: str) -> Clip:
-    return open_clip.create_model(
-        open_clip_name(name), load_weights=False, pretrained_text=False, precision="fp32", device=device
-    )
+    with quiet():
+        return open_clip.create_model(
+            open_clip_name(name), load_weights=False, pretrained_text=False, precision="fp32", device=device
+        )
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Inside, nothing is said about missing weights, which are not wanted."""
+    logger = logging.getLogger()
+    before = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        logger.setLevel(before)
 
 
 def check_vocabulary(clip: Clip, tokenizer: Tokenizer) -> None:

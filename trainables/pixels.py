@@ -34,7 +34,12 @@ def batches(images: ImageSet, size: int, device: torch.device) -> Iterator[tuple
     """Rows of the set, pixels and labels of each batch, in order, on `device`."""
     for first in range(0, len(images), size):
         rows = slice(first, first + size)
-        yield rows, to_pixels(images.images[rows], device), to_device(images.labels[rows], device)
+        yield rows, *batch(images, rows, device)
+
+
+def batch(images: ImageSet, rows: slice, device: torch.device) -> tuple[Tensor, Tensor]:
+    """Pixels and labels of some rows of the set, on `device`."""
+    return to_pixels(images.images[rows], device), to_device(images.labels[rows], device)
 
 
 def augment(pixels: Tensor, generator: torch.Generator) -> Tensor:
