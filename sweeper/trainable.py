@@ -1,10 +1,11 @@
-"""What the sweeper knows of a trainable: nine names, imported when they are needed.
+"""What the sweeper knows of a trainable: ten names, imported when they are needed.
 
 A package offers a trainable under the entry-point group `sweeper.trainables`: a dictionary with
 `trial` and `evaluation` (pydantic models), `metrics` (names a trial reports), `describe` (an evaluation
 in a line), `trainable` (a class with `step`, `save` and `load`), `measure` (evaluates a finished trial),
-`sanity` (is its robustness to be believed?), `errors` (exceptions that are no mistake of the program) and
-`check` (is all there that a trial needs?), each as "module:name". The sweeper reaches into nothing else.
+`sanity` (is its robustness to be believed?), `errors` (exceptions that are no mistake of the program),
+`check` (is all there that a trial needs?) and `memory` (how much of it do trials need?), each as
+"module:name". The sweeper reaches into nothing else.
 """
 
 from __future__ import annotations
@@ -85,3 +86,12 @@ class Trainable:
             self._get("check")(trial, evaluations)
         except Exception as error:
             raise UserError(str(error)) from error
+
+    def memory(self, trials: Sequence[dict[str, Any]], *, cpus: float, gpus: float) -> list[str]:
+        """Lines that say how much memory the trials need and what fits. Raises UserError with one line if
+        that can't be told."""
+        try:
+            lines: list[str] = self._get("memory")(trials, cpus=cpus, gpus=gpus)
+        except self.errors as error:
+            raise UserError(str(error)) from error
+        return lines

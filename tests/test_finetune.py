@@ -31,6 +31,8 @@ def trainable(folder, **changes):
         "seed": 0,
         "folder": str(folder),
         "threads": 1,
+        "cpus": 1,
+        "gpus": 0,
     }
     return finetune.Finetune(config)
 

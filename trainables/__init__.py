@@ -13,4 +13,5 @@ FINETUNE = {
     "sanity": "trainables.finetune:sanity",
     "errors": "trainables.errors:EXPECTED",
     "check": "trainables.preflight:check",
+    "memory": "trainables.memory:plan",
 }

@@ -71,7 +71,9 @@ class Finetune:
             return self._failure(str(error), self.trainer.epoch)
         except torch.OutOfMemoryError as error:  # where no smaller micro-batch would help
             reason = str(error).splitlines()[0]
-            return self._failure(f"out of memory beside the gradients ({reason}); see `resources`", self.trainer.epoch)
+            return self._failure(
+                f"out of memory beside the gradients ({reason}); see `resources`", self.trainer.epoch
+            )
         epoch: Report = {
             "epoch": summary.epoch,
             "split": "validation",

@@ -11,7 +11,7 @@ import hashlib
 import logging
 import warnings
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from functools import lru_cache
 from typing import Any, TypeAlias
 
@@ -63,7 +63,7 @@ class PixelClip(nn.Module):
         """exp(logit_scale), a scalar; 100 in released CLIP models."""
         return self.clip.logit_scale.exp()
 
-    def autocast(self) -> torch.autocast:
+    def autocast(self) -> AbstractContextManager[Any]:
         """bfloat16 where `mixed_precision` says so, by default on CUDA alone. Weights stay float32."""
         mixed = self.device.type == "cuda" if self.mixed_precision is None else self.mixed_precision
         return torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=mixed)
@@ -312,8 +312,12 @@ Parts = list[nn.Module | nn.Parameter]
 def freeze_before(blocks: int, tower: str, stem: Parts, layers: Sequence[nn.Module]) -> None:
     """Freezes what comes before a tower's last blocks: its stem, and its other blocks."""
     if len(layers) < blocks:
-        has = f"{len(layers)} transformer blocks" if layers else "no transformer blocks that can be told apart"
-        raise ModelError(f"model.blocks: {blocks}: this model's {tower} has {has}; leave `blocks` out for all")
+        has = (
+            f"{len(layers)} transformer blocks" if layers else "no transformer blocks that can be told apart"
+        )
+        raise ModelError(
+            f"model.blocks: {blocks}: this model's {tower} has {has}; leave `blocks` out for all"
+        )
     for part in (*stem, *layers[: len(layers) - blocks]):
         part.requires_grad_(False)
 
@@ -326,8 +330,8 @@ def image_blocks(visual: Any) -> tuple[Parts, Sequence[nn.Module]]:
     if isinstance(visual, VisionTransformer):
         stem = [visual.conv1, visual.class_embedding, visual.positional_embedding, visual.ln_pre]
         return stem, list(visual.transformer.resblocks)
-    trunk = getattr(visual, "trunk", None)
-    children = dict(trunk.named_children()) if trunk is not None else {}
+    trunk: Any = getattr(visual, "trunk", nn.Identity())
+    children = dict(trunk.named_children())
     if not {"patch_embed", "blocks"} <= set(children):
         return [], []
     names = list(children)  # in the order of a timm transformer's computation

@@ -107,7 +107,9 @@ class Trainer:
             config.data.train, "train", self.pretrained.image_size, config.attack.at
         )
         self.images = images.sample(config.data.images)
-        self.micro_batch = min(config.batch_size, micro_batch or config.runtime.micro_batch or config.batch_size)
+        self.micro_batch = min(
+            config.batch_size, micro_batch or config.runtime.micro_batch or config.batch_size
+        )
         self.out_of_memory = 0
         self.model = models.trainable_copy(
             self.pretrained, text=config.trains_text, blocks=config.model.blocks
