@@ -113,12 +113,16 @@ def _print_front(run: object) -> None:
 @FILE
 @PROFILE
 @SET
-def plan(file: Path, profile: str | None, overrides: tuple[str, ...]) -> None:
+@click.option("--memory", is_flag=True, help="Say also how much memory a trial needs, and what fits.")
+def plan(*, file: Path, profile: str | None, overrides: tuple[str, ...], memory: bool) -> None:
     """Show what FILE would run, without running it."""
     from sweeper import spec
-    from sweeper.plan import print_plan
+    from sweeper.plan import print_memory, print_plan
 
-    print_plan(spec.load(file, profile, overrides))
+    sweep = spec.load(file, profile, overrides)
+    print_plan(sweep)
+    if memory:
+        print_memory(sweep)
 
 
 @main.command()

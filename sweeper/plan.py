@@ -41,6 +41,14 @@ def print_plan(sweep: SweepSpec) -> None:
     console.print("data and weights are looked for when the sweep is run", style="dim")
 
 
+def print_memory(sweep: SweepSpec) -> None:
+    """How much memory trials need, and what fits. Asks the trainable, so it takes seconds, not a moment."""
+    console, resources = Console(soft_wrap=True), sweep.file.resources
+    trials = [sweep.trial(probe.value) for probe in space.probes(sweep.space)]
+    for line in sweep.trainable.memory(trials, cpus=resources.cpus, gpus=resources.gpus):
+        console.print(line, highlight=False)
+
+
 def coverage(combinations: Sequence[dict[str, str]]) -> str:
     return f", every one of {len(combinations)} grid combinations in turn" if len(combinations) > 1 else ""
 

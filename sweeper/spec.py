@@ -111,10 +111,13 @@ class SearchConfig(Section):
 
 
 class Resources(Section):
-    """What one trial takes. A fraction of a GPU shares it; nothing limits its memory then."""
+    """What one trial takes, of the memory too: the share of the machine's that its CPUs are of all, and
+    the fraction of a GPU's. A trial that needs more accumulates gradients over smaller micro-batches."""
 
-    cpus: PositiveFloat = 1
-    gpus: NonNegativeFloat = 0
+    cpus: PositiveFloat = Field(1, description="CPUs, and as many threads.")
+    gpus: NonNegativeFloat = Field(
+        0, description="GPUs; a fraction shares one, 0.25 among four trials. `sweeper plan FILE --memory`."
+    )
 
 
 class Tracking(Section):

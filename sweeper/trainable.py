@@ -5,8 +5,9 @@ A package offers a trainable under the entry-point group `sweeper.trainables`: a
 in a line), `trainable` (a class with `step`, `save` and `load`), `measurement` (a pydantic model of what is
 measured and how: `model`, `data`, `evaluation`), `measure` (evaluates a model), `sanity` (is its robustness
 to be believed?), `benchmark` (a result as clip_benchmark writes it), `errors` (exceptions that are no mistake
-of the program), `check` and `check_measurement` (is all there that a trial, a measurement needs?), `export`
-(writes a trial's model as a folder) and `serving` (the file with which MLflow serves such a folder), each as
+of the program), `check` and `check_measurement` (is all there that a trial, a measurement needs?), `memory`
+(how much of it do trials need?), `export` (writes a trial's model as a folder) and `serving` (the file with
+which MLflow serves such a folder), each as
 "module:name". The sweeper reaches into nothing else.
 """
 
@@ -106,6 +107,15 @@ class Trainable:
     def check_measurement(self, measurement: dict[str, Any]) -> None:
         """As `check`, for a model that is measured by itself."""
         one_line(self._get("check_measurement"), measurement)
+
+    def memory(self, trials: Sequence[dict[str, Any]], *, cpus: float, gpus: float) -> list[str]:
+        """Lines that say how much memory the trials need and what fits. Raises UserError with one line if
+        that can't be told."""
+        try:
+            lines: list[str] = self._get("memory")(trials, cpus=cpus, gpus=gpus)
+        except self.errors as error:
+            raise UserError(str(error)) from error
+        return lines
 
 
 def one_line(check: Callable[..., None], *arguments: Any) -> None:

@@ -75,6 +75,8 @@ class Searcher(Stateless, RaySearcher):
             "folder": str(record.folder),
             "threads": self.threads,
             "cache": str(self.run.cache),
+            "cpus": self.run.spec.file.resources.cpus,
+            "gpus": self.run.spec.file.resources.gpus,
         }
 
     def on_trial_complete(self, trial_id: str, result: Report | None = None, error: bool = False) -> None:

@@ -19,37 +19,12 @@ class Measurement:
         self.trainable, self.arguments = trainable, arguments
 
     def step(self) -> dict[str, Any]:
+        reason = None
         try:
             self.trainable.measure(**self.arguments)
         except self.trainable.errors as error:
-            return failed(error)
-        return failed(None)
-
-
-class Unstartable:
-    """A trial that could not even start, for a reason that no second attempt changes."""
-
-    def __init__(self, error: Exception) -> None:
-        self.error = error
-
-    def step(self) -> dict[str, Any]:
-        return failed(self.error)
-
-
-def failed(error: Exception | None) -> dict[str, Any]:
-    """The only report of a job that has no epochs."""
-    reason = None if error is None else " ".join(str(error).split())
-    return {"done": True, "epoch": 0, "failed": reason}
-
-
-def start(config: dict[str, Any]) -> Any:
-    trainable = Trainable.find(config["trainable"])
-    if "measure" in config:
-        return Measurement(trainable, config["measure"])
-    try:
-        return trainable.start(config)
-    except trainable.errors as error:
-        return Unstartable(error)
+            reason = " ".join(str(error).split())
+        return {"done": True, "failed": reason}
 
 
 class Worker(tune.Trainable):
@@ -59,7 +34,10 @@ class Worker(tune.Trainable):
     """
 
     def setup(self, config: dict[str, Any]) -> None:
-        self.job: Any = start(config)
+        trainable = Trainable.find(config["trainable"])
+        self.job: Any = (
+            Measurement(trainable, config["measure"]) if "measure" in config else trainable.start(config)
+        )
 
     def step(self) -> dict[str, Any]:
         return dict(self.job.step())

@@ -40,7 +40,7 @@ def finished_run(root: Path) -> Run:
         if method == METHODS[-1]:
             continue
         work = {"trial": config, "evaluation": run.spec.evaluation, "seed": number}
-        finetune.Finetune({**work, "folder": str(record.folder), "threads": 1}).step()
+        finetune.Finetune({**work, "folder": str(record.folder), "threads": 1, "cpus": 1, "gpus": 0}).step()
         run.end_trial(number, "completed")
     for trial in (None, *front(run.spec, run.trials(), run.baseline() or {})):
         measure(run, trial, final=True)

@@ -34,6 +34,8 @@ def trainable(folder, **changes):
         "seed": 0,
         "folder": str(folder),
         "threads": 1,
+        "cpus": 1,
+        "gpus": 0,
     }
     return finetune.Finetune(config)
 
@@ -251,7 +253,12 @@ def test_a_baseline_is_of_its_own_model(ruler):
 def test_a_trial_whose_folder_for_shared_results_can_not_be_written_runs_all_the_same(finished, tmp_path):
     (tmp_path / "file").touch()
     config = {"trial": TRIAL, "evaluation": EVALUATION, "seed": 0, "threads": 1}
-    config |= {"folder": str(tmp_path / "trial"), "cache": str(tmp_path / "file" / "cache")}
+    config |= {
+        "cpus": 1,
+        "gpus": 0,
+        "folder": str(tmp_path / "trial"),
+        "cache": str(tmp_path / "file" / "cache"),
+    }
     with pytest.warns(UserWarning, match="can't be kept"):
         report = finetune.Finetune(config).step()
     assert without_times(report) == without_times(finished[1][0])
@@ -277,3 +284,16 @@ def test_the_zero_shot_sets_are_sixteen_known_ones():
     assert {"tiny-imagenet", "imagenet1k", "cifar10", "pcam"} <= set(evaluation.further_sets)
     with pytest.raises(ValueError, match="unknown data set 'cifar11'; did you mean 'cifar10'"):
         EvaluationConfig.model_validate({"further_sets": ["cifar11"]})
+
+
+def test_a_trained_text_tower_is_not_taken_for_the_pre_trained_one(tmp_path):
+    """Class texts that are kept for all trials are those of the pre-trained tower alone."""
+    run = trainable(tmp_path / "trial", method={"name": "carot"}, epochs=1)
+    report = run.step()
+    what = {"model": {}, "data": TRIAL["data"], "evaluation": EVALUATION, "split": "validation", "threads": 1}
+    what |= {"cache": str(tmp_path / "cache")}
+    finetune.measure(**what, target=str(tmp_path / "untrained.json"), checkpoint=None)
+    finetune.measure(**what, target=str(tmp_path / "trial.json"), checkpoint=str(tmp_path / "trial"))
+    metrics = json.loads((tmp_path / "trial.json").read_text())["metrics"]
+    assert metrics == pytest.approx({name: report[name] for name in metrics})
+    assert metrics != json.loads((tmp_path / "untrained.json").read_text())["metrics"]

@@ -45,7 +45,10 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Run:
 
 def test_two_trials_side_by_side_are_completed(finished: Run) -> None:
     trials = finished.trials()
-    assert [(trial.status, trial.method) for trial in trials] == [("completed", "tecoa"), ("completed", "pmg")]
+    assert [(trial.status, trial.method) for trial in trials] == [
+        ("completed", "tecoa"),
+        ("completed", "pmg"),
+    ]
     for trial in trials:
         (epoch,) = trial.epochs
         assert epoch["training_set"]["size"] == [224, 224]

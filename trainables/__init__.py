@@ -18,4 +18,5 @@ FINETUNE = {
     "benchmark": "trainables.benchmark:benchmark_records",
     "export": "trainables.export:export",
     "serving": "trainables.export:SERVING",
+    "memory": "trainables.memory:plan",
 }

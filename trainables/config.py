@@ -25,6 +25,7 @@ from pydantic import (
 
 from trainables.data.config import DataConfig, DataSet, DataSetConfig, set_name
 from trainables.data.names import ZERO_SHOT
+from trainables.embedded import MODELS
 from trainables.methods import METHODS, Method
 from trainables.metrics.names import CONFIDENCE_VERSIONS, VERSIONS, metric_names
 from trainables.settings import Settings
@@ -56,14 +57,27 @@ Distance = Annotated[
 
 
 class ModelConfig(Settings):
-    """Which CLIP is fine-tuned."""
+    """Which CLIP is fine-tuned, and what of it."""
 
     name: str = Field(
         "clip-tiny",
         description="`clip-tiny`, an open_clip architecture, `hf-hub:ORG/REPO` or `local-dir:FOLDER`.",
     )
     pretrained: str | None = Field(
-        None, description="open_clip weight tag of an architecture, e.g. `openai`."
+        None,
+        description="open_clip weight tag of an architecture, e.g. `openai`; `random` is random weights, the "
+        "same in every process, to try a set-up at its full size without a download. Not for other names, "
+        "which have weights of their own.",
+    )
+    towers: Literal["image", "both"] | None = Field(
+        None,
+        description="What is trained: the image tower, or both and the logit scale; by default what the "
+        "method's publication trains.",
+    )
+    blocks: PositiveInt | None = Field(
+        None,
+        description="Train only the last so many transformer blocks of each trained tower and what follows "
+        "them, with both towers the logit scale too; all by default.",
     )
 
     @field_validator("name")
@@ -73,6 +87,15 @@ class ModelConfig(Settings):
         if separator and schema == "local-dir":
             return f"local-dir:{Path(folder).expanduser().absolute()}"
         return name
+
+    @model_validator(mode="after")
+    def weights_are_of_an_architecture(self) -> ModelConfig:
+        if self.pretrained is not None and (self.name in MODELS or ":" in self.name):
+            raise ValueError(
+                f"{self.name} has weights of its own, so `pretrained: {self.pretrained}` would be ignored; "
+                "leave it out, or name an open_clip architecture"
+            )
+        return self
 
 
 Norm = Literal["linf", "l2"]
@@ -142,6 +165,11 @@ class RuntimeConfig(Settings):
     compile: bool = Field(False, description="torch.compile the image towers.")
     channels_last: bool = Field(False, description="Keep pixels in channels-last memory format.")
     fused_optimizer: bool = Field(False, description="Update all weights in one kernel.")
+    micro_batch: PositiveInt | None = Field(
+        None,
+        description="Images whose gradients are computed at a time; they are summed up to the batch's. By "
+        "default the whole batch, or what fits the trial's share of the memory.",
+    )
 
 
 if TYPE_CHECKING:
@@ -166,6 +194,17 @@ class TrialConfig(Settings):
     def attack_fits_method(self) -> TrialConfig:
         self.method.check_attack(self.attack)
         return self
+
+    @model_validator(mode="after")
+    def text_is_in_the_loss(self) -> TrialConfig:
+        if self.model.towers == "both" and not self.method.needs_text:
+            raise ValueError(f"{self.method.name}'s loss is of images alone: `towers: both` has no effect")
+        return self
+
+    @property
+    def trains_text(self) -> bool:
+        """Whether both towers and the logit scale are trained, or the image tower alone."""
+        return self.method.trains_text if self.model.towers is None else self.model.towers == "both"
 
 
 class EvaluationAttack(AttackConfig):

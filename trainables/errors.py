@@ -19,5 +19,9 @@ class Diverged(Exception):
     """The loss or the model's output is not finite; the weights are of no use any more."""
 
 
-EXPECTED = (AttackError, DataError, Diverged, ModelError)
+class MemoryShortage(Exception):
+    """A trial that needs more memory than it may use, whatever its micro-batch."""
+
+
+EXPECTED = (AttackError, DataError, Diverged, MemoryShortage, ModelError)
 """What can go wrong with a trial that is no mistake of the program."""

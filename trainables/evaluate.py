@@ -21,6 +21,7 @@ from trainables.attacks.further import still_correct
 from trainables.attacks.losses import margin
 from trainables.attacks.monitor import Monitor
 from trainables.attacks.pgd import attacked, pgd, uniform_start_per_image
+from trainables.chunks import batchwise
 from trainables.errors import Diverged
 from trainables.methods.base import cross_entropy
 from trainables.metrics import uncertainty
@@ -28,7 +29,7 @@ from trainables.metrics.classwise import class_bins, merge_class_bins
 from trainables.metrics.summary import Summary, summarize
 from trainables.metrics.temperature import fit_temperature, scaled
 from trainables.models import Classifier, PixelClip
-from trainables.pixels import batches
+from trainables.pixels import batch
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -96,7 +97,8 @@ def evaluate(
 
     temperature: of the scaled probabilities; None fits it on the clean images of the first set, which
     is right where those are validation images. See `calibrate`.
-    Raises Diverged if the model's output is not finite.
+    Where memory runs out, batches are halved, on which no result depends.
+    Raises Diverged if the model's output is not finite, MemoryShortage if a single image is too much.
     """
     with attacked(model), precision(model, config):
         results = []
@@ -115,10 +117,12 @@ def calibrate(model: PixelClip, images: ImageSet, config: EvaluationConfig) -> f
     images = images.sample(config.images)
     with attacked(model), precision(model, config):
         classifier = classifier_of(model, images)
-        logits = [
-            classifier(pixels).cpu() for _, pixels, _ in batches(images, config.batch_size, model.device)
-        ]
-    return fit_temperature(torch.cat(logits).numpy(), images.labels)
+        logits = batchwise(
+            lambda rows: classifier(batch(images, rows, model.device)[0]).cpu(),
+            len(images),
+            config.batch_size,
+        )
+        return fit_temperature(torch.cat(list(logits)).numpy(), images.labels)
 
 
 @contextmanager
@@ -151,7 +155,6 @@ class SetEvaluation:
         self.classifier = classifier_of(model, images)
         self.scale = float(model.scale)
         self.device = model.device
-        self.zero_gradients: list[float] = []
         self.cosines = self._measure()
         self.temperature = temperature or fit_temperature(self._logits("clean").numpy(), self.images.labels)
         self.broken_by = self._worst_case()
@@ -161,19 +164,29 @@ class SetEvaluation:
 
     def _measure(self) -> dict[str, Tensor]:
         """Cosines of all versions, each batch being brought to the device once."""
-        cosines: dict[str, list[Tensor]] = {}
-        for rows, clean, labels in batches(self.images, self.config.batch_size, self.device):
-            for version, pixels in self._versions(self.images.numbers[rows], clean, labels):
-                with torch.no_grad():
-                    cosines.setdefault(version, []).append(self.classifier.cosines(pixels).cpu())
-        whole = {version: torch.cat(parts) for version, parts in cosines.items()}
+        parts = list(batchwise(self._measure_rows, len(self.images), self.config.batch_size))
+        whole = {version: torch.cat([cosines[version] for cosines, _ in parts]) for version in parts[0][0]}
+        self.zero_gradients = np.concatenate([share for _, share in parts])
         if not all(torch.isfinite(values).all() for values in whole.values()):
             raise Diverged(f"the model's output on {self.images.name} is not finite")
         return whole
 
-    def _versions(self, numbers: np.ndarray, clean: Tensor, labels: Tensor) -> Iterator[tuple[str, Tensor]]:
+    def _measure_rows(self, rows: slice) -> tuple[dict[str, Tensor], np.ndarray]:
+        """(B, K) cosines of all versions of some images, and (B,) the share of zero gradients in their
+        batch."""
+        clean, labels = batch(self.images, rows, self.device)
+        monitor = Monitor()
+        cosines = {}
+        for version, pixels in self._versions(self.images.numbers[rows], clean, labels, monitor):
+            with torch.no_grad():
+                cosines[version] = self.classifier.cosines(pixels).cpu()
+        return cosines, np.full(len(labels), monitor.zero_gradients)
+
+    def _versions(
+        self, numbers: np.ndarray, clean: Tensor, labels: Tensor, monitor: Monitor
+    ) -> Iterator[tuple[str, Tensor]]:
         yield "clean", clean
-        yield "robust", self._attack(numbers, clean, labels)
+        yield "robust", self._attack(numbers, clean, labels, monitor)
         stress = self.config.confidence_attack
         if stress is None:
             return
@@ -189,11 +202,11 @@ class SetEvaluation:
         yield "confidence_up", push(direction="up")
         yield "confidence_down", push(direction="down")
 
-    def _attack(self, numbers: np.ndarray, clean: Tensor, labels: Tensor) -> Tensor:
+    def _attack(self, numbers: np.ndarray, clean: Tensor, labels: Tensor, monitor: Monitor) -> Tensor:
         """Fixed-step PGD that perturbs every image and returns its point of highest loss."""
-        attack, monitor = self.config.attack, Monitor()
+        attack = self.config.attack
         loss = LOSSES[attack.loss]
-        attacked_images = pgd(
+        return pgd(
             lambda pixels: loss(self.classifier(pixels), labels),
             clean,
             start=uniform_start_per_image(clean, attack.epsilon, self.config.seed, numbers, norm=attack.norm),
@@ -205,8 +218,6 @@ class SetEvaluation:
             keep_best=True,
             monitor=monitor,
         )
-        self.zero_gradients += [monitor.zero_gradients] * len(numbers)
-        return attacked_images
 
     def _worst_case(self) -> np.ndarray:
         """What broke each image first: `clean`, the fixed-step attack, a further attack, or nothing."""

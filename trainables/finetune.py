@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from trainables import checkpoints, models
+from trainables import checkpoints, memory, models
 from trainables.attacks.sanity import check
 from trainables.config import (
     EvaluationConfig,
@@ -54,8 +54,8 @@ class Finetune:
     """One epoch of adversarial fine-tuning per step, evaluated clean and attacked after each.
 
     config: `trial` and `evaluation` (configurations as plain dictionaries), `seed`, `folder`,
-    `threads` (CPU threads this trial may use), `cache` (folder of what is computed once for all trials;
-    without one it is computed by each).
+    `threads` (CPU threads this trial may use), `cpus` and `gpus` (its share of the machine's), `cache`
+    (folder of what is computed once for all trials; without one it is computed by each).
     """
 
     def __init__(self, config: dict[str, Any]) -> None:
@@ -64,11 +64,24 @@ class Finetune:
         self.folder.mkdir(parents=True, exist_ok=True)
         self.trial = TrialConfig.model_validate(config["trial"])
         self.evaluation = EvaluationConfig.model_validate(config["evaluation"])
-        self.trainer = Trainer(self.trial, config["seed"], store=store_at(config.get("cache")))
-        self.sets = evaluation_sets(self.trial.data, self.evaluation, "validation", self.trainer.pretrained)
+        self.refusal: str | None = None
+        try:
+            self._prepare(config)
+        except EXPECTED as error:
+            self.refusal = str(error)
+            return
         self.load(config["folder"])
 
+    def _prepare(self, config: dict[str, Any]) -> None:
+        """Model and images, with as large a micro-batch as the trial's share of the memory allows."""
+        micro_batch = memory.claim(self.trial, default_device(), cpus=config["cpus"], gpus=config["gpus"])
+        store = store_at(config.get("cache"))
+        self.trainer = Trainer(self.trial, config["seed"], store=store, micro_batch=micro_batch)
+        self.sets = evaluation_sets(self.trial.data, self.evaluation, "validation", self.trainer.pretrained)
+
     def step(self) -> Report:
+        if self.refusal is not None:
+            return self._failure(self.refusal, epoch=0)
         if self.trainer.epoch >= self.trial.epochs:  # restarted after its last epoch was committed
             return self._report(json.loads(epoch_file(self.folder, self.trainer.epoch).read_text()))
         try:
@@ -76,7 +89,12 @@ class Finetune:
             started = time.perf_counter()
             result = evaluate(self.trainer.model, self.sets, self.evaluation)
         except EXPECTED as error:
-            return self._failure(str(error))
+            return self._failure(str(error), self.trainer.epoch)
+        except torch.OutOfMemoryError as error:  # where no smaller micro-batch would help
+            reason = str(error).splitlines()[0]
+            return self._failure(
+                f"out of memory beside the gradients ({reason}); see `resources`", self.trainer.epoch
+            )
         epoch: Report = {
             "epoch": summary.epoch,
             "split": "validation",
@@ -86,6 +104,8 @@ class Finetune:
             "training": {"loss": summary.loss, **{f"loss.{k}": v for k, v in summary.parts.items()}},
             "images_per_second": summary.images_per_second,
             "training_seconds": summary.seconds,
+            "micro_batch": summary.micro_batch,
+            "out_of_memory": summary.out_of_memory,
             "evaluation_seconds": time.perf_counter() - started,
         }
         write_results(epoch_file(self.folder, summary.epoch), epoch, result)
@@ -101,11 +121,11 @@ class Finetune:
             "done": epoch["epoch"] >= self.trial.epochs,
         }
 
-    def _failure(self, reason: str) -> Report:
+    def _failure(self, reason: str, epoch: int) -> Report:
         """The last report of a trial that can't go on; it carries every key all the same."""
         return {
             **dict.fromkeys(trial_metrics(self.trial, self.evaluation), math.nan),
-            "epoch": self.trainer.epoch,
+            "epoch": epoch,
             "images_per_second": math.nan,
             "failed": reason,
             "done": True,
@@ -169,9 +189,10 @@ def fine_tuned(
     tensors = checkpoints.load(folder)
     if tensors is None:
         raise FileNotFoundError(f"no readable checkpoint in {folder}")
-    model = models.trainable_copy(pretrained, text=False)
-    weights = {k.removeprefix("model."): v for k, v in tensors.items() if k.startswith("model.")}
-    model.clip.load_state_dict(weights, strict=False)
+    trained = {k.removeprefix("model."): v for k, v in tensors.items() if k.startswith("model.")}
+    text = not all(name.startswith("visual.") for name in trained)
+    model = models.trainable_copy(pretrained, text=text)
+    model.clip.load_state_dict(trained, strict=False)
     return model.eval().requires_grad_(False)
 
 

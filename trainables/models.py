@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import copy
 import hashlib
+import logging
 import warnings
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from functools import lru_cache
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import open_clip
 import torch
@@ -20,11 +21,12 @@ import torch.nn.functional as F
 from open_clip.transformer import VisionTransformer
 from torch import Tensor, nn
 
+from trainables.chunks import in_chunks
 from trainables.data.fit import Fit
-from trainables.embedded import MODELS
 from trainables.errors import ModelError
 from trainables.once import NOWHERE, Store, array_kind
 from trainables.pixels import to_device
+from trainables.sources import RANDOM, check_source, open_clip_name
 
 Clip: TypeAlias = open_clip.CLIP | open_clip.CustomTextCLIP
 Tokenizer = Callable[[Sequence[str]], Tensor]
@@ -32,6 +34,7 @@ Tokenizer = Callable[[Sequence[str]], Tensor]
 CLASS_TEXT = array_kind("class-text")
 PROBE = "Sphinx of black quartz, judge my 12,345 vows!"
 """A text by which tokenisers differ."""
+RANDOM_SEED = 0
 
 
 class PixelClip(nn.Module):
@@ -89,7 +92,7 @@ class PixelClip(nn.Module):
         """What of its outputs' rounding is known: device type and precision."""
         return f"{self.device.type} {'bfloat16' if self.mixed else 'float32'}"
 
-    def autocast(self) -> torch.autocast:
+    def autocast(self) -> AbstractContextManager[Any]:
         """bfloat16 where the model is `mixed`. Weights stay float32."""
         return torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=self.mixed)
 
@@ -97,9 +100,15 @@ class PixelClip(nn.Module):
         """(B, D) float32 image features, unnormalised."""
         return self.encode(pixels)[0]
 
-    def encode(self, pixels: Tensor) -> tuple[Tensor, Tensor | None]:
+    def encode(self, pixels: Tensor, chunk: int | None = None) -> tuple[Tensor, Tensor | None]:
         """(B, D) float32 image features, unnormalised, and the tower's (B, P, W) patch outputs before
-        its projection; None for towers without patches. See `patch_features`."""
+        its projection; None for towers without patches. See `patch_features`.
+
+        chunk: see `chunks.in_chunks`.
+        """
+        return in_chunks(self._encode, pixels, chunk)
+
+    def _encode(self, pixels: Tensor) -> tuple[Tensor, Tensor | None]:
         if pixels.shape[-2:] != self.image_size:
             pixels = F.interpolate(pixels, self.image_size, mode=self.interpolation, antialias=True)
             pixels = pixels.clamp(0, 1)
@@ -148,8 +157,11 @@ class PixelClip(nn.Module):
             digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
         return digest.hexdigest()[:16]
 
-    def text_features(self, tokens: Tensor) -> Tensor:
-        """(N, D) float32 unit vectors of (N, L) tokens."""
+    def text_features(self, tokens: Tensor, chunk: int | None = None) -> Tensor:
+        """(N, D) float32 unit vectors of (N, L) tokens.  chunk: see `chunks.in_chunks`."""
+        return in_chunks(self._text_features, tokens, chunk)
+
+    def _text_features(self, tokens: Tensor) -> Tensor:
         with self.autocast():
             return F.normalize(self.clip.encode_text(tokens).float(), dim=-1)
 
@@ -179,7 +191,15 @@ class PixelClip(nn.Module):
 
     @torch.no_grad()
     def _encode_classes(self, classes: Sequence[str], templates: Sequence[str]) -> Tensor:
-        texts = [self.text_features(self.tokens(class_prompts(t, classes))) for t in templates]
+        return self.class_texts(self.class_tokens(classes, templates))
+
+    def class_tokens(self, classes: Sequence[str], templates: Sequence[str]) -> list[Tensor]:
+        """(K, L) tokens of K classes in each template."""
+        return [self.tokens(class_prompts(template, classes)) for template in templates]
+
+    def class_texts(self, tokens: Sequence[Tensor], chunk: int | None = None) -> Tensor:
+        """(K, D) class texts as `encode_classes` gives them, with gradient.  tokens: see `class_tokens`."""
+        texts = [self.text_features(each, chunk) for each in tokens]
         return texts[0] if len(texts) == 1 else F.normalize(torch.stack(texts).mean(0), dim=-1)
 
     def projections(self) -> tuple[Tensor, Tensor]:
@@ -252,33 +272,145 @@ def class_prompts(template: str, classes: Sequence[str]) -> list[str]:
 def load(name: str, pretrained: str | None, device: str) -> PixelClip:
     """The pre-trained model, frozen and in eval mode; kept for the next trial in this process.
 
-    name: `clip-tiny`, an open_clip architecture (then `pretrained` is a weight tag),
+    name: `clip-tiny`, an open_clip architecture (then `pretrained` is a weight tag, or `random`),
     `hf-hub:ORG/REPO` or `local-dir:FOLDER`.  Raises ModelError if it can't be had.
     """
-    source = f"local-dir:{MODELS[name]}" if name in MODELS else name
-    config = open_clip.get_pretrained_cfg(name, pretrained) if pretrained else {}
+    check_source(name, pretrained)
     try:
         with warnings.catch_warnings():
             warnings.filterwarnings("error", message="QuickGELU mismatch")  # wrong results otherwise
-            clip = open_clip.create_model(
-                source,
-                pretrained=pretrained,
-                precision="fp32",
-                device=device,
-                force_quick_gelu=config.get("quick_gelu", False),
-            )
-        tokenizer = open_clip.get_tokenizer(source)
+            clip = random_clip(name) if pretrained == RANDOM else pretrained_clip(name, pretrained, device)
+        tokenizer = open_clip.get_tokenizer(open_clip_name(name))
+        check_vocabulary(clip, tokenizer)
     except Exception as error:
         source = f"{name!r} ({pretrained or 'own weights'})"
         raise ModelError(f"model {source} can't be loaded: {' '.join(str(error).split())}") from error
     return PixelClip(clip, tokenizer).to(device).eval().requires_grad_(False)
 
 
-def trainable_copy(model: PixelClip, *, text: bool) -> PixelClip:
-    """A copy whose image tower asks for gradients; with `text` both towers and the logit scale."""
+def pretrained_clip(name: str, pretrained: str | None, device: str) -> Clip:
+    """All of its weights and no others: open_clip is strict about their names, once it finds any."""
+    config = open_clip.get_pretrained_cfg(name, pretrained) if pretrained else {}
+    return open_clip.create_model(
+        open_clip_name(name),
+        pretrained=pretrained,
+        precision="fp32",
+        device=device,
+        force_quick_gelu=config.get("quick_gelu", False),
+        require_pretrained=True,
+    )
+
+
+def random_clip(name: str) -> Clip:
+    """An architecture with random weights, the same in every process and on every device."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(RANDOM_SEED)
+        return create_without_weights(name, "cpu")
+
+
+def create_without_weights(name: str, device: str) -> Clip:
+    with quiet():
+        return open_clip.create_model(
+            open_clip_name(name), load_weights=False, pretrained_text=False, precision="fp32", device=device
+        )
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Inside, nothing is said about missing weights, which are not wanted."""
+    logger = logging.getLogger()
+    before = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        logger.setLevel(before)
+
+
+def check_vocabulary(clip: Clip, tokenizer: Tokenizer) -> None:
+    """Raises ModelError where open_clip takes its own tokenizer for a tower with another vocabulary,
+    which it does for a configuration without `hf_tokenizer_name`."""
+    embedding = getattr(getattr(clip, "text", clip), "token_embedding", None)
+    if isinstance(tokenizer, open_clip.SimpleTokenizer) and embedding is not None:
+        words = embedding.num_embeddings
+        if words != tokenizer.vocab_size:
+            raise ModelError(
+                f"its text tower knows {words} tokens and open_clip's tokenizer has {tokenizer.vocab_size}; "
+                "name the right one as `hf_tokenizer_name` in the configuration's `text_cfg`"
+            )
+
+
+def blueprint(name: str) -> PixelClip:
+    """The model's shapes on the meta device: parameters that take no memory and have no values.
+
+    Of a model on the hub, configuration and weights are downloaded. Raises ModelError.
+    """
+    try:
+        with torch.device("meta"):
+            clip = create_without_weights(name, "meta")
+    except Exception as error:
+        raise ModelError(f"model {name!r} can't be made: {' '.join(str(error).split())}") from error
+    return PixelClip(clip, no_tokenizer).to("meta").eval().requires_grad_(False)
+
+
+def no_tokenizer(texts: Sequence[str]) -> Tensor:
+    raise NotImplementedError("a blueprint reads no texts")
+
+
+def trainable_copy(model: PixelClip, *, text: bool, blocks: int | None = None) -> PixelClip:
+    """A copy whose image tower asks for gradients; with `text` both towers and the logit scale.
+
+    blocks: of each tower that does, only so many transformer blocks at its end and what follows them.
+    Raises ModelError for a tower that has fewer, or none.
+    """
     copied = PixelClip(copy.deepcopy(model.clip), model.tokenizer).to(model.device)
     copied.clip.requires_grad_(text)
     copied.clip.visual.requires_grad_(True)
     if not text:
         copied._texts, copied._text_model = model._texts, model._text_model
+    if blocks is not None:
+        freeze_before(blocks, "image tower", *image_blocks(copied.clip.visual))
+        if text:
+            freeze_before(blocks, "text tower", *text_blocks(getattr(copied.clip, "text", copied.clip)))
     return copied
+
+
+Parts = list[nn.Module | nn.Parameter]
+
+
+def freeze_before(blocks: int, tower: str, stem: Parts, layers: Sequence[nn.Module]) -> None:
+    """Freezes what comes before a tower's last blocks: its stem, and its other blocks."""
+    if len(layers) < blocks:
+        has = (
+            f"{len(layers)} transformer blocks" if layers else "no transformer blocks that can be told apart"
+        )
+        raise ModelError(
+            f"model.blocks: {blocks}: this model's {tower} has {has}; leave `blocks` out for all"
+        )
+    for part in (*stem, *layers[: len(layers) - blocks]):
+        part.requires_grad_(False)
+
+
+def image_blocks(visual: Any) -> tuple[Parts, Sequence[nn.Module]]:
+    """What comes before an image tower's blocks, and the blocks; none for towers other than transformers.
+
+    open_clip's own `lock` fails on transformers without a projection, and freezes an attention pool.
+    """
+    if isinstance(visual, VisionTransformer):
+        stem = [visual.conv1, visual.class_embedding, visual.positional_embedding, visual.ln_pre]
+        return stem, list(visual.transformer.resblocks)
+    trunk: Any = getattr(visual, "trunk", nn.Identity())
+    children = dict(trunk.named_children())
+    if not {"patch_embed", "blocks"} <= set(children):
+        return [], []
+    names = list(children)  # in the order of a timm transformer's computation
+    before = [children[name] for name in names[: names.index("blocks")]]
+    return [*trunk.parameters(recurse=False), *before], list(trunk.blocks)
+
+
+def text_blocks(text: Any) -> tuple[Parts, Sequence[nn.Module]]:
+    """As `image_blocks`, for an open_clip text tower; none for those of Hugging Face."""
+    if not hasattr(getattr(text, "transformer", None), "resblocks"):
+        return [], []
+    stem = [text.token_embedding, text.positional_embedding, getattr(text, "cls_emb", None)]
+    return [part for part in stem if part is not None], list(text.transformer.resblocks)

@@ -43,6 +43,11 @@ def batches(images: ImageSet, size: int, device: torch.device) -> Iterator[tuple
         yield rows, to_pixels(stored, device), to_device(images.labels[rows], device)
 
 
+def batch(images: ImageSet, rows: slice, device: torch.device) -> tuple[Tensor, Tensor]:
+    """Pixels and labels of some rows of the set, on `device`."""
+    return to_pixels(images.pixels(rows), device), to_device(images.labels[rows], device)
+
+
 def prefetched(images: ImageSet, batches: Iterable[Which]) -> Iterator[tuple[Which, NDArray[np.uint8]]]:
     """Each batch of rows with its (B, H, W, 3) images, which are read, or decoded, while the batch before
     them is worked on."""

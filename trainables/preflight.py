@@ -4,7 +4,6 @@ where neither has to be looked for in open_clip's tables."""
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 from trainables.config import (
@@ -16,8 +15,8 @@ from trainables.config import (
 )
 from trainables.data import registry
 from trainables.data.config import DataConfig, set_name
-from trainables.embedded import MODELS
-from trainables.errors import AttackError, ModelError
+from trainables.errors import AttackError
+from trainables.sources import check_model
 
 
 def check(trial: dict[str, Any], evaluations: Sequence[dict[str, Any]] = ()) -> None:
@@ -27,6 +26,7 @@ def check(trial: dict[str, Any], evaluations: Sequence[dict[str, Any]] = ()) -> 
     registry.check(config.data.train, ("train",))
     rulers = [EvaluationConfig.model_validate(each) for each in evaluations or [{}]]
     check_needs(config.model, config.data, rulers)
+    check_blocks(config)
 
 
 def check_measurement(measurement: dict[str, Any]) -> None:
@@ -57,38 +57,11 @@ def check_attacks(evaluation: EvaluationConfig) -> None:
             raise AttackError(f"further_attacks: {error}") from error
 
 
-def check_model(name: str, pretrained: str | None) -> None:
-    """Raises ModelError unless the model's weights are on this machine or can be downloaded now."""
-    schema, separator, folder = name.partition(":")
-    if name in MODELS or (separator and schema == "hf-hub"):
+def check_blocks(config: TrialConfig) -> None:
+    """Raises ModelError unless the model has the transformer blocks of which the last are to be trained."""
+    if config.model.blocks is None:
         return
-    if separator and schema == "local-dir":
-        if not (Path(folder) / "open_clip_config.json").is_file():
-            raise ModelError(
-                f"{folder} is not an exported open_clip model: expected open_clip_config.json in it"
-            )
-        return
-    check_weights(name, pretrained)
+    from trainables import models
 
-
-def check_weights(name: str, pretrained: str | None) -> None:
-    """As `check_model`, for an open_clip architecture and weight tag."""
-    import open_clip
-
-    if open_clip.get_model_config(name) is None:
-        raise ModelError(f"open_clip knows no architecture {name!r}; `open_clip.list_models()` lists them")
-    if pretrained is None:
-        raise ModelError(f"{name} needs `pretrained`, a weight tag such as openai")
-    config = open_clip.get_pretrained_cfg(name, pretrained)
-    if not config:
-        tags = ", ".join(open_clip.list_pretrained_tags_by_model(name))
-        raise ModelError(f"open_clip has no weights {pretrained!r} of {name}; it has {tags}")
-    try:
-        open_clip.download_pretrained(config)
-    except Exception as error:
-        reason = str(error).strip().splitlines()[0][:200]
-        raise ModelError(
-            f"the weights {pretrained!r} of {name} are not on this machine and can't be downloaded "
-            f"({type(error).__name__}: {reason}); fetch them where there is a network, or give "
-            "an exported folder as `name: local-dir:FOLDER`"
-        ) from error
+    whole = models.blueprint(config.model.name)
+    models.trainable_copy(whole, text=config.trains_text, blocks=config.model.blocks)

@@ -23,6 +23,7 @@ from torch import Tensor
 
 from trainables import models
 from trainables.attacks.pgd import attacked, pgd, uniform_start
+from trainables.chunks import half, release_memory, slices
 from trainables.data import registry
 from trainables.errors import Diverged
 from trainables.frozen import FrozenCache, FrozenKey, frozen_cache
@@ -30,10 +31,10 @@ from trainables.models import PixelClip
 from trainables.once import NOWHERE, Store
 from trainables.optimization import build_optimizer, set_learning_rate, update_average
 from trainables.pixels import augment, to_device, to_pixels
-from trainables.views import Batch, BatchViews, ModelViews
+from trainables.views import Batch, BatchViews, ClassText, ModelViews
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Sequence
 
     from trainables.config import TrialConfig
     from trainables.data.images import ImageSet
@@ -42,13 +43,33 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class EpochSummary:
-    """What one epoch of training cost and gave. loss and parts: means over the epoch's images."""
+    """What one epoch of training cost and gave. loss and parts: means over the epoch's images.
+    micro_batch: images whose gradients were computed at a time at its end.  out_of_memory: how often
+    they were halved."""
 
     epoch: int
     loss: float
     parts: dict[str, float]
     images_per_second: float
     seconds: float
+    micro_batch: int
+    out_of_memory: int
+
+
+@dataclass(frozen=True)
+class Drawn:
+    """A batch of pixels (B, 3, H, W) and labels (B,), and what is random about it: drawn for all of its
+    images, so that it does not matter which part of them is at hand.
+
+    start, captions: give the attack's start, as the pixels, and tokens (B, L), drawn when first wanted.
+    """
+
+    indices: np.ndarray
+    clean: Tensor
+    labels: Tensor
+    start: Callable[[], Tensor]
+    captions: Callable[[], Tensor]
+    text: ClassText
 
 
 def default_device() -> str:
@@ -72,9 +93,11 @@ class Trainer:
         pretrained: PixelClip | None = None,
         images: ImageSet | None = None,
         store: Store = NOWHERE,
+        micro_batch: int | None = None,
     ) -> None:
         """pretrained, images: what to train and on what, in the place of what `config` names.
-        store: of what the pre-trained model says."""
+        store: of what the pre-trained model says.
+        micro_batch: images whose gradients are computed at a time, in the place of what `config` says."""
         self.config = config
         self.seed = seed
         self.epoch = 0
@@ -95,8 +118,14 @@ class Trainer:
             decode=config.data.decode,
         )
         self.images = images.sample(config.data.images)
-        self.model = models.trainable_copy(self.pretrained, text=self.method.trains_text)
-        self.frozen_text = self.pretrained.encode_classes(self.images.classes, self.images.templates)
+        self.micro_batch = min(
+            config.batch_size, micro_batch or config.runtime.micro_batch or config.batch_size
+        )
+        self.out_of_memory = 0
+        self.model = models.trainable_copy(
+            self.pretrained, text=config.trains_text, blocks=config.model.blocks
+        )
+        self.frozen_text = self.pretrained.encode_classes(*self.vocabulary)
         self.parameters = [p for p in self.model.parameters() if p.requires_grad]
         self.optimizer = build_optimizer(
             config.optimizer, self.parameters, fused=config.runtime.fused_optimizer
@@ -126,11 +155,23 @@ class Trainer:
             self._average.to(self.device).eval().requires_grad_(False)
         return self._average
 
-    def class_text(self) -> Callable[[], Tensor]:
-        """Gives the (K, D) class texts of the trained model as it is now, detached, encoded at most once."""
-        if not self.method.trains_text:
-            return lambda: self.frozen_text
-        return cache(lambda: self.model.encode_classes(self.images.classes, self.images.templates))
+    @property
+    def vocabulary(self) -> tuple[Sequence[str], Sequence[str]]:
+        """Class names and templates."""
+        return self.images.classes, self.images.templates
+
+    def class_text(self) -> ClassText:
+        """The class texts of the trained model as it is now. Where its text tower is trained through
+        captions, they receive no gradient and are encoded only if they are wanted."""
+        if not self.config.trains_text:
+            return ClassText(lambda: self.frozen_text, gradient=False)
+        if self.method.trains_text:
+            return ClassText(lambda: self.model.encode_classes(*self.vocabulary), gradient=False)
+        return ClassText(lambda: self.model.class_texts(self._class_tokens, self.micro_batch), gradient=True)
+
+    @cached_property
+    def _class_tokens(self) -> list[Tensor]:
+        return self.model.class_tokens(*self.vocabulary)
 
     @cached_property
     def _frozen_key(self) -> FrozenKey:
@@ -147,8 +188,10 @@ class Trainer:
         return torch.stack([self.model.tokens([t(name) for t in templates]) for name in self.images.classes])
 
     def train_epoch(self) -> EpochSummary:
-        """One pass over the training images. Raises Diverged if a loss was not finite."""
+        """One pass over the training images. Raises Diverged if a loss was not finite, and MemoryShortage
+        if memory runs out on a single image."""
         started = time.perf_counter()
+        self.out_of_memory = 0
         seed = int(np.random.SeedSequence([self.seed, self.epoch]).generate_state(1)[0])
         generator = torch.Generator(self.device).manual_seed(seed)
         totals: dict[str, Tensor] = {}
@@ -162,7 +205,9 @@ class Trainer:
             raise Diverged(f"the training loss is {loss} in epoch {self.epoch}")
         seconds = time.perf_counter() - started
         count = self.steps_per_epoch * min(self.config.batch_size, len(self.images))
-        return EpochSummary(self.epoch, loss, parts, count / seconds, seconds)
+        return EpochSummary(
+            self.epoch, loss, parts, count / seconds, seconds, self.micro_batch, self.out_of_memory
+        )
 
     def _batches(self, seed: int) -> Iterator[np.ndarray]:
         order = np.random.default_rng(seed).permutation(len(self.images))
@@ -173,40 +218,82 @@ class Trainer:
     def train_step(self, step: int, indices: np.ndarray, generator: torch.Generator) -> dict[str, Tensor]:
         """Means of the loss parts, detached; nothing here waits for the device."""
         set_learning_rate(self.optimizer, self.config.optimizer, step, self.total_steps)
-        views = self._views(indices, generator)
-        parts = self.method.loss(views)
-        means = {name: part.mean() for name, part in parts.items()}
-        self.optimizer.zero_grad(set_to_none=True)
-        torch.stack([mean.double() for mean in means.values()]).sum().backward()
+        means = self._gradients(indices, generator)
         if self.config.optimizer.gradient_clip is not None:
             torch.nn.utils.clip_grad_norm_(self.parameters, self.config.optimizer.gradient_clip)
         self.optimizer.step()
         momentum = self.method.averaging(step, self.total_steps)
         if momentum is not None:
             update_average(self.average, self.model, momentum)
-        return {name: mean.detach() for name, mean in means.items()}
+        return means
 
-    def _views(self, indices: np.ndarray, generator: torch.Generator) -> BatchViews:
+    def _gradients(self, indices: np.ndarray, generator: torch.Generator) -> dict[str, Tensor]:
+        """Leaves the batch's gradients at the weights. Where memory runs out, the same is done again
+        with half the micro-batch, which stays."""
+        before = generator.get_state()
+        while True:
+            self.optimizer.zero_grad(set_to_none=True)
+            try:
+                return self._accumulate(indices, generator)
+            except RuntimeError as error:
+                self.micro_batch = half(min(self.micro_batch, len(indices)), error)
+            self.out_of_memory += 1
+            release_memory()
+            generator.set_state(before)
+
+    def _accumulate(self, indices: np.ndarray, generator: torch.Generator) -> dict[str, Tensor]:
+        """Adds up the gradients of all parts of a batch. Gives the loss parts' means over the batch."""
+        drawn = self._draw(indices, generator)
+        count = len(indices)
+        totals: dict[str, Tensor] = {}
+        for rows in slices(count, count if self.method.couples_images else self.micro_batch):
+            share = (rows.stop - rows.start) / count
+            parts = self.method.loss(self._part(drawn, rows))
+            means = {name: share * part.mean() for name, part in parts.items()}
+            torch.stack([mean.double() for mean in means.values()]).sum().backward()
+            for name, mean in means.items():
+                totals[name] = totals.get(name, 0) + mean.detach()
+        drawn.text.backward()
+        return totals
+
+    def _draw(self, indices: np.ndarray, generator: torch.Generator) -> Drawn:
         clean = to_pixels(self.images.pixels(indices), self.device)
         if self.config.data.augment:
             clean = augment(clean, generator)
         labels = to_device(self.images.labels[indices], self.device)
-        batch = Batch(
+        attack = self.config.attack
+        return Drawn(
+            indices,
             clean,
             labels,
-            attack=lambda: self._attack(views, generator),
-            draw_captions=lambda: self._draw_captions(labels, generator),
+            start=cache(lambda: uniform_start(clean, attack.epsilon, generator, attack.norm)),
+            captions=cache(lambda: self._draw_captions(labels, generator)),
+            text=self.class_text(),
         )
-        text = self.class_text()
+
+    def _views(self, indices: np.ndarray, generator: torch.Generator) -> BatchViews:
+        """The whole batch as a loss sees it."""
+        return self._part(self._draw(indices, generator), slice(0, len(indices)))
+
+    def _part(self, drawn: Drawn, rows: slice) -> BatchViews:
+        """Some images of a batch as a loss sees them."""
+        batch = Batch(
+            drawn.clean[rows],
+            drawn.labels[rows],
+            attack=lambda: self._adversarial(drawn, rows, views),
+            draw_captions=lambda: drawn.captions()[rows],
+            chunk=self.micro_batch,
+        )
+        text = drawn.text
         views = BatchViews(
-            trained=ModelViews(self.model, text, batch, gradient=True),
-            detached=ModelViews(self.model, text, batch, gradient=False),
+            trained=ModelViews(self.model, lambda: text.leaf, batch, gradient=True),
+            detached=ModelViews(self.model, lambda: text.detached, batch, gradient=False),
             frozen=lambda: ModelViews(
                 self.pretrained,
                 lambda: self.frozen_text,
                 batch,
                 gradient=False,
-                clean_rows=None if self.config.data.augment else self._frozen_rows(indices),
+                clean_rows=None if self.config.data.augment else self._frozen_rows(drawn.indices[rows]),
             ),
             average=lambda: ModelViews(self.average, lambda: self.frozen_text, batch, gradient=False),
         )
@@ -215,15 +302,22 @@ class Trainer:
     def _frozen_rows(self, indices: np.ndarray) -> Rows:
         return partial(self._frozen_cache.rows, self._frozen_key, indices)
 
-    def _attack(self, views: BatchViews, generator: torch.Generator) -> Tensor:
-        attack, clean = self.config.attack, views.trained.batch.clean
-        if attack.epsilon == 0:
-            return clean
+    def _adversarial(self, drawn: Drawn, rows: slice, views: BatchViews) -> Tensor:
+        """The attacked images of a part; of one larger than a micro-batch, those of its own parts."""
+        if self.config.attack.epsilon == 0:
+            return views.trained.batch.clean
+        parts = list(slices(rows.stop - rows.start, self.micro_batch))
+        if len(parts) == 1:
+            return self._attack(views, drawn.start()[rows])
+        return torch.cat([self._part(drawn, part).trained.batch.adversarial for part in parts])
+
+    def _attack(self, views: BatchViews, start: Tensor) -> Tensor:
+        attack = self.config.attack
         with attacked(self.model):
             return pgd(
                 lambda pixels: self.method.attack_loss(views.trained.view(pixels), views),
-                clean,
-                start=uniform_start(clean, attack.epsilon, generator, attack.norm),
+                views.trained.batch.clean,
+                start=start,
                 epsilon=attack.epsilon,
                 step_size=attack.step,
                 steps=attack.steps,
@@ -254,10 +348,12 @@ class Trainer:
             for key, value in self.optimizer.state.get(parameter, {}).items():
                 if value is not None:
                     tensors[f"optimizer.{index}.{key}"] = torch.as_tensor(value)
-        return {"epoch": torch.tensor(self.epoch)} | {k: v.contiguous() for k, v in tensors.items()}
+        own = {"epoch": torch.tensor(self.epoch), "micro_batch": torch.tensor(self.micro_batch)}
+        return own | {k: v.contiguous() for k, v in tensors.items()}
 
     def load_state(self, tensors: dict[str, Tensor]) -> None:
         self.epoch = int(tensors["epoch"])
+        self.micro_batch = min(self.micro_batch, int(tensors["micro_batch"]))
         with torch.no_grad():
             for name, parameter in self.model.clip.named_parameters():
                 if parameter.requires_grad:

@@ -26,6 +26,7 @@ class Batch:
 
     clean: (B, 3, H, W) pixels.  labels: (B,).  attack: gives the attacked pixels, when first wanted.
     draw_captions: gives tokens (B, L) of one caption per image.
+    chunk: images, and captions, that models encode at a time; see `chunks.in_chunks`.
     """
 
     def __init__(
@@ -34,8 +35,9 @@ class Batch:
         labels: Tensor,
         attack: Callable[[], Tensor] | None = None,
         draw_captions: Callable[[], Tensor] | None = None,
+        chunk: int | None = None,
     ) -> None:
-        self.clean, self.labels = clean, labels
+        self.clean, self.labels, self.chunk = clean, labels, chunk
         self._attack, self._draw_captions = attack, draw_captions
 
     @cached_property
@@ -48,6 +50,32 @@ class Batch:
         """Tokens (B, L) of one caption per image, drawn once: student and teacher see the same."""
         assert self._draw_captions is not None
         return self._draw_captions()
+
+
+class ClassText:
+    """The class texts of one step, encoded once whatever the number of parts that its batch is seen in.
+
+    encode: gives the (K, D) unit text features.  gradient: they are trained. A loss sees them as a leaf
+    then, which sums up the gradients of all parts, and `backward` sends the sum through the text tower.
+    """
+
+    def __init__(self, encode: Callable[[], Tensor], *, gradient: bool) -> None:
+        self._encode = encode
+        # at once: an attack, during which no weight asks for a gradient, may be the first to want them
+        self._trained = encode() if gradient else None
+
+    @cached_property
+    def detached(self) -> Tensor:
+        return self._encode() if self._trained is None else self._trained.detach()
+
+    @cached_property
+    def leaf(self) -> Tensor:
+        """`detached`, where the texts are not trained."""
+        return self.detached if self._trained is None else self._trained.detach().requires_grad_()
+
+    def backward(self) -> None:
+        if self._trained is not None:
+            self._trained.backward(self.leaf.grad)
 
 
 class ImageView:
@@ -78,7 +106,7 @@ class ImageView:
     @cached_property
     def _encoded(self) -> tuple[Tensor, Tensor | None]:
         with torch.set_grad_enabled(self.gradient):
-            return self.model.encode(self.pixels)
+            return self.model.encode(self.pixels, self.batch.chunk)
 
     @cached_property
     def features(self) -> Tensor:
@@ -104,7 +132,7 @@ class ImageView:
     @cached_property
     def contrast(self) -> Tensor:
         with torch.set_grad_enabled(self.gradient):
-            text = self.model.text_features(self.batch.captions)
+            text = self.model.text_features(self.batch.captions, self.batch.chunk)
             return self.model.scale * cosines(self.features, text)
 
     @property

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING, get_args
 
 import numpy as np
@@ -12,7 +13,8 @@ from trainables.attacks.losses import margin
 from trainables.attacks.norms import into_ball
 from trainables.attacks.pgd import pgd, uniform_start_per_image
 from trainables.attacks.standard import Attack, standard
-from trainables.pixels import batches
+from trainables.chunks import batchwise, in_memory
+from trainables.pixels import batch, batches
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -40,12 +42,14 @@ def still_correct(
         return np.zeros(0, dtype=bool)
     if attack.name in ("standard", *get_args(Attack)):
         return survivors_of_apgd(attack, classifier, images, config)
-    correct = []
-    for rows, pixels, labels in batches(images, config.batch_size, classifier.device):
+
+    def correct(rows: slice) -> np.ndarray:
+        pixels, labels = batch(images, rows, classifier.device)
         points = attack_batch(attack, classifier, pixels, labels, indices=images.numbers[rows], config=config)
         with torch.no_grad():
-            correct.append((classifier(points).argmax(-1) == labels).cpu().numpy())
-    return np.concatenate(correct)
+            return (classifier(points).argmax(-1) == labels).cpu().numpy()
+
+    return np.concatenate(list(batchwise(correct, len(images), config.batch_size)))
 
 
 def survivors_of_apgd(
@@ -56,7 +60,8 @@ def survivors_of_apgd(
 ) -> np.ndarray:
     survived = []
     for rows, pixels, labels in batches(images, IMAGES, torch.device("cpu")):
-        outcome = standard(
+        attack_all = partial(
+            standard,
             classifier,
             pixels,
             labels,
@@ -64,12 +69,12 @@ def survivors_of_apgd(
             norm=attack.ball(config),
             seed=config.seed,
             indices=images.numbers[rows],
-            batch_size=config.batch_size,
             device=classifier.device,
             attacks=get_args(Attack) if attack.name == "standard" else (attack.name,),
             steps=attack.steps or 100,
             restarts=attack.restarts,
         )
+        outcome = in_memory(attack_all, config.batch_size)
         survived.append(outcome.robust.cpu().numpy())
     return np.concatenate(survived)
 

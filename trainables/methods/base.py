@@ -101,9 +101,19 @@ class Method(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     trains_text: ClassVar[bool] = False
-    """Train both towers and the logit scale; by default the image tower alone is trained."""
+    """The publication trains both towers and the logit scale, the text tower through captions; by default
+    the image tower alone. A text tower trained otherwise is trained through the class texts."""
+
+    needs_text: ClassVar[bool] = True
+    """Whether texts play a part in the loss."""
 
     name: str
+
+    @property
+    def couples_images(self) -> bool:
+        """Whether an image's loss depends on the other images of the batch, or on their number: it can't
+        be computed from a part of the batch then."""
+        return False
 
     def loss(self, views: Views) -> LossParts:
         raise NotImplementedError(f"{type(self).__name__}.loss")

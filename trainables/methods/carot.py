@@ -69,6 +69,10 @@ class CaRot(Method):
     first_momentum: float = Field(0.05, ge=0, le=1, description="Momentum of the average at first.")
     last_momentum: float = Field(0.9, ge=0, le=1, description="Momentum after a fifth of the steps.")
 
+    @property
+    def couples_images(self) -> bool:
+        return True  # every image is contrasted with the captions of all
+
     def loss(self, views: Views) -> LossParts:
         visual, text = views.projections
         return carot_loss(

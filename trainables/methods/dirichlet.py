@@ -123,6 +123,10 @@ class Dirichlet(Method):
     direction: Direction = "trained_to_frozen"
 
     @property
+    def couples_images(self) -> bool:
+        return self.weight_normalisation == "evidence"  # by its mean over the batch
+
+    @property
     def applied_weight(self) -> float:
         if self.weight is not None:
             return self.weight

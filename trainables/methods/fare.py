@@ -6,7 +6,7 @@ class texts play a part, in the loss or in the attack. The published attack is P
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, ClassVar, Literal
 
 from trainables.methods.base import LossParts, Method, View, Views, register
 
@@ -27,6 +27,8 @@ def fare_loss(adversarial: Tensor, frozen_clean: Tensor) -> LossParts:
 @register("fare")
 class FARE(Method):
     """Fine-tuning for adversarially robust embeddings, without labels."""
+
+    needs_text: ClassVar[bool] = False
 
     name: Literal["fare"] = "fare"
 

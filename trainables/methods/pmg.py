@@ -65,6 +65,10 @@ class PMG(Method):
         "paper", description="`official_code`: as released, see trainables/methods/pmg.py."
     )
 
+    @property
+    def couples_images(self) -> bool:
+        return self.variant == "official_code"  # by the sum over the batch
+
     def attack_loss(self, attacked: View, views: Views) -> Tensor:
         return cross_entropy(self._logits(attacked), views.labels)
 
