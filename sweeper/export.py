@@ -60,6 +60,7 @@ def about(run: Run, content: dict[str, Any], row: dict[str, Any]) -> dict[str, A
         "objectives": {way: content[way] for way in ("maximize", "minimize")},
         "subject_to": content["subject_to"],
         **{split: measured(content, row, split) for split in SPLITS},
+        "data": content["data"],
         "untrained": {split: measured(content, content["baseline"], split) for split in SPLITS},
         "versions": run.about["versions"],
     }

@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Any
 import yaml
 
 from trainables.config import as_fraction
-from trainables.data.config import set_name
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -16,6 +15,8 @@ if TYPE_CHECKING:
 
 METRICS = ("clean_accuracy", "robust_accuracy", "clean_ece", "robust_ece", "clean_nll", "robust_nll")
 SPLITS = ("validation", "test")
+SHOWN = 5
+"""Prompts that are listed."""
 
 
 def card(config: TrialConfig, origin: dict[str, Any]) -> str:
@@ -27,7 +28,7 @@ def card(config: TrialConfig, origin: dict[str, Any]) -> str:
         f"{origin['trial']} of the sweep {origin['run']}{membership(origin)}.",
         "## How to load it\n\n" + LOADING,
         "## Method and configuration\n\n" + method(origin),
-        "## Data\n\n" + data(config),
+        "## Data\n\n" + data(origin),
         "## Attack in training\n\n" + attack(config.attack),
         "## Metrics\n\n" + metrics(origin),
         f"## Seeds and versions\n\nTraining seed {origin['seed']}, search seed {origin['search_seed']}. "
@@ -77,13 +78,20 @@ def method(origin: dict[str, Any]) -> str:
     )
 
 
-def data(config: TrialConfig) -> str:
-    images = config.data.images or "all"
-    sets = ", ".join(set_name(each) for each in config.data.evaluated)
+def data(origin: dict[str, Any]) -> str:
+    of = origin["training_set"]
+    prompts = ", ".join(f"`{template}`" for template in of["templates"][:SHOWN])
+    more = f" and {len(of['templates']) - SHOWN} more" if len(of["templates"]) > SHOWN else ""
+    measured = [
+        f"* {split}: {of['images']} images, {of['origin']} of {of['set']}"
+        for split in SPLITS
+        for of in origin["data"][split]
+    ]
+    lines = "\n".join(measured)
     return (
-        f"Trained on {images} images of the training split of {set_name(config.data.train)}, which shares no "
-        f"image with the validation split. Measured on {sets}; the first is the in-distribution set. Prompt: "
-        f"`{config.data.prompt}`."
+        f"Trained on {of['images']} images of {of['classes']} classes ({of['origin']} of {of['set']}), "
+        f"prompts {prompts}{more}. Measured on the following; the first set is the in-distribution one."
+        f"\n\n{lines}"
     )
 
 

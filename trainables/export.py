@@ -25,10 +25,9 @@ from safetensors.torch import save_file
 
 from trainables.card import card
 from trainables.config import TrialConfig
-from trainables.data import registry
 from trainables.embedded import MODELS
 from trainables.errors import ModelError
-from trainables.finetune import fine_tuned
+from trainables.finetune import fine_tuned, last_epoch
 from trainables.licences import hub_id, licence
 from trainables.models import PixelClip, class_prompts
 
@@ -58,14 +57,16 @@ def export(*, trial: dict[str, Any], checkpoint: str, target: str, about: dict[s
     if folder.exists() and not (folder / ORIGIN).is_file():
         raise ModelError(f"{folder} is there and is no earlier export (no {ORIGIN} in it); export elsewhere")
     model = fine_tuned(config.model, Path(checkpoint), "cpu")
-    classes, templates = registry.vocabulary(config.data.train, config.data.prompt)
+    trained_on = last_epoch(Path(checkpoint))["training_set"]
+    classes, templates = trained_on.pop("class_names"), trained_on["templates"]
     base = licence(config.model)
     origin = {
         **about,
         "base_model": {**config.model.model_dump(), "hub": hub_id(config.model)},
         "licence": {"identifier": base.identifier, "text": base.text},
-        "classes": list(classes),
-        "templates": list(templates),
+        "training_set": trained_on,
+        "classes": classes,
+        "templates": templates,
     }
     partial = folder.with_name(f"{folder.name}.partial")
     shutil.rmtree(partial, ignore_errors=True)

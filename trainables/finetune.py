@@ -100,7 +100,10 @@ class Finetune:
             "split": "validation",
             **result.report(),
             "sets": [images.about() for images in self.sets],
-            "training_set": self.trainer.images.about(),
+            "training_set": {
+                **self.trainer.images.about(),
+                "class_names": list(self.trainer.images.classes),
+            },
             "training": {"loss": summary.loss, **{f"loss.{k}": v for k, v in summary.parts.items()}},
             "images_per_second": summary.images_per_second,
             "training_seconds": summary.seconds,
@@ -144,6 +147,12 @@ class Finetune:
 
 def epoch_file(folder: Path, epoch: int) -> Path:
     return folder / f"epoch-{epoch:03d}.json"
+
+
+def last_epoch(folder: Path) -> Report:
+    """What a trial's last epoch wrote."""
+    report: Report = json.loads(max(folder.glob("epoch-*.json")).read_text())
+    return report
 
 
 def write_results(file: Path, result: Report, evaluation: Evaluation) -> None:

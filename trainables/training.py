@@ -30,7 +30,7 @@ from trainables.frozen import FrozenCache, FrozenKey, frozen_cache
 from trainables.models import PixelClip
 from trainables.once import NOWHERE, Store
 from trainables.optimization import build_optimizer, set_learning_rate, update_average
-from trainables.pixels import augment, to_device, to_pixels
+from trainables.pixels import augment, prefetched, to_device, to_pixels
 from trainables.views import Batch, BatchViews, ClassText, ModelViews
 
 if TYPE_CHECKING:
@@ -195,9 +195,11 @@ class Trainer:
         seed = int(np.random.SeedSequence([self.seed, self.epoch]).generate_state(1)[0])
         generator = torch.Generator(self.device).manual_seed(seed)
         totals: dict[str, Tensor] = {}
-        for step, indices in enumerate(self._batches(seed), start=self.epoch * self.steps_per_epoch):
-            for name, value in self.train_step(step, indices, generator).items():
+        step = self.epoch * self.steps_per_epoch
+        for indices, stored in prefetched(self.images, self._batches(seed)):
+            for name, value in self.train_step(step, indices, generator, stored).items():
                 totals[name] = totals.get(name, torch.zeros((), device=self.device)) + value
+            step += 1
         self.epoch += 1
         parts = {name: float(total) / self.steps_per_epoch for name, total in totals.items()}
         loss = sum(parts.values())
@@ -215,10 +217,20 @@ class Trainer:
         for step in range(self.steps_per_epoch):
             yield np.sort(order[step * size : (step + 1) * size])
 
-    def train_step(self, step: int, indices: np.ndarray, generator: torch.Generator) -> dict[str, Tensor]:
-        """Means of the loss parts, detached; nothing here waits for the device."""
+    def train_step(
+        self,
+        step: int,
+        indices: np.ndarray,
+        generator: torch.Generator,
+        stored: np.ndarray | None = None,
+    ) -> dict[str, Tensor]:
+        """Means of the loss parts, detached; nothing here waits for the device.
+
+        stored: (B, H, W, 3) images of `indices`, where they were read ahead.
+        """
         set_learning_rate(self.optimizer, self.config.optimizer, step, self.total_steps)
-        means = self._gradients(indices, generator)
+        stored = self.images.pixels(indices) if stored is None else stored
+        means = self._gradients(partial(self._draw, indices, stored, generator), generator)
         if self.config.optimizer.gradient_clip is not None:
             torch.nn.utils.clip_grad_norm_(self.parameters, self.config.optimizer.gradient_clip)
         self.optimizer.step()
@@ -227,24 +239,23 @@ class Trainer:
             update_average(self.average, self.model, momentum)
         return means
 
-    def _gradients(self, indices: np.ndarray, generator: torch.Generator) -> dict[str, Tensor]:
+    def _gradients(self, draw: Callable[[], Drawn], generator: torch.Generator) -> dict[str, Tensor]:
         """Leaves the batch's gradients at the weights. Where memory runs out, the same is done again
         with half the micro-batch, which stays."""
         before = generator.get_state()
         while True:
             self.optimizer.zero_grad(set_to_none=True)
             try:
-                return self._accumulate(indices, generator)
+                return self._accumulate(draw())
             except RuntimeError as error:
-                self.micro_batch = half(min(self.micro_batch, len(indices)), error)
+                self.micro_batch = half(min(self.micro_batch, len(self.images)), error)
             self.out_of_memory += 1
             release_memory()
             generator.set_state(before)
 
-    def _accumulate(self, indices: np.ndarray, generator: torch.Generator) -> dict[str, Tensor]:
+    def _accumulate(self, drawn: Drawn) -> dict[str, Tensor]:
         """Adds up the gradients of all parts of a batch. Gives the loss parts' means over the batch."""
-        drawn = self._draw(indices, generator)
-        count = len(indices)
+        count = len(drawn.indices)
         totals: dict[str, Tensor] = {}
         for rows in slices(count, count if self.method.couples_images else self.micro_batch):
             share = (rows.stop - rows.start) / count
@@ -256,8 +267,8 @@ class Trainer:
         drawn.text.backward()
         return totals
 
-    def _draw(self, indices: np.ndarray, generator: torch.Generator) -> Drawn:
-        clean = to_pixels(self.images.pixels(indices), self.device)
+    def _draw(self, indices: np.ndarray, stored: np.ndarray, generator: torch.Generator) -> Drawn:
+        clean = to_pixels(stored, self.device)
         if self.config.data.augment:
             clean = augment(clean, generator)
         labels = to_device(self.images.labels[indices], self.device)
@@ -273,7 +284,7 @@ class Trainer:
 
     def _views(self, indices: np.ndarray, generator: torch.Generator) -> BatchViews:
         """The whole batch as a loss sees it."""
-        return self._part(self._draw(indices, generator), slice(0, len(indices)))
+        return self._part(self._draw(indices, self.images.pixels(indices), generator), slice(0, len(indices)))
 
     def _part(self, drawn: Drawn, rows: slice) -> BatchViews:
         """Some images of a batch as a loss sees them."""
