@@ -177,11 +177,10 @@ class SetEvaluation:
         batch."""
         clean, labels = batch(self.images, rows, self.device)
         monitor = Monitor()
-        with torch.no_grad():
-            cosines = {
-                version: self.classifier.cosines(pixels).cpu()
-                for version, pixels in self._versions(self.images.numbers[rows], clean, labels, monitor)
-            }
+        cosines = {}
+        for version, pixels in self._versions(self.images.numbers[rows], clean, labels, monitor):
+            with torch.no_grad():
+                cosines[version] = self.classifier.cosines(pixels).cpu()
         return cosines, np.full(len(labels), monitor.zero_gradients)
 
     def _versions(
