@@ -2,24 +2,29 @@
 
 from __future__ import annotations
 
+import copy
 import json
+import re
 import shutil
+import sys
+import types
 
 import numpy as np
 import open_clip
 import pytest
 import torch
 import torch.nn.functional as F
+from safetensors.torch import load_file, save_file
 
 from trainables import models
-from trainables.config import EvaluationConfig, TrialConfig
+from trainables.config import EvaluationConfig, ModelConfig, TrialConfig
 from trainables.data import registry
 from trainables.data.fit import Fit
 from trainables.embedded import MODELS
 from trainables.errors import ModelError
 from trainables.evaluate import evaluate
 from trainables.models import PixelClip, class_prompts, cosines
-from trainables.preflight import check_model
+from trainables.preflight import check, check_model
 from trainables.training import Trainer
 
 FOLDER = MODELS["clip-tiny"]
@@ -153,7 +158,9 @@ def no_download(*_args, **_kwargs):
     ("name", "pretrained", "message"),
     [
         ("ViT-B-23", "openai", "no architecture 'ViT-B-23'"),
-        ("ViT-B-32", None, "needs `pretrained`"),
+        ("ViT-B-32", None, "needs `pretrained`, a weight tag such as openai, or `random`"),
+        ("ViT-B-32", "weights/mine.pt", "no weights 'weights/mine.pt'.*local-dir:FOLDER"),
+        ("hub:me/mine", None, "`hub:` is not known"),
         ("ViT-B-32", "opnai", "no weights 'opnai' of ViT-B-32; it has openai,"),
         ("ViT-B-32-quickgelu", "laion2b_s34b_b79k", "no weights 'laion2b_s34b_b79k'"),
         ("local-dir:/nowhere", None, "expected open_clip_config.json"),
@@ -164,6 +171,200 @@ def test_what_is_wrong_with_a_name_is_said_without_a_download(monkeypatch, name,
     with pytest.raises(ModelError, match=message) as error:
         check_model(name, pretrained)
     assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("files", "message"),
+    [
+        ({}, "holds no weights: expected open_clip_model.safetensors"),
+        ({"a.pth": b"", "b.bin": b""}, r"several files of weights \(a.pth, b.bin\)"),
+        ({"open_clip_config.json": b"{"}, "can't be read"),
+        ({"open_clip_config.json": b"{}"}, "no `model_cfg`"),
+    ],
+)
+def test_a_folder_that_open_clip_would_fill_with_random_or_any_weights_is_refused(tmp_path, files, message):
+    shutil.copy(FOLDER / "open_clip_config.json", tmp_path)
+    for name, content in files.items():
+        (tmp_path / name).write_bytes(content)
+    for ask in (check_model, lambda name, tag: models.load.__wrapped__(name, tag, "cpu")):
+        with pytest.raises(ModelError, match=message) as error:
+            ask(f"local-dir:{tmp_path}", None)
+        assert "\n" not in str(error.value)
+
+
+def hub(monkeypatch, *files):
+    """A hub whose every repository holds copies of so many of clip-tiny's files, and nothing else."""
+
+    def download(repo_id, filename, **_options):
+        if filename not in files:
+            raise OSError(f"404: {filename} is not in {repo_id}\nsecond line")
+        return str(FOLDER / filename)
+
+    monkeypatch.setattr(open_clip.pretrained, "hf_hub_download", download)
+
+
+def test_a_repository_is_loaded_with_its_weights(monkeypatch, tiny):
+    hub(monkeypatch, "open_clip_config.json", "open_clip_model.safetensors")
+    check_model("hf-hub:me/mine", None)
+    loaded = models.load.__wrapped__("hf-hub:me/mine", None, "cpu")
+    assert torch.equal(loaded.features(pixels()), tiny.features(pixels()))
+
+
+@pytest.mark.parametrize("files", [(), ("open_clip_config.json",)], ids=["nothing", "no weights"])
+def test_a_repository_without_weights_is_refused(monkeypatch, files):
+    hub(monkeypatch, *files)
+    with pytest.raises(
+        ModelError, match=r"configuration and weights of me/mine are not on this machine.*404"
+    ):
+        check_model("hf-hub:me/mine", None)
+    with pytest.raises(ModelError, match="can't be loaded") as error:
+        models.load.__wrapped__("hf-hub:me/mine", None, "cpu")
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("name", ["clip-tiny", "local-dir:/mine", "hf-hub:me/mine"])
+@pytest.mark.parametrize("pretrained", ["openai", "random"])
+def test_a_weight_tag_that_open_clip_would_ignore_is_refused(name, pretrained):
+    with pytest.raises(ValueError, match=f"`pretrained: {pretrained}` would be ignored"):
+        ModelConfig(name=name, pretrained=pretrained)
+
+
+def test_weights_that_lack_a_tensor_or_have_another_are_refused(tmp_path):
+    shutil.copytree(FOLDER, tmp_path, dirs_exist_ok=True)
+    file = tmp_path / "open_clip_model.safetensors"
+    whole = load_file(file)
+    missing = {name: value for name, value in whole.items() if name != "visual.proj"}
+    for tensors in (missing, whole | {"visual.more": torch.ones(1)}):
+        save_file(tensors, file)
+        with pytest.raises(ModelError, match=r"visual\.(proj|more)") as error:
+            models.load.__wrapped__(f"local-dir:{tmp_path}", None, "cpu")
+        assert "\n" not in str(error.value)
+
+
+def exported(folder, **text):
+    """clip-tiny, whose configuration says something else of its text tower."""
+    shutil.copytree(FOLDER, folder, dirs_exist_ok=True)
+    config = json.loads((folder / "open_clip_config.json").read_text())
+    config["model_cfg"]["text_cfg"] |= text
+    (folder / "open_clip_config.json").write_text(json.dumps(config))
+    return f"local-dir:{folder}"
+
+
+def test_a_tokenizer_with_another_vocabulary_is_refused(tmp_path):
+    name = exported(tmp_path, vocab_size=32000)
+    file = tmp_path / "open_clip_model.safetensors"
+    tensors = load_file(file)
+    tensors["token_embedding.weight"] = tensors["token_embedding.weight"][:32000].contiguous()
+    save_file(tensors, file)
+    with pytest.raises(ModelError, match="knows 32000 tokens and open_clip's tokenizer has 49408"):
+        models.load.__wrapped__(name, None, "cpu")
+
+
+def test_a_folders_own_tokenizer_is_read_from_the_folder(monkeypatch, tmp_path):
+    """Without a network: open_clip asks `transformers` for the folder, not for the name on the hub."""
+    asked = []
+
+    class AutoTokenizer:
+        @staticmethod
+        def from_pretrained(source, **_options):
+            asked.append(source)
+            return object()
+
+    transformers = types.ModuleType("transformers")
+    transformers.AutoTokenizer = AutoTokenizer
+    monkeypatch.setitem(sys.modules, "transformers", transformers)
+    models.load.__wrapped__(exported(tmp_path, hf_tokenizer_name="org/on-the-hub"), None, "cpu")
+    assert asked == [tmp_path]
+    monkeypatch.setitem(sys.modules, "transformers", None)
+    with pytest.raises(ModelError, match=r"can't be loaded.*transformers"):
+        models.load.__wrapped__(f"local-dir:{tmp_path}", None, "cpu")
+
+
+# Random weights, and what is trained
+
+
+def test_random_weights_are_the_same_in_every_process_and_no_download(monkeypatch):
+    monkeypatch.setattr(open_clip.factory, "download_pretrained", no_download)
+    monkeypatch.setattr(open_clip, "download_pretrained", no_download)
+    check_model("RN50", "random")
+    torch.manual_seed(1)
+    before = torch.get_rng_state()
+    first = models.load.__wrapped__("RN50", "random", "cpu")
+    assert torch.equal(torch.get_rng_state(), before)
+    torch.manual_seed(2)
+    second = models.load.__wrapped__("RN50", "random", "cpu")
+    assert first.fingerprint() == second.fingerprint()
+    assert not any(parameter.requires_grad for parameter in first.parameters())
+    assert first.features(pixels(2, 32)).isfinite().all()
+
+
+def test_a_blueprint_has_the_models_shapes_and_no_weights(tiny):
+    drawn = models.blueprint("clip-tiny")
+    shapes = {name: value.shape for name, value in tiny.clip.state_dict().items()}
+    assert {name: value.shape for name, value in drawn.clip.state_dict().items()} == shapes
+    assert all(value.is_meta for value in (*drawn.parameters(), *drawn.buffers()))
+    assert drawn.image_size == tiny.image_size
+
+
+def asking(clip):
+    return {name for name, parameter in clip.named_parameters() if parameter.requires_grad}
+
+
+@pytest.mark.parametrize("blocks", [1, 3, 4])
+def test_the_last_blocks_are_those_that_open_clip_leaves_unlocked(tiny, blocks):
+    """In its groups, where the projection is one of its own; the logit scale is trained with both towers."""
+    copied = models.trainable_copy(tiny, text=True, blocks=min(blocks, 2))
+    reference = copy.deepcopy(tiny.clip).requires_grad_(True)
+    reference.lock_image_tower(unlocked_groups=min(blocks, 2) + 1)
+    reference.lock_text_tower(unlocked_layers=min(blocks, 2) + 1)
+    assert asking(copied.clip) == asking(reference)
+    alone = models.trainable_copy(tiny, text=False, blocks=blocks)
+    reference = copy.deepcopy(tiny.clip).requires_grad_(False)
+    reference.lock_image_tower(unlocked_groups=blocks + 1)
+    assert asking(alone.clip) == asking(reference)
+    assert "visual.class_embedding" not in asking(alone.clip)
+
+
+@pytest.mark.parametrize("name", ["ViT-B-16-SigLIP", "EVA02-B-16", "coca_ViT-B-32"])
+def test_blocks_of_other_transformers_are_told_apart(name):
+    """timm's towers, and one with an attention pool, which open_clip's own lock would leave frozen."""
+    copied = models.trainable_copy(models.blueprint(name), text=False, blocks=2).clip
+    trained = asking(copied)
+    blocks = {re.search(r"blocks\.(\d+)\.", name)[1] for name in trained if "blocks." in name}
+    assert blocks == {"10", "11"}
+    followers = {name for name in trained if "blocks." not in name}
+    assert followers
+    assert not any(re.search("embed|conv1|ln_pre|norm_pre", name) for name in followers)
+    pool = {
+        n for n, _ in copied.named_parameters() if n.startswith(("visual.attn_pool", "visual.trunk.attn"))
+    }
+    assert pool <= trained
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "blocks", "message"),
+    [
+        ("RN50", False, 1, "image tower has no transformer blocks"),
+        ("convnext_base", False, 1, "image tower has no transformer blocks"),
+        ("clip-tiny", False, 5, "image tower has 4 transformer blocks"),
+        ("ViT-L-14", True, 13, "text tower has 12 transformer blocks"),
+    ],
+)
+def test_a_tower_without_so_many_blocks_is_refused(name, text, blocks, message):
+    with pytest.raises(ModelError, match=message) as error:
+        models.trainable_copy(models.blueprint(name), text=text, blocks=blocks)
+    assert "\n" not in str(error.value)
+
+
+def test_blocks_are_checked_before_anything_starts():
+    with pytest.raises(ModelError, match="has 4 transformer blocks"):
+        check({"method": {"name": "tecoa"}, "model": {"blocks": 9}})
+    check({"method": {"name": "tecoa"}, "model": {"blocks": 1, "towers": "both"}})
+
+
+def test_a_text_tower_that_no_loss_is_about_is_not_to_be_trained():
+    with pytest.raises(ValueError, match="fare's loss is of images alone"):
+        TrialConfig.model_validate({"method": {"name": "fare"}, "model": {"towers": "both"}})
 
 
 def offline(*_args, **_kwargs):

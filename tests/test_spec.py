@@ -236,3 +236,22 @@ def test_an_evaluation_says_what_its_numbers_are() -> None:
         "test images (40 of each set), margin-PGD-5 at L2 epsilon 8/255, pixels of the model's input size, "
         "bfloat16, ECE with 15 equal-width bins, attack seed 0"
     )
+
+
+def test_plan_says_what_fits_if_it_is_asked(tmp_path: Path) -> None:
+    file = tmp_path / "sweep.yaml"
+    file.write_text("name: one\ntrial: {method: {name: tecoa}, batch_size: !choice [16, 64]}\n")
+    done = sweeper("plan", str(file), "--memory")
+    assert done.returncode == 0, done.stderr
+    assert "Traceback" not in done.stderr
+    shown = done.stdout[done.stdout.index("clip-tiny, tecoa, batch 16: a trial needs about ") :]
+    assert "clip-tiny, tecoa, batch 64: a trial needs about " in shown
+    assert "with cpus 1: " in shown
+    assert " side by side" in shown
+    file.write_text(
+        "name: one\ntrial: {method: {name: tecoa}, model: {name: RN50, pretrained: random, blocks: 2}}\n"
+    )
+    done = sweeper("plan", str(file), "--memory")
+    assert done.returncode == 2
+    assert done.stderr.count("\n") == 1
+    assert "has no transformer blocks" in done.stderr
