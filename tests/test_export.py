@@ -159,6 +159,8 @@ def one_trial(tmp_path, model, name="trial"):
     checkpoint, target = tmp_path / name, tmp_path / f"{name}-export"
     checkpoint.mkdir()
     checkpoints.save(checkpoint, trainer.state())
+    of = {"training_set": {**trainer.images.about(), "class_names": list(trainer.images.classes)}}
+    (checkpoint / "epoch-001.json").write_text(json.dumps(of))
     exporting.export(
         trial=config.model_dump(mode="json"), checkpoint=str(checkpoint), target=str(target), about=ABOUT
     )
@@ -170,6 +172,7 @@ ABOUT = {
     **{"method": "tecoa", "status": "completed", "pareto": False, "epochs": 1, "seed": 0, "drawn": {}},
     **{"config": {}, "trial": "t000", "run": "none", "search_seed": 0, "versions": {}},
     "objectives": {"maximize": ["clean_accuracy"], "minimize": []},
+    "data": {"validation": [], "test": []},
     **{"validation": NOTHING, "test": NOTHING, "untrained": {"validation": NOTHING, "test": NOTHING}},
 }
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from functools import partial
 
 import numpy as np
 import pytest
@@ -39,7 +40,8 @@ def moved(method, **changes):
 def gradients(run, rows=ROWS):
     """The means of the loss parts, the weights' gradients, and where the random numbers are afterwards."""
     generator = torch.Generator().manual_seed(5)
-    means = run._gradients(rows, generator)
+    draw = partial(run._draw, rows, run.images.pixels(rows), generator)
+    means = run._gradients(draw, generator)
     found = {name: p.grad.clone() for name, p in run.model.clip.named_parameters() if p.grad is not None}
     return means, found, generator.get_state()
 
@@ -78,7 +80,7 @@ def test_a_text_tower_trained_through_class_texts_gets_the_gradient_of_the_whole
     views = run._views(ROWS, torch.Generator().manual_seed(5))
     if method["name"] != "carot":  # which trains its text tower through captions
         views.trained.class_text = lambda: text
-        text = run.model.text_features(run.model.tokens(run.prompts))
+        text = run.model.class_texts(run.model.class_tokens(*run.vocabulary))
     sum(part.double().mean() for part in run.method.loss(views).values()).backward()
     plain = {name: p.grad.clone() for name, p in run.model.clip.named_parameters() if p.grad is not None}
     assert {"token_embedding.weight", "text_projection", "visual.proj"} <= set(plain)
@@ -108,9 +110,9 @@ def test_what_the_text_tower_learns_is_restored_and_the_frozen_texts_stay(tmp_pa
     after = weights(run.model)
     moved = {name for name in before if not torch.equal(before[name], after[name])}
     assert moved == {name for name, _ in run.model.clip.named_parameters()}
-    assert torch.equal(run.pretrained.encode_classes(run.prompts), frozen)
+    assert torch.equal(run.pretrained.encode_classes(*run.vocabulary), frozen)
     checkpoints.save(tmp_path, run.state())
-    restored = finetune.fine_tuned(trial("tecoa", **changes), tmp_path)
+    restored = finetune.fine_tuned(trial("tecoa", **changes).model, tmp_path)
     assert same(weights(restored), after)
 
 
@@ -138,7 +140,7 @@ def test_only_the_last_blocks_are_trained_and_a_checkpoint_holds_no_others(tmp_p
     state = run.state()
     assert {name.removeprefix("model.") for name in state if name.startswith("model.")} == moved
     checkpoints.save(tmp_path, state)
-    assert same(weights(finetune.fine_tuned(trial("tecoa", **changes), tmp_path)), after)
+    assert same(weights(finetune.fine_tuned(trial("tecoa", **changes).model, tmp_path)), after)
 
 
 def saved_bytes(compute, model):
@@ -270,10 +272,10 @@ def test_an_evaluation_halves_its_batches_and_says_the_same(monkeypatch, further
             "confidence_attack": {"steps": 2},
         }
     )
-    images = [registry.load("digits", "validation", model.image_size)]
-    expected = evaluate(model, images, "a photo of a {}", config).summary.metrics
+    images = [registry.load("digits", "validation", model.fit)]
+    expected = evaluate(model, images, config).summary.metrics
     memory_for(monkeypatch, 7)
-    assert evaluate(model, images, "a photo of a {}", config).summary.metrics == pytest.approx(
+    assert evaluate(model, images, config).summary.metrics == pytest.approx(
         expected, rel=1e-3, abs=1e-5, nan_ok=True
     )
 
