@@ -306,6 +306,14 @@ def test_a_second_driver_is_refused(whole: Finished) -> None:
     assert "another process" in done.stderr
 
 
+SIX_LINES = """\
+name: mine
+trial:
+  data: {{train: {{image_folder: {folder}}}}}
+  method: {{name: tecoa}}
+  epochs: 1
+search: {{trials: 1}}
+"""
 OWN_IMAGES = """\
 name: own
 trial:
@@ -339,6 +347,9 @@ def test_a_folder_of_ones_own_images(tmp_path: Path, monkeypatch: pytest.MonkeyP
     assert set(records["set"]) == {"images"}
     assert len(records) == round(0.2 * 48)
     assert not (run.path / "mlflow.db").exists()
+    six = tmp_path / "six.yaml"
+    six.write_text(SIX_LINES.format(folder=tmp_path / "images"))
+    assert "Pareto set of mine" in sweeper("run", six, "--runs", tmp_path / "runs")
     (tmp_path / "images").rename(tmp_path / "gone")
     command = [sys.executable, "-m", "sweeper", "run", str(file), "--runs", str(tmp_path / "runs")]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
