@@ -1,20 +1,25 @@
-"""The result of a run: which trials are non-dominated, and all numbers that a table needs."""
+"""The result of a run: which trials are non-dominated, how sure that is, and all numbers a table needs."""
 
 from __future__ import annotations
 
 import csv
 import io
+import json
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
+from sweeper import membership
 from sweeper.pareto import as_costs, non_dominated
 from sweeper.run import BASELINE, Metrics, Run, Split, TrialRecord
 from sweeper.spec import SweepSpec
 from sweeper.trainable import Trainable
 
 SPLITS: tuple[Split, Split] = ("validation", "test")
+DRAWS = 1000
+"""Samples of the images for P(optimal), whose standard error they make at most 1.6 points."""
 
 
 def front(sweep: SweepSpec, trials: Sequence[TrialRecord], baseline: Metrics) -> list[TrialRecord]:
@@ -35,12 +40,55 @@ def total_violation(sweep: SweepSpec, metrics: Metrics, baseline: Metrics) -> fl
     return sum(c.violation(metrics[c.metric], baseline[c.metric]) for c in sweep.file.pareto.constraints)
 
 
+@dataclass(frozen=True)
+class Membership:
+    """Probability of being Pareto-optimal by trial; `text` says what it is, or why it is not known."""
+
+    probability: dict[str, float]
+    text: str | None
+
+
+def probabilities(run: Run, trials: Sequence[TrialRecord]) -> Membership:
+    """For the completed trials whose validation records are there, and the untrained model's: the constraints
+    may be relative to it. Trials of equal configuration are seeds of one, and share its probability."""
+    completed = [t for t in trials if t.status == "completed" and t.metrics and t.records.is_file()]
+    baseline = run.baseline_file.with_suffix(".parquet")
+    if not completed or not baseline.is_file():
+        return Membership({}, None)
+    groups: dict[str, list[TrialRecord]] = {}
+    for trial in completed:
+        groups.setdefault(json.dumps(trial.config, sort_keys=True), []).append(trial)
+    pareto, seed = run.spec.file.pareto, run.spec.file.search.seed
+    names = list(dict.fromkeys([*pareto.metrics, *(c.metric for c in pareto.constraints)]))
+    files = [[trial.records for trial in group] for group in groups.values()]
+    try:
+        measured = run.spec.trainable.resample([[baseline], *files], names, draws=DRAWS, seed=seed)
+    except run.spec.trainable.errors as error:
+        return Membership({}, f"P(optimal) is not known: {error}.")
+    untrained = membership.centred(measured.estimates[:1], measured.draws[:, :1])
+    values = membership.true_values(measured.estimates[1:], measured.draws[:, 1:], seed=seed)
+    signs = as_costs(np.ones(len(pareto.metrics)), pareto.directions)
+    costs = values[:, :, [names.index(name) for name in pareto.metrics]] * signs
+    violation = np.zeros(costs.shape[:2])
+    for constraint in pareto.constraints:
+        of = names.index(constraint.metric)
+        violation += np.maximum(constraint.excess(values[:, :, of], untrained[:, :, of]), 0)
+    shares = membership.probability(costs, violation)
+    by_trial = {t.id: float(p) for group, p in zip(groups.values(), shares, strict=True) for t in group}
+    return Membership(
+        by_trial,
+        f"P(optimal): the probability that the true values are Pareto-optimal among the {len(groups)} completed "
+        f"configurations', by {DRAWS} paired samples of the validation images (seed {seed}).",
+    )
+
+
 def result(run: Run) -> dict[str, Any]:
     """The content of pareto.json: every trial with its validation metrics, the Pareto set and the
     untrained model with their test metrics, and what all the numbers are."""
     sweep, trials = run.spec, run.trials()
     baseline = run.baseline()
     members = {trial.id for trial in front(sweep, trials, baseline)} if baseline else set()
+    optimal = probabilities(run, trials)
     return {
         "run": run.id,
         "maximize": sweep.file.pareto.maximize,
@@ -49,6 +97,7 @@ def result(run: Run) -> dict[str, Any]:
         "validation": protocol(sweep, "validation"),
         "test": protocol(sweep, "test"),
         "data": {split: run.sets(split) for split in SPLITS},
+        "probability": optimal.text,
         "seed": sweep.file.search.seed,
         "trials_planned": sweep.file.search.trials,
         "baseline": {
@@ -64,6 +113,7 @@ def result(run: Run) -> dict[str, Any]:
                 "status": trial.status,
                 "reason": trial.reason,
                 "pareto": trial.id in members,
+                "probability": optimal.probability.get(trial.id),
                 "epochs": len(trial.epochs),
                 "seed": trial.seed,
                 "validation": trial.metrics,

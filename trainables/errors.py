@@ -15,9 +15,13 @@ class AttackError(ValueError):
     """An attack that is not there, or does not take what it is given."""
 
 
+class MetricError(Exception):
+    """A metric from which something is asked that it does not have."""
+
+
 class Diverged(Exception):
     """The loss or the model's output is not finite; the weights are of no use any more."""
 
 
-EXPECTED = (AttackError, DataError, Diverged, ModelError)
+EXPECTED = (AttackError, DataError, Diverged, MetricError, ModelError)
 """What can go wrong with a trial that is no mistake of the program."""
