@@ -10,13 +10,15 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from sweeper import membership
 from sweeper.pareto import as_costs, non_dominated
 from sweeper.run import BASELINE, Metrics, Run, Split, TrialRecord
-from sweeper.spec import SweepSpec
-from sweeper.trainable import Trainable
+from sweeper.spec import ParetoConfig, SweepSpec
+from sweeper.trainable import Resampled, Trainable
 
+Array = NDArray[np.float64]
 SPLITS: tuple[Split, Split] = ("validation", "test")
 DRAWS = 1000
 """Samples of the images for P(optimal), whose standard error they make at most 1.6 points."""
@@ -41,45 +43,50 @@ def total_violation(sweep: SweepSpec, metrics: Metrics, baseline: Metrics) -> fl
 
 
 @dataclass(frozen=True)
-class Membership:
+class Optimality:
     """Probability of being Pareto-optimal by trial; `text` says what it is, or why it is not known."""
 
     probability: dict[str, float]
     text: str | None
 
 
-def probabilities(run: Run, trials: Sequence[TrialRecord]) -> Membership:
-    """For the completed trials whose validation records are there, and the untrained model's: the constraints
-    may be relative to it. Trials of equal configuration are seeds of one, and share its probability."""
+def optimality(run: Run, trials: Sequence[TrialRecord]) -> Optimality:
+    """For the completed trials whose validation records are there, and the untrained model's, to which
+    constraints may be relative. Trials of equal configuration are seeds of one, and share its probability."""
     completed = [t for t in trials if t.status == "completed" and t.metrics and t.records.is_file()]
     baseline = run.baseline_file.with_suffix(".parquet")
     if not completed or not baseline.is_file():
-        return Membership({}, None)
+        return Optimality({}, None)
     groups: dict[str, list[TrialRecord]] = {}
     for trial in completed:
         groups.setdefault(json.dumps(trial.config, sort_keys=True), []).append(trial)
     pareto, seed = run.spec.file.pareto, run.spec.file.search.seed
     names = list(dict.fromkeys([*pareto.metrics, *(c.metric for c in pareto.constraints)]))
-    files = [[trial.records for trial in group] for group in groups.values()]
+    files = [[baseline], *([trial.records for trial in group] for group in groups.values())]
     try:
-        measured = run.spec.trainable.resample([[baseline], *files], names, draws=DRAWS, seed=seed)
+        measured = run.spec.trainable.resample(files, names, draws=DRAWS, seed=seed)
     except run.spec.trainable.errors as error:
-        return Membership({}, f"P(optimal) is not known: {error}.")
+        return Optimality({}, f"P(optimal) is not known: {error}.")
+    shares = optimal_shares(pareto, names, measured, seed)
+    return Optimality(
+        {trial.id: float(p) for group, p in zip(groups.values(), shares, strict=True) for trial in group},
+        f"P(optimal): the probability that the true values are Pareto-optimal among those of {len(groups)} "
+        f"completed configurations, by {DRAWS} paired samples of the validation images (seed {seed}).",
+    )
+
+
+def optimal_shares(pareto: ParetoConfig, names: list[str], measured: Resampled, seed: int) -> Array:
+    """(C,) probabilities. measured: the metrics `names` of the untrained model and C configurations."""
     untrained = membership.centred(measured.estimates[:1], measured.draws[:, :1])
     values = membership.true_values(measured.estimates[1:], measured.draws[:, 1:], seed=seed)
-    signs = as_costs(np.ones(len(pareto.metrics)), pareto.directions)
-    costs = values[:, :, [names.index(name) for name in pareto.metrics]] * signs
-    violation = np.zeros(costs.shape[:2])
+    draws, count, _ = values.shape
+    objectives = values[:, :, [names.index(name) for name in pareto.metrics]]
+    costs = as_costs(objectives, pareto.directions).reshape(draws, count, -1)
+    violation = np.zeros((draws, count))
     for constraint in pareto.constraints:
         of = names.index(constraint.metric)
         violation += np.maximum(constraint.excess(values[:, :, of], untrained[:, :, of]), 0)
-    shares = membership.probability(costs, violation)
-    by_trial = {t.id: float(p) for group, p in zip(groups.values(), shares, strict=True) for t in group}
-    return Membership(
-        by_trial,
-        f"P(optimal): the probability that the true values are Pareto-optimal among the {len(groups)} completed "
-        f"configurations', by {DRAWS} paired samples of the validation images (seed {seed}).",
-    )
+    return membership.probability(costs, violation)
 
 
 def result(run: Run) -> dict[str, Any]:
@@ -88,7 +95,7 @@ def result(run: Run) -> dict[str, Any]:
     sweep, trials = run.spec, run.trials()
     baseline = run.baseline()
     members = {trial.id for trial in front(sweep, trials, baseline)} if baseline else set()
-    optimal = probabilities(run, trials)
+    optimal = optimality(run, trials)
     return {
         "run": run.id,
         "maximize": sweep.file.pareto.maximize,
