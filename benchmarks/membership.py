@@ -43,8 +43,8 @@ ALLOWED = 0.05
 
 
 class Version(NamedTuple):
-    """Clean or attacked images: confidences of Kumaraswamy's distribution, a density like x^(a-1) (1-x)^(b-1), and
-    the chance of being right, on the logit scale slope times the confidence's and an offset."""
+    """Clean or attacked images: confidences of Kumaraswamy's distribution, dense as x^(a-1) (1-x)^(b-1),
+    and the chance of being right, on the logit scale slope times the confidence's and an offset."""
 
     a: float
     b: float
