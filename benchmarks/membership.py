@@ -119,7 +119,7 @@ SETTINGS = [
     Setting("30, 300 images", searched, 1.0, 30, 300, 0.5),
     Setting("30, 5000 images", searched, 1.0, 30, 5000, 0.5),
     Setting("20, close together", searched, 0.3, 20, 1000, 0.5),
-    Setting("8, 300 images (beyond)", searched, 1.0, 8, 300, 0.5),
+    Setting("8, 300 images", searched, 1.0, 8, 300, 0.5),
     Setting("20, close, 300 images (beyond)", searched, 0.3, 20, 300, 0.5),
 ]
 

@@ -145,7 +145,7 @@ class Resampled:
 
 @dataclass(frozen=True)
 class _Part:
-    """One record file's images of one set. images: what they are, equal where images are the same."""
+    """A record file's images of a set. images: the set and their numbers, equal where images are the same."""
 
     file: int
     set: str
@@ -158,8 +158,8 @@ def resample(
 ) -> Resampled:
     """Metrics of configurations on samples of their images, paired: see above.
 
-    configurations: of each the record files of its seeds, one or more. Images of a set that two files
-    share are drawn together; others by themselves.  metrics: names as in `names.metric_names`.
+    configurations: of each the record files of its seeds, one or more, all of one split. Files with the same
+    images of a set share their draws; others are drawn by themselves.  metrics: names of `metric_names`.
     Deterministic in `seed`. Raises MetricError for a metric that has no statistic here.
     """
     for name in metrics:
@@ -201,8 +201,8 @@ def _sets_of(metric: str, sets: Sequence[str]) -> Sequence[str]:
 
 
 def _parts(number: int, table: pd.DataFrame) -> Iterator[_Part]:
-    for (name, split), rows in table.groupby(["set", "split"], sort=False):
-        images = f"{name} {split} ".encode() + rows["index"].to_numpy().tobytes()
+    for name, rows in table.groupby("set", sort=False):
+        images = f"{name} ".encode() + rows["index"].to_numpy().tobytes()
         numbers = rows.select_dtypes(["number", "bool"])
         columns = {str(column): numbers[column].to_numpy(np.float64) for column in numbers}
         columns["unbroken"] = (rows["broken_by"] == "").to_numpy(np.float64)
