@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import partial
+from itertools import chain
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -166,8 +167,7 @@ def resample(
         if _statistic_name(name) not in STATISTICS:
             raise MetricError(f"{name} can't be resampled: it can't be computed from an image's record alone")
     files = [file for seeds in configurations for file in seeds]
-    tables = [pd.read_parquet(file) for file in files]
-    parts = [part for number, table in enumerate(tables) for part in _parts(number, table)]
+    parts = [part for number, file in enumerate(files) for part in _parts(number, pd.read_parquet(file))]
     sets = [list(dict.fromkeys(part.set for part in parts if part.file == n)) for n in range(len(files))]
     needed = list(dict.fromkeys(map(_statistic_name, metrics)))
     images = list(dict.fromkeys(part.images for part in parts))
@@ -218,7 +218,7 @@ def _of_same_images(
     step = max(1, CHUNK // n)
     sizes = [min(step, draws - start) for start in range(0, draws, step)]
     values: dict[tuple[int, str], list[Array]] = {(part.file, part.set): [] for part in parts}
-    for weights in (np.ones((1, n)), *(resampled(generator, size, n) for size in sizes)):
+    for weights in chain([np.ones((1, n))], (resampled(generator, size, n) for size in sizes)):
         for part in parts:
             of_all = [statistic(part.columns, weights) for statistic in statistics]
             values[part.file, part.set].append(np.stack(of_all, axis=-1))
