@@ -25,6 +25,8 @@ def pareto_table(content: dict[str, Any]) -> RenderableType:
         title=f"Pareto set of {content['run']}: {len(members)} of {len(content['trials'])} trials",
         title_justify="left",
         box=None,
+        collapse_padding=True,  # to fit three objectives into 80 columns
+        pad_edge=False,
         header_style="bold",
     )
     table.add_column("")
@@ -33,7 +35,7 @@ def pareto_table(content: dict[str, Any]) -> RenderableType:
         for name, arrow in columns:
             words = name.replace("_", "\n").replace(".", "\n")
             table.add_column(f"{split}\n{words} {arrow}", justify="right")
-    table.add_column("P(optimal)", justify="right")
+    table.add_column("P(opti-\nmal)", justify="right")
     untrained = content["baseline"] | {"id": "", "method": "untrained"}
     for row in (untrained, *members):
         numbers = [
