@@ -1,20 +1,27 @@
-"""The result of a run: which trials are non-dominated, and all numbers that a table needs."""
+"""The result of a run: which trials are non-dominated, how sure that is, and all numbers a table needs."""
 
 from __future__ import annotations
 
 import csv
 import io
+import json
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
+from sweeper import membership
 from sweeper.pareto import as_costs, non_dominated
 from sweeper.run import BASELINE, Metrics, Run, Split, TrialRecord
-from sweeper.spec import SweepSpec
-from sweeper.trainable import Trainable
+from sweeper.spec import ParetoConfig, SweepSpec
+from sweeper.trainable import Resampled, Trainable
 
+Array = NDArray[np.float64]
 SPLITS: tuple[Split, Split] = ("validation", "test")
+DRAWS = 1000
+"""Samples of the images for P(optimal), whose standard error they make at most 1.6 points."""
 
 
 def front(sweep: SweepSpec, trials: Sequence[TrialRecord], baseline: Metrics) -> list[TrialRecord]:
@@ -35,12 +42,60 @@ def total_violation(sweep: SweepSpec, metrics: Metrics, baseline: Metrics) -> fl
     return sum(c.violation(metrics[c.metric], baseline[c.metric]) for c in sweep.file.pareto.constraints)
 
 
+@dataclass(frozen=True)
+class Optimality:
+    """Probability of being Pareto-optimal by trial; `text` says what it is, or why it is not known."""
+
+    probability: dict[str, float]
+    text: str | None
+
+
+def optimality(run: Run, trials: Sequence[TrialRecord]) -> Optimality:
+    """For the completed trials whose validation records are there, and the untrained model's, to which
+    constraints may be relative. Trials of equal configuration are seeds of one, and share its probability."""
+    completed = [t for t in trials if t.status == "completed" and t.metrics and t.records.is_file()]
+    baseline = run.baseline_file.with_suffix(".parquet")
+    if not completed or not baseline.is_file():
+        return Optimality({}, None)
+    groups: dict[str, list[TrialRecord]] = {}
+    for trial in completed:
+        groups.setdefault(json.dumps(trial.config, sort_keys=True), []).append(trial)
+    pareto, seed = run.spec.file.pareto, run.spec.file.search.seed
+    names = list(dict.fromkeys([*pareto.metrics, *(c.metric for c in pareto.constraints)]))
+    files = [[baseline], *([trial.records for trial in group] for group in groups.values())]
+    try:
+        measured = run.spec.trainable.resample(files, names, draws=DRAWS, seed=seed)
+    except run.spec.trainable.errors as error:
+        return Optimality({}, f"P(optimal) is not known: {error}.")
+    shares = optimal_shares(pareto, names, measured, seed)
+    return Optimality(
+        {trial.id: float(p) for group, p in zip(groups.values(), shares, strict=True) for trial in group},
+        f"P(optimal): the probability that the true values are Pareto-optimal among those of {len(groups)} "
+        f"completed configurations, by {DRAWS} paired samples of the validation images (seed {seed}).",
+    )
+
+
+def optimal_shares(pareto: ParetoConfig, names: list[str], measured: Resampled, seed: int) -> Array:
+    """(C,) probabilities. measured: the metrics `names` of the untrained model and C configurations."""
+    untrained = membership.centred(measured.estimates[:1], measured.draws[:, :1])
+    values = membership.true_values(measured.estimates[1:], measured.draws[:, 1:], seed=seed)
+    draws, count, _ = values.shape
+    objectives = values[:, :, [names.index(name) for name in pareto.metrics]]
+    costs = as_costs(objectives, pareto.directions).reshape(draws, count, -1)
+    violation = np.zeros((draws, count))
+    for constraint in pareto.constraints:
+        of = names.index(constraint.metric)
+        violation += np.maximum(constraint.excess(values[:, :, of], untrained[:, :, of]), 0)
+    return membership.probability(costs, violation)
+
+
 def result(run: Run) -> dict[str, Any]:
     """The content of pareto.json: every trial with its validation metrics, the Pareto set and the
     untrained model with their test metrics, and what all the numbers are."""
     sweep, trials = run.spec, run.trials()
     baseline = run.baseline()
     members = {trial.id for trial in front(sweep, trials, baseline)} if baseline else set()
+    optimal = optimality(run, trials)
     return {
         "run": run.id,
         "maximize": sweep.file.pareto.maximize,
@@ -49,6 +104,7 @@ def result(run: Run) -> dict[str, Any]:
         "validation": protocol(sweep, "validation"),
         "test": protocol(sweep, "test"),
         "data": {split: run.sets(split) for split in SPLITS},
+        "probability": optimal.text,
         "seed": sweep.file.search.seed,
         "trials_planned": sweep.file.search.trials,
         "baseline": {
@@ -64,6 +120,7 @@ def result(run: Run) -> dict[str, Any]:
                 "status": trial.status,
                 "reason": trial.reason,
                 "pareto": trial.id in members,
+                "probability": optimal.probability.get(trial.id),
                 "epochs": len(trial.epochs),
                 "seed": trial.seed,
                 "validation": trial.metrics,

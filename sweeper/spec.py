@@ -19,7 +19,7 @@ from collections.abc import Sequence as AbstractSequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 from pydantic import (
     BaseModel,
@@ -37,7 +37,12 @@ from sweeper.trainable import Trainable
 from sweeper.tree import Choice, Mapping, Node, Place, Range
 
 if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
     from sweeper.pareto import Direction
+
+Values = TypeVar("Values", float, "NDArray[np.float64]")
 
 
 class Section(BaseModel):
@@ -56,8 +61,12 @@ class Constraint(Section):
 
     def violation(self, value: float, baseline: float) -> float:
         """How far `value` is on the wrong side; 0 where the constraint holds."""
+        return max(0.0, self.excess(value, baseline))
+
+    def excess(self, value: Values, baseline: Values) -> Values:
+        """As `violation`, but negative by how much is left where the constraint holds. Of arrays, too."""
         bound = self.bound * baseline if self.relative else self.bound
-        return max(0.0, bound - value if self.at_least else value - bound)
+        return bound - value if self.at_least else value - bound
 
     def __str__(self) -> str:
         bound = f"{self.bound:g}" + (" * baseline" if self.relative else "")

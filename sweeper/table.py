@@ -25,6 +25,8 @@ def pareto_table(content: dict[str, Any]) -> RenderableType:
         title=f"Pareto set of {content['run']}: {len(members)} of {len(content['trials'])} trials",
         title_justify="left",
         box=None,
+        collapse_padding=True,  # to fit three objectives into 80 columns
+        pad_edge=False,
         header_style="bold",
     )
     table.add_column("")
@@ -33,6 +35,7 @@ def pareto_table(content: dict[str, Any]) -> RenderableType:
         for name, arrow in columns:
             words = name.replace("_", "\n").replace(".", "\n")
             table.add_column(f"{split}\n{words} {arrow}", justify="right")
+    table.add_column("P(opti-\nmal)", justify="right")
     untrained = content["baseline"] | {"id": "", "method": "untrained"}
     for row in (untrained, *members):
         numbers = [
@@ -40,13 +43,20 @@ def pareto_table(content: dict[str, Any]) -> RenderableType:
             for split in SPLITS
             for name, _ in columns
         ]
-        table.add_row(row["id"], row["method"], *numbers, style="dim" if row is untrained else None)
+        table.add_row(
+            row["id"],
+            row["method"],
+            *numbers,
+            percent(row.get("probability")),
+            style="dim" if row is untrained else None,
+        )
     configurations = [f"{row['id']} {row['method']}: {settings(row['drawn'])}" for row in members]
     notes = [
         f"val: {content['validation']['text']}",
         f"test: {content['test']['text']}",
         *images_of(content),
         "Below a number: its 95 % interval.",
+        *([content["probability"]] if content["probability"] else []),
         *calibrated_by_chance(content, [untrained, *members]),
         *missing_gradients([untrained, *members]),
         "Chosen on validation images; test images were touched once, for this table.",
@@ -57,6 +67,11 @@ def pareto_table(content: dict[str, Any]) -> RenderableType:
 
 def number(metrics: Metrics | None, name: str) -> str:
     return f"{metrics[name]:.4f}" if metrics and name in metrics else "-"
+
+
+def percent(probability: float | None) -> str:
+    """`93 %`; empty where there is none."""
+    return "" if probability is None else f"{probability:.0%}".replace("%", " %")
 
 
 def interval(intervals: Intervals | None, name: str) -> str:

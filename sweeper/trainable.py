@@ -4,10 +4,11 @@ A package offers a trainable under the entry-point group `sweeper.trainables`: a
 `trial` and `evaluation` (pydantic models), `metrics` (names a trial reports), `describe` (an evaluation
 in a line), `trainable` (a class with `step`, `save` and `load`), `measurement` (a pydantic model of what is
 measured and how: `model`, `data`, `evaluation`), `measure` (evaluates a model), `sanity` (is its robustness
-to be believed?), `benchmark` (a result as clip_benchmark writes it), `errors` (exceptions that are no mistake
-of the program), `check` and `check_measurement` (is all there that a trial, a measurement needs?), `memory`
-(how much of it do trials need?), `export` (writes a trial's model as a folder) and `serving` (the file with
-which MLflow serves such a folder), each as
+to be believed?), `resample` (metrics on resampled images, from record files), `benchmark` (a result as
+clip_benchmark writes it), `errors` (exceptions that are no mistake of the program), `check` and
+`check_measurement` (is all there that a trial, a measurement needs?), `memory` (how much of it do trials
+need?), `export` (writes a trial's model as a folder) and `serving` (the file with which MLflow serves such a
+folder), each as
 "module:name". The sweeper reaches into nothing else.
 """
 
@@ -19,14 +20,25 @@ from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from importlib.metadata import entry_points
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from sweeper.errors import UserError, suggestion
 
 if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
     from pydantic import BaseModel
 
 GROUP = "sweeper.trainables"
+
+
+class Resampled(Protocol):
+    """estimates: (C, M) metrics of C configurations.  draws: (D, C, M) the same on resampled images."""
+
+    @property
+    def estimates(self) -> NDArray[np.float64]: ...
+    @property
+    def draws(self) -> NDArray[np.float64]: ...
 
 
 @dataclass(frozen=True)
@@ -83,6 +95,10 @@ class Trainable:
     @property
     def benchmark(self) -> Callable[..., dict[str, dict[str, Any]]]:
         return self._get("benchmark")
+
+    @property
+    def resample(self) -> Callable[..., Resampled]:
+        return self._get("resample")
 
     @property
     def export(self) -> Callable[..., dict[str, Any]]:

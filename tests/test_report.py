@@ -54,9 +54,11 @@ def made_up_records(seed: int) -> pd.DataFrame:
     """Records of two sets, of which the first counts."""
     draw = np.random.default_rng(seed)
     columns: dict[str, Any] = {"set": ["fashion-mnist-8k"] * IMAGES + ["digits"] * IMAGES}
+    columns["index"] = [*range(IMAGES)] * 2
     for version, skill in (("clean", 0.5 + 0.4 * draw.random()), ("robust", 0.5 * draw.random())):
         columns[f"{version}_correct"] = draw.random(2 * IMAGES) < skill
         columns[f"{version}_confidence"] = draw.uniform(0.1, 1, 2 * IMAGES)
+    columns["broken_by"] = np.where(columns["robust_correct"], "", "PGD-10")
     return pd.DataFrame(columns)
 
 

@@ -15,6 +15,7 @@ FINETUNE = {
     "errors": "trainables.errors:EXPECTED",
     "check": "trainables.preflight:check",
     "check_measurement": "trainables.preflight:check_measurement",
+    "resample": "trainables.metrics.resampling:resample",
     "benchmark": "trainables.benchmark:benchmark_records",
     "export": "trainables.export:export",
     "serving": "trainables.export:SERVING",

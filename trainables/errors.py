@@ -15,6 +15,10 @@ class AttackError(ValueError):
     """An attack that is not there, or does not take what it is given."""
 
 
+class MetricError(Exception):
+    """A metric from which something is asked that it does not have."""
+
+
 class Diverged(Exception):
     """The loss or the model's output is not finite; the weights are of no use any more."""
 
@@ -23,5 +27,5 @@ class MemoryShortage(Exception):
     """A trial that needs more memory than it may use, whatever its micro-batch."""
 
 
-EXPECTED = (AttackError, DataError, Diverged, MemoryShortage, ModelError)
+EXPECTED = (AttackError, DataError, Diverged, MemoryShortage, MetricError, ModelError)
 """What can go wrong with a trial that is no mistake of the program."""

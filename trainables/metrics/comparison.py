@@ -86,7 +86,7 @@ def paired_difference(
     generator = np.random.default_rng(seed)
     step = max(1, CHUNK // n)
     sizes = [min(step, draws - start) for start in range(0, draws, step)]
-    values = np.concatenate([difference(_resampled(generator, size, n)) for size in sizes])
+    values = np.concatenate([difference(resampled(generator, size, n)) for size in sizes])
     low, high = np.nanquantile(values, [0.025, 0.975])
     return Estimate(float(difference(np.ones((1, n)))[0]), float(low), float(high))
 
@@ -95,7 +95,7 @@ def _columns(table: Columns | pd.DataFrame) -> Columns:
     return {str(name): np.asarray(values) for name, values in table.items()}
 
 
-def _resampled(generator: np.random.Generator, draws: int, n: int) -> NDArray[np.float64]:
+def resampled(generator: np.random.Generator, draws: int, n: int) -> NDArray[np.float64]:
     """(draws, n) how often each image is drawn in n draws with replacement."""
     drawn = generator.integers(0, n, (draws, n)) + n * np.arange(draws)[:, None]
     return np.bincount(drawn.ravel(), minlength=draws * n).reshape(draws, n).astype(np.float64)
