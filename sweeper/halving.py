@@ -21,14 +21,18 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 
 from sweeper.pareto import as_costs
 from sweeper.ranking import Fronts
 from sweeper.result import total_violation
-from sweeper.run import Decision, Metrics, Run
+from sweeper.run import Decision, Metrics, Run, Status, TrialRecord
 from sweeper.spec import EarlyStopping, ParetoConfig, SweepSpec
+
+Report = dict[str, Any]
+"""What a trial reports after an epoch: its metrics, `epoch`, and `failed`, the reason if it has."""
 
 
 @dataclass
@@ -136,6 +140,21 @@ def not_finite(pareto: ParetoConfig, metrics: Metrics) -> list[str]:
     return [name for name in pareto.deciding if not math.isfinite(metrics[name])]
 
 
+def ending(
+    record: TrialRecord, result: Report | None, error: bool, pareto: ParetoConfig
+) -> tuple[Status, str | None]:
+    """How a trial ended, from its last report."""
+    if error or result is None:
+        return "failed", "the worker failed more often than a trial is restarted; see error.txt"
+    if result["failed"]:
+        return "failed", str(result["failed"])
+    if broken := not_finite(pareto, result):
+        return "failed", f"{broken[0]} is {result[broken[0]]} after epoch {result['epoch']}"
+    if result["epoch"] < record.config["epochs"]:
+        return "stopped", f"stopped early after epoch {result['epoch']}"
+    return "completed", None
+
+
 def of_run(run: Run) -> Halving | None:
     """The early stopping of a run as its earlier drivers left it; None if it has none.
 
@@ -149,11 +168,7 @@ def of_run(run: Run) -> Halving | None:
         for epoch in trial.epochs if trial.status == "unfinished" else ():
             last = epoch["epoch"] >= trial.config["epochs"]
             if not halving.record(trial.number, epoch["epoch"], epoch["metrics"], last=last):
-                run.end_trial(trial.number, "stopped", stopped_after(epoch["epoch"]))
+                report = {**epoch["metrics"], "epoch": epoch["epoch"], "failed": None}
+                run.end_trial(trial.number, *ending(trial, report, False, run.spec.file.pareto))
                 break
     return halving
-
-
-def stopped_after(epoch: int) -> str:
-    """The reason of a trial's status."""
-    return f"stopped early after epoch {epoch}"

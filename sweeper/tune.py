@@ -11,15 +11,13 @@ from ray.tune.schedulers import FIFOScheduler
 from ray.tune.search import Searcher as RaySearcher
 
 from sweeper import result
-from sweeper.halving import Halving, not_finite, stopped_after
-from sweeper.run import BASELINE, Run, Split, Status, TrialRecord
+from sweeper.halving import Halving, Report, ending
+from sweeper.run import BASELINE, Run, Split, TrialRecord
 from sweeper.search import Search
-from sweeper.spec import ParetoConfig
 
 if TYPE_CHECKING:
     from sweeper.display import Display
 
-Report = dict[str, Any]
 Job = dict[str, Any]
 
 
@@ -139,21 +137,6 @@ class Searcher(Stateless, RaySearcher):
 
     def restore(self, checkpoint_path: str) -> None:
         """Nothing: see `save`."""
-
-
-def ending(
-    record: TrialRecord, result: Report | None, error: bool, pareto: ParetoConfig
-) -> tuple[Status, str | None]:
-    """How a trial ended, from its last report."""
-    if error or result is None:
-        return "failed", "the worker failed more often than a trial is restarted; see error.txt"
-    if result["failed"]:
-        return "failed", str(result["failed"])
-    if broken := not_finite(pareto, result):
-        return "failed", f"{broken[0]} is {result[broken[0]]} after epoch {result['epoch']}"
-    if result["epoch"] < record.config["epochs"]:
-        return "stopped", stopped_after(result["epoch"])
-    return "completed", None
 
 
 class Scheduler(Stateless, FIFOScheduler):
