@@ -100,7 +100,7 @@ class Halving:
         """How many rungs a trial is spared. Each bracket takes one in eta as many trials as the one
         before it, as its trials take up to eta times as long; drawn by the trial's number, so that it has
         nothing to do with the trial's configuration."""
-        shares = self.stopping.reduction_factor ** -np.arange(self.stopping.brackets)
+        shares = self.stopping.reduction_factor ** -np.arange(self.stopping.brackets, dtype=np.float64)
         generator = np.random.default_rng([self.seed, trial])
         return int(generator.choice(len(shares), p=shares / shares.sum()))
 
