@@ -71,7 +71,7 @@ class Curves:
         untrained = table["config"] == BASELINE
         self.names = [name for name in table.columns if name not in KEYS]
         self.baseline = metrics_of(table.loc[untrained, self.names])[0]
-        groups = table[~untrained].sort_values("epoch").groupby("config", sort=False)
+        groups = table[~untrained].sort_values("epoch", kind="stable").groupby("config", sort=False)
         self.curves = [
             Curve(str(config), rows["seconds"].tolist(), metrics_of(rows[self.names]))
             for config, rows in groups

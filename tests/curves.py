@@ -36,7 +36,7 @@ def curves(sweep: SweepSpec, count: int, epochs: int, seed: int = 0) -> pd.DataF
                 "clean_accuracy": 0.9 - 0.2 * before * rate - 0.1 * strong + rng.normal(0, 0.01),
                 "robust_ece": 0.5 - 0.35 * before**0.5 + 0.4 * after + rng.normal(0, 0.01),
             }
-            diverged = rate > 0.98 and epoch > 2
+            diverged = rate > 0.9 and epoch > 1
             metrics = dict.fromkeys(metrics, np.nan) if diverged else metrics
             rows.append(row(f"c{index:04d}", drawn, epoch, seconds * rng.uniform(0.9, 1.1), metrics))
     return pd.DataFrame(rows)
