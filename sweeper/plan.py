@@ -26,7 +26,7 @@ def print_plan(sweep: SweepSpec) -> None:
         rungs = ", ".join(map(str, sweep.rungs()))
         metrics = ", ".join(stopping.metrics or file.pareto.metrics)
         console.print(
-            f"early stopping on {metrics}: one in {stopping.reduction_factor:g} goes on after epoch {rungs}"
+            f"early stopping on {metrics}: one in {stopping.reduction_factor:g} goes on at epoch {rungs}"
         )
     resources = file.resources
     console.print(f"each trial: {resources.cpus:g} CPUs, {resources.gpus:g} GPUs; {side_by_side(sweep)}")

@@ -207,5 +207,5 @@ class Simulator:
         del self.running[trial.number]
         self.done.ends[trial.number] = self.now
         report = {**metrics, "epoch": epoch, "failed": None}
-        trial.status, trial.reason = ending(trial, report, False, self.sweep.file.pareto)
+        trial.status, trial.reason = ending(trial, report, self.sweep.file.pareto)
         self.search.end(trial)

@@ -88,7 +88,7 @@ class Searcher(Stateless, RaySearcher):
             self.search.baseline = self.run.baseline()
         else:
             record = self.trials.pop(trial_id)
-            status, reason = ending(record, result, error, self.run.spec.file.pareto)
+            status, reason = ending(record, None if error else result, self.run.spec.file.pareto)
             self.run.end_trial(record.number, status, reason)
             self.search.end(self.run.trial(record.number))
         self._plan_final()

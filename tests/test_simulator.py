@@ -70,7 +70,7 @@ class Folder:
         if crash == "decision" or (goes_on and not last):
             return
         report = {**metrics, "epoch": epoch, "failed": None}
-        self.run.end_trial(number, *ending(trial, report, False, self.run.spec.file.pareto))
+        self.run.end_trial(number, *ending(trial, report, self.run.spec.file.pareto))
         self.search.end(self.run.trial(number))
 
 
