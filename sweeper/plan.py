@@ -23,7 +23,11 @@ def print_plan(sweep: SweepSpec) -> None:
     console.print(f"sampler: {search.sampler}, seed {search.seed}{coverage(combinations)}")
     if search.early_stopping:
         stopping = search.early_stopping
-        console.print(f"early stopping on {stopping.metric} from epoch {stopping.grace_epochs}")
+        rungs = ", ".join(map(str, sweep.rungs()))
+        metrics = ", ".join(stopping.metrics or file.pareto.metrics)
+        console.print(
+            f"early stopping on {metrics}: one in {stopping.reduction_factor:g} goes on at epoch {rungs}"
+        )
     resources = file.resources
     console.print(f"each trial: {resources.cpus:g} CPUs, {resources.gpus:g} GPUs; {side_by_side(sweep)}")
     console.print(f"maximize {', '.join(file.pareto.maximize)}; minimize {', '.join(file.pareto.minimize)}")

@@ -4,6 +4,7 @@
     run.json                    id, seed, versions, when and where it was started
     concurrency.json            trials side by side, which decides what the sampler knows when
     study.journal               the Optuna study (opens in optuna-dashboard)
+    rungs.jsonl                 what early stopping decided, a line each, in the order of the decisions
     baseline/validation.json    the untrained model, and .parquet: its per-image records
     trials/t000/config.json     the trial's configuration and seed
                /epoch-001.json  metrics after each epoch, and .parquet: per-image records
@@ -28,7 +29,7 @@ import os
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from datetime import datetime
 from functools import cached_property
 from pathlib import Path
@@ -62,6 +63,17 @@ def read_json(path: Path) -> Any:
         return json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         return None
+
+
+@dataclass(frozen=True)
+class Decision:
+    """What early stopping decided after an epoch of a trial, on which metrics; later trials are compared
+    with these."""
+
+    trial: int
+    epoch: int
+    metrics: Metrics
+    goes_on: bool
 
 
 @dataclass
@@ -209,6 +221,26 @@ class Run:
 
     def end_trial(self, number: int, status: Status, reason: str | None = None) -> None:
         write_json(self.trial_folder(number) / "status.json", {"status": status, "reason": reason})
+
+    @property
+    def rungs_file(self) -> Path:
+        return self.path / "rungs.jsonl"
+
+    def decisions(self) -> list[Decision]:
+        """What early stopping decided, in its order. For the driver: a line that an earlier one could not
+        finish is dropped, as it took no effect."""
+        if not self.rungs_file.exists():
+            return []
+        text = self.rungs_file.read_text(encoding="utf-8")
+        whole = text[: text.rfind("\n") + 1]
+        if whole != text:
+            self.rungs_file.write_text(whole, encoding="utf-8")
+        return [Decision(**json.loads(line)) for line in whole.splitlines()]
+
+    def add_decision(self, decision: Decision) -> None:
+        """To be called before the decision takes effect: once written it stands."""
+        with open(self.rungs_file, "a", encoding="utf-8") as file:
+            file.write(json.dumps(asdict(decision), allow_nan=False) + "\n")
 
     def keep_error(self, number: int | None, error_file: str) -> None:
         """Copies a traceback into the folder of the failed trial, or of the run for None."""

@@ -13,7 +13,6 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
 
 from sweeper import result, space
 from sweeper.cluster import Cluster
@@ -74,12 +73,14 @@ def drive(run: Run, *, quiet: bool = False) -> Run:
 def work(run: Run, cluster: Cluster, concurrent: int, display: Display, notify: Callable[[], None]) -> None:
     """All that needs a model: Ray Tune asks our searcher for jobs until the sweep has none left."""
     from ray import tune
+    from ray.tune.schedulers import FIFOScheduler
 
+    from sweeper import halving
     from sweeper.search import Search
-    from sweeper.tune import Searcher, Watcher, trial_name
+    from sweeper.tune import Scheduler, Searcher, Watcher, trial_name
     from sweeper.worker import Worker
 
-    sweep = run.spec
+    sweep, stopping = run.spec, halving.of_run(run)
     search = Search(
         sweep,
         run.path / "study.journal",
@@ -97,7 +98,7 @@ def work(run: Run, cluster: Cluster, concurrent: int, display: Display, notify: 
             trainable,
             tune_config=tune.TuneConfig(
                 search_alg=searcher,
-                scheduler=scheduler(sweep),
+                scheduler=Scheduler(run, stopping) if stopping else FIFOScheduler(),
                 num_samples=-1,
                 max_concurrent_trials=concurrent,
                 reuse_actors=True,
@@ -119,23 +120,6 @@ def work(run: Run, cluster: Cluster, concurrent: int, display: Display, notify: 
         if not searcher.finished:
             raise KeyboardInterrupt  # Tune returns normally after Ctrl-C
     search.finish()
-
-
-def scheduler(sweep: SweepSpec) -> Any:
-    """Early stopping as a Ray scheduler; without any, first come first served."""
-    from ray.tune.schedulers import AsyncHyperBandScheduler, FIFOScheduler
-
-    stopping = sweep.file.search.early_stopping
-    if stopping is None:
-        return FIFOScheduler()
-    return AsyncHyperBandScheduler(
-        time_attr="epoch",
-        metric=stopping.metric,
-        mode="max",
-        max_t=sweep.max_epochs(),
-        grace_period=stopping.grace_epochs,
-        reduction_factor=stopping.reduction_factor,
-    )
 
 
 @contextmanager

@@ -46,13 +46,13 @@ class Suggestion:
 class Search:
     """Ask and tell for one run. Everything is in the study on disk; opening it again goes on.
 
-    known: the trials that the run folder already holds.
+    journal: the study's file; None keeps it in memory.  known: the trials that the run folder already holds.
     """
 
     def __init__(
         self,
         sweep: SweepSpec,
-        journal: Path,
+        journal: Path | None,
         *,
         name: str,
         lag: int,
@@ -63,7 +63,7 @@ class Search:
         self.grid = space.grid(sweep.space)
         self.study = optuna.create_study(
             study_name=name,
-            storage=JournalStorage(JournalFileBackend(str(journal))),
+            storage=journal and JournalStorage(JournalFileBackend(str(journal))),
             directions=sweep.file.pareto.directions,
             load_if_exists=True,
         )

@@ -13,6 +13,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Iterator
 from collections.abc import Sequence as AbstractSequence
@@ -33,6 +34,7 @@ from pydantic import (
 
 from sweeper import space, tree
 from sweeper.errors import SpecError, suggestion
+from sweeper.ranking import Within
 from sweeper.trainable import Trainable
 from sweeper.tree import Choice, Mapping, Node, Place, Range
 
@@ -92,6 +94,11 @@ class ParetoConfig(Section):
         down: list[Direction] = ["minimize" for _ in self.minimize]
         return up + down
 
+    @property
+    def deciding(self) -> list[str]:
+        """All metrics that say how good a trial is: a trial without finite ones has failed."""
+        return list(dict.fromkeys([*self.metrics, *self.subject_to]))
+
     @cached_property
     def constraints(self) -> list[Constraint]:
         """Raises ValueError for a constraint that can't be read."""
@@ -99,11 +106,23 @@ class ParetoConfig(Section):
 
 
 class EarlyStopping(Section):
-    """Asynchronous successive halving on one metric: at each rung the worst are stopped."""
+    """Asynchronous successive halving by several metrics: at each rung only the best go on."""
 
-    metric: str = Field("robust_accuracy", description="Compared at the rungs; maximised.")
+    metrics: list[str] | None = Field(
+        None, min_length=1, description="Which of the Pareto front's are compared; all by default."
+    )
     grace_epochs: PositiveInt = Field(1, description="Epochs before the first decision.")
     reduction_factor: float = Field(3, gt=1, description="One in so many goes on at each rung.")
+    brackets: PositiveInt = Field(1, description="Groups of trials, each spared one rung more than the last.")
+    within: Within = Field("epsilon_net", description="What is preferred inside a non-dominated front.")
+
+    def rungs(self, longest: int) -> list[int]:
+        """The epochs after which it is decided: grace_epochs times powers of reduction_factor, rounded
+        up, before the `longest` trial's last epoch."""
+        epochs: list[int] = []
+        while (epoch := math.ceil(self.grace_epochs * self.reduction_factor ** len(epochs))) < longest:
+            epochs.append(epoch)
+        return list(dict.fromkeys(epochs))
 
 
 class SearchConfig(Section):
@@ -172,6 +191,11 @@ class SweepSpec:
     def base_trial(self) -> dict[str, Any]:
         """The first option and lower end of everything: what the untrained model is measured with."""
         return self.trial(next(space.probes(self.space)).value)
+
+    def rungs(self) -> list[int]:
+        """The epochs after which early stopping decides; none without it."""
+        stopping = self.file.search.early_stopping
+        return stopping.rungs(self.max_epochs()) if stopping else []
 
     def max_epochs(self) -> int:
         """Epochs of the longest trial that the space can choose."""
@@ -246,13 +270,8 @@ def validate(root: Node) -> SweepSpec:
         metrics = trainable.metric_names(trials, trainable.evaluation.model_validate(file.evaluation))
         lines += check_metrics(file, metrics, resolved.places)
     longest = max((getattr(trial, "epochs", 1) for trial in trials), default=1)
-    stopping = file.search.early_stopping
-    if trials and stopping is not None and stopping.grace_epochs > longest:
-        place = at(resolved.places, ("search", "early_stopping", "grace_epochs"))
-        lines.append(
-            f"{place}: search.early_stopping.grace_epochs: {stopping.grace_epochs} is more than the "
-            f"{longest} epochs of the longest trial; give fewer"
-        )
+    if trials:
+        lines += check_rungs(file, longest, resolved.places)
     if not lines:
         lines += check_grid(root.items["trial"], file, resolved.places)
     if lines:
@@ -325,13 +344,30 @@ def check_metrics(
         except ValueError as error:
             yield f"{place}: pareto.subject_to.{name}: {error}"
     stopping = file.search.early_stopping
-    if stopping is not None and stopping.metric not in known:
-        place = at(places, ("search", "early_stopping", "metric"))
-        hint = metric_hint(stopping.metric, known)
-        yield f"{place}: search.early_stopping.metric: unknown metric {stopping.metric!r}{hint}"
-    if stopping is not None and stopping.metric in file.pareto.minimize:
-        place = at(places, ("search", "early_stopping", "metric"))
-        yield f"{place}: search.early_stopping.metric: {stopping.metric!r} is minimised; name a maximised one"
+    for index, name in enumerate((stopping and stopping.metrics) or ()):
+        if name not in file.pareto.metrics:
+            place = at(places, ("search", "early_stopping", "metrics", index))
+            hint = suggestion(name, file.pareto.metrics)
+            yield f"{place}: search.early_stopping.metrics: {name!r} is no metric of `pareto`{hint}"
+
+
+def check_rungs(file: SweepFile, longest: int, places: dict[space.Path, Place]) -> Iterator[str]:
+    """A line if early stopping has no rung to decide at, or a bracket that has none."""
+    stopping = file.search.early_stopping
+    if stopping is None:
+        return
+    rungs, key = stopping.rungs(longest), ("search", "early_stopping")
+    if not rungs:
+        yield (
+            f"{at(places, (*key, 'grace_epochs'))}: search.early_stopping.grace_epochs: "
+            f"{stopping.grace_epochs} leaves nothing to stop of the {longest} epochs of the longest trial; "
+            "give fewer"
+        )
+    elif stopping.brackets > len(rungs):
+        yield (
+            f"{at(places, (*key, 'brackets'))}: search.early_stopping.brackets: {stopping.brackets} is more "
+            f"than there are rungs (after epochs {', '.join(map(str, rungs))}); give fewer"
+        )
 
 
 def metric_hint(name: str, known: AbstractSequence[str]) -> str:

@@ -1,4 +1,5 @@
-"""Where Ray Tune meets the run folder: the searcher it asks for work, the callback it tells."""
+"""Where Ray Tune meets the run folder: the searcher it asks for work, the scheduler it asks whether a
+trial goes on, the callback it tells."""
 
 from __future__ import annotations
 
@@ -6,16 +7,17 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from ray.tune import Callback
+from ray.tune.schedulers import FIFOScheduler
 from ray.tune.search import Searcher as RaySearcher
 
 from sweeper import result
-from sweeper.run import BASELINE, Run, Split, Status, TrialRecord
+from sweeper.halving import Halving, Report, ending
+from sweeper.run import BASELINE, Run, Split, TrialRecord
 from sweeper.search import Search
 
 if TYPE_CHECKING:
     from sweeper.display import Display
 
-Report = dict[str, Any]
 Job = dict[str, Any]
 
 
@@ -88,7 +90,7 @@ class Searcher(Stateless, RaySearcher):
             self.search.baseline = self.run.baseline()
         else:
             record = self.trials.pop(trial_id)
-            status, reason = ending(record, result, error)
+            status, reason = ending(record, None if error else result, self.run.spec.file.pareto)
             self.run.end_trial(record.number, status, reason)
             self.search.end(self.run.trial(record.number))
         self._plan_final()
@@ -139,15 +141,28 @@ class Searcher(Stateless, RaySearcher):
         """Nothing: see `save`."""
 
 
-def ending(record: TrialRecord, result: Report | None, error: bool) -> tuple[Status, str | None]:
-    """How a trial ended, from its last report."""
-    if error or result is None:
-        return "failed", "the worker failed more often than a trial is restarted; see error.txt"
-    if result["failed"]:
-        return "failed", str(result["failed"])
-    if result["epoch"] < record.config["epochs"]:
-        return "stopped", f"stopped early after epoch {result['epoch']}"
-    return "completed", None
+class Scheduler(Stateless, FIFOScheduler):
+    """Asks `halving` after each epoch; starts trials first come, first served.
+
+    It names no metric to Tune, which would abort a sweep at a report that lacks it, and can't hold several.
+    """
+
+    _supports_buffered_results = False  # the next epoch waits for the decision
+
+    def __init__(self, run: Run, halving: Halving) -> None:
+        super().__init__()
+        self.run, self.halving = run, halving
+
+    def on_trial_result(self, controller: Any, trial: Any, result: Report) -> str:
+        goes_on = self.halving.record(trial.config["number"], result["epoch"], result)
+        return str(self.CONTINUE if goes_on else self.STOP)
+
+    def on_trial_complete(self, controller: Any, trial: Any, result: Report) -> None:
+        """Tune comes here with a last report that it did not ask about, and with those that were stopped."""
+        if "measure" in trial.config:
+            self.halving.baseline = self.run.baseline()
+        elif not result["failed"]:
+            self.halving.record(trial.config["number"], result["epoch"], result, last=True)
 
 
 class Watcher(Stateless, Callback):

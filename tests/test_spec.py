@@ -59,11 +59,18 @@ MISTAKES = {
     ),
     "too few trials for the grid": ("trials: 5", "trials: 3", ["f.yaml:19", "4 combinations", "at least 4"]),
     "unknown sampler": ("seed: 3,", "sampler: tpee,", ["f.yaml:19", "search.sampler", "did you mean 'tpe'"]),
-    "early stopping on a minimised metric": (
-        "seed: 3,", "early_stopping: {metric: robust_ece},", ["f.yaml:19", "is minimised"],
+    "early stopping on another metric": (
+        "seed: 3,", "early_stopping: {metrics: [robust_ec]},", ["f.yaml:19", "did you mean 'robust_ece'"],
+    ),
+    "early stopping on nothing": ("seed: 3,", "early_stopping: {metrics: []},", ["f.yaml:19", "at least 1"]),
+    "brackets without a rung": (
+        "seed: 3,", "early_stopping: {brackets: 2},", ["f.yaml:19", "brackets", "after epochs 1"],
+    ),
+    "unknown order inside a front": (
+        "seed: 3,", "early_stopping: {within: epsilon},", ["f.yaml:19", "did you mean 'epsilon_net'"],
     ),
     "early stopping after the end": (
-        "seed: 3,", "early_stopping: {grace_epochs: 9},", ["f.yaml:19", "grace_epochs", "2 epochs"],
+        "seed: 3,", "early_stopping: {grace_epochs: 2},", ["f.yaml:19", "grace_epochs", "2 epochs"],
     ),
     "no attack for an adversarial method": (
         "epsilon: !choice [4", "epsilon: !choice [0, 4", ["f.yaml:", "epsilon"],

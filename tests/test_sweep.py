@@ -373,7 +373,7 @@ search:
   trials: 4
   seed: 1
   concurrent: 1
-  early_stopping: {metric: clean_accuracy, grace_epochs: 1, reduction_factor: 2}
+  early_stopping: {metrics: [clean_accuracy], grace_epochs: 1, reduction_factor: 2}
 tracking: {mlflow: false}
 """
 

@@ -1,0 +1,249 @@
+"""One recorded trace in the simulator, in a run folder with interruptions, and in Ray: the same decisions."""
+
+from __future__ import annotations
+
+import json
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from sweeper import halving, runner
+from sweeper.cluster import Cluster
+from sweeper.display import Display
+from sweeper.errors import UserError
+from sweeper.halving import Halving, ending, not_finite
+from sweeper.run import Metrics, Run, write_json
+from sweeper.search import Search
+from sweeper.simulator import Curves, Simulation, recorded, simulate
+from sweeper.spec import SweepSpec
+from tests.curves import BASELINE, curves
+from tests.replay import Replay
+from tests.scheduler_contract import sweep
+
+WORKERS = 2
+
+
+@pytest.fixture(scope="module")
+def traced() -> tuple[SweepSpec, Curves, Simulation]:
+    """A small sweep, in which trials are stopped at both rungs, diverge, and end."""
+    spec = sweep("{brackets: 2}", trials=16, sampler="tpe", constrained=True)
+    table = Curves(curves(spec, 30, 9, seed=8))
+    return spec, table, simulate(spec, table, workers=WORKERS)
+
+
+class Folder:
+    """A run folder in which a trace takes place, as a driver and its workers would write it."""
+
+    def __init__(self, run: Run, table: Curves) -> None:
+        self.run, self.table = run, table
+        stopping = halving.of_run(run)
+        assert stopping is not None
+        self.halving = stopping
+        self.search = Search(
+            run.spec,
+            run.path / "study.journal",
+            name=run.id,
+            lag=2 * WORKERS,
+            baseline=run.baseline(),
+            known=run.trials(),
+        )
+
+    def report(self, number: int, epoch: int, crash: str = "") -> None:
+        """A trial finishes an epoch, and what follows of it, until the driver dies: after the worker has
+        written the `epoch`, after the `decision` was written, or not at all."""
+        while self.search.next <= number:
+            suggestion = self.search.ask()
+            assert suggestion is not None
+            self.run.add_trial(suggestion)
+        trial = self.run.trial(number)
+        metrics = self.table.nearest(trial.drawn).metrics[epoch - 1]
+        if not not_finite(self.run.spec.file.pareto, metrics):
+            write_json(trial.folder / f"epoch-{epoch:03d}.json", {"epoch": epoch, "metrics": metrics})
+        if crash == "epoch":
+            return
+        last = epoch == trial.config["epochs"]
+        goes_on = self.halving.record(number, epoch, metrics, last=last)
+        if crash == "decision" or (goes_on and not last):
+            return
+        report = {**metrics, "epoch": epoch, "failed": None}
+        self.run.end_trial(number, *ending(trial, report, self.run.spec.file.pareto))
+        self.search.end(self.run.trial(number))
+
+
+def a_run(folder: Path, spec: SweepSpec) -> Run:
+    run = Run.create(folder, spec, {"seed": 3})
+    write_json(run.baseline_file, {"metrics": BASELINE})
+    return run
+
+
+def statuses(trials: list[Any]) -> list[tuple[Any, ...]]:
+    return [(trial.number, trial.status, trial.reason, trial.drawn) for trial in trials]
+
+
+def test_the_trace_has_all_that_can_happen(traced: tuple[SweepSpec, Curves, Simulation]) -> None:
+    _, _, simulation = traced
+    assert {trial.status for trial in simulation.trials} == {"completed", "stopped", "failed"}
+    assert {len(t.epochs) for t in simulation.trials if t.status == "stopped"} == {1, 3}
+
+
+def test_interruptions_change_no_decision(
+    traced: tuple[SweepSpec, Curves, Simulation], tmp_path: Path
+) -> None:
+    """At every point where something is written; the driver that follows finds its way from the folder."""
+    spec, table, simulation = traced
+    folder = Folder(a_run(tmp_path, spec), table)
+    for index, (number, epoch) in enumerate(simulation.trace):
+        crash = ("", "epoch", "decision", "", "torn")[index % 5]
+        folder.report(number, epoch, crash)
+        if crash == "torn":
+            with open(folder.run.rungs_file, "a") as file:
+                file.write('{"trial": 3, "epo')
+        if crash:
+            after = Folder(folder.run, table)
+            trial = folder.run.trial(number)
+            if trial.status == "unfinished" and len(trial.epochs) in (epoch - 1, trial.config["epochs"]):
+                after.report(number, epoch)  # an epoch that left nothing, or the last, is reported again
+            folder = after
+    assert folder.run.decisions() == simulation.decisions
+    assert statuses(folder.run.trials()) == statuses(simulation.trials)
+
+
+def test_ray_and_the_simulator_decide_alike(
+    traced: tuple[SweepSpec, Curves, Simulation], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Ray goes on from a folder whose driver died before it could stop the first trial that it had to."""
+    spec, table, simulation = traced
+    stop = next(decision for decision in simulation.decisions if not decision.goes_on)
+    before = simulation.trace.index((stop.trial, stop.epoch))
+    assert before < len(simulation.trace) / 4
+    folder = Folder(a_run(tmp_path, spec), table)
+    for number, epoch in simulation.trace[:before]:
+        folder.report(number, epoch)
+    folder.report(stop.trial, stop.epoch, crash="epoch")
+    run = folder.run
+    in_turn(monkeypatch, run, simulation, before)
+    monkeypatch.setattr("sweeper.worker.Worker", Replay)
+    with Cluster.connect(spec.file.resources) as cluster:
+        runner.work(run, cluster, WORKERS, Display(run, WORKERS, quiet=True), lambda: None)
+    assert run.decisions() == simulation.decisions
+    assert statuses(run.trials()) == statuses(simulation.trials)
+
+
+def in_turn(monkeypatch: pytest.MonkeyPatch, run: Run, simulation: Simulation, done: int) -> None:
+    """Lets the workers report in the order of the trace: each after the one before was decided on."""
+    metrics = [[epoch["metrics"] for epoch in trial.epochs] for trial in simulation.trials]
+    recording = {"trace": simulation.trace, "metrics": metrics}
+    (run.path / "recording.json").write_text(json.dumps(recording))
+    seen = set(simulation.trace[:done])
+    write_json(run.path / "turn", len(seen))
+
+    def record(self: Halving, trial: int, epoch: int, metrics: Metrics, **options: Any) -> bool:
+        goes_on = RECORD(self, trial, epoch, metrics, **options)
+        seen.add((trial, epoch))
+        write_json(run.path / "turn", len(seen))
+        return goes_on
+
+    monkeypatch.setattr(Halving, "record", record)
+
+
+RECORD = Halving.record
+
+
+def test_thousands_of_trials_in_seconds() -> None:
+    spec = sweep(trials=2000, epochs=27)
+    table = Curves(curves(spec, 100, 27))
+    started = time.process_time()
+    simulation = simulate(spec, table, workers=64)
+    assert time.process_time() - started < 20
+    assert len(simulation.trials) == 2000
+    assert len(simulation.trace) < 0.2 * 2000 * 27  # of the epochs that there would be
+    assert {trial.status for trial in simulation.trials} == {"completed", "stopped", "failed"}
+
+
+def test_workers_share_the_time() -> None:
+    """Without early stopping and with equal epochs the clock can be reckoned by hand."""
+    spec = sweep(trials=12)
+    spec = SweepSpec(
+        spec.file.model_copy(
+            update={"search": spec.file.search.model_copy(update={"early_stopping": None})}
+        ),
+        spec.tree, spec.trainable, spec.metrics, spec.evaluation, spec.final,
+    )  # fmt: skip
+    table = curves(spec, 20, 9).assign(seconds=2.0)
+    table = table[~table["config"].isin(table[table["robust_ece"].isna()]["config"])]  # none diverges
+    for workers in (1, 3, 5):
+        simulation = simulate(spec, Curves(table), workers=workers)
+        assert max(simulation.ends.values()) == -(-12 // workers) * 9 * 2
+        assert len(simulation.trace) == 12 * 9
+        assert simulation.decisions == []
+
+
+def test_early_stopping_finds_as_much_in_less_time() -> None:
+    """What it is for: by halving, the front is reached with a fraction of the epochs."""
+    from sweeper.result import front
+
+    spec = sweep(trials=60, epochs=27)
+    table = Curves(curves(spec, 60, 27))
+    simulation = simulate(spec, table, workers=4)
+    best = max((t.metrics or {})["robust_accuracy"] for t in front(spec, simulation.trials, BASELINE))
+    every = [table.nearest(trial.drawn).metrics[-1]["robust_accuracy"] for trial in simulation.trials]
+    assert len(simulation.trace) < 0.35 * 60 * 27
+    assert best > np.nanquantile(every, 0.8)
+
+
+def test_the_nearest_curve() -> None:
+    rows = [
+        {"config": "baseline", "drawn": "{}", "epoch": 0, "seconds": 0.0, "m": 0.0},
+        *(
+            {"config": name, "drawn": json.dumps(drawn), "epoch": 1, "seconds": 1.0, "m": 1.0}
+            for name, drawn in {
+                "a": {"method": "x", "rate": 1e-4},
+                "b": {"method": "x", "rate": 1e-2},
+                "c": {"method": "y", "rate": 1e-3, "y.weight": 3},
+                "d": {"method": "y", "rate": 1e-3, "y.weight": 50},
+            }.items()
+        ),
+    ]
+    table = Curves(pd.DataFrame(rows))
+    assert table.nearest({"method": "x", "rate": 1e-4}).config == "a"
+    assert table.nearest({"method": "x", "rate": 6e-3}).config == "b"
+    assert table.nearest({"method": "y", "rate": 1e-4, "y.weight": 40}).config == "d"
+    assert table.nearest({"method": "y", "rate": 1e-2, "y.weight": 2}).config == "c"
+    assert table.nearest({"method": "z", "rate": 1e-3, "y.weight": 50}).config == "d"
+
+
+def test_curves_of_a_run_and_as_parquet(traced: tuple[SweepSpec, Curves, Simulation], tmp_path: Path) -> None:
+    spec, table, simulation = traced
+    folder = Folder(a_run(tmp_path, spec), table)
+    for number, epoch in simulation.trace:
+        folder.report(number, epoch)
+        file = folder.run.trial_folder(number) / f"epoch-{epoch:03d}.json"
+        if file.exists():
+            timed = json.loads(file.read_text()) | {"training_seconds": 2.0, "evaluation_seconds": 0.5}
+            write_json(file, timed)
+    recorded([folder.run]).to_parquet(tmp_path / "curves.parquet")
+    again = Curves.load(tmp_path / "curves.parquet")
+    completed = [trial for trial in simulation.trials if trial.status == "completed"]
+    assert again.baseline == BASELINE
+    assert [curve.config for curve in again.curves] == [f"{folder.run.id}/{t.id}" for t in completed]
+    for trial in completed:
+        curve = again.nearest(trial.drawn)
+        assert curve.metrics == [epoch["metrics"] for epoch in trial.epochs]
+        assert curve.seconds == [2.5] * 9
+
+
+def test_what_is_wrong_with_curves_is_one_line() -> None:
+    spec = sweep()
+    table = curves(spec, 3, 5)
+    for broken, message in (
+        (table.drop(columns="seconds"), "no column 'seconds'"),
+        (table[table["epoch"] > 0], "no row of config 'baseline'"),
+        (table.drop(columns="robust_ece"), "no metric 'robust_ece'"),
+        (table, "has 5 epochs, and the sweep trains 9"),
+    ):
+        with pytest.raises(UserError, match=message):
+            simulate(spec, Curves(broken), workers=2)
