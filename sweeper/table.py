@@ -71,7 +71,10 @@ def number(metrics: Metrics | None, name: str) -> str:
 
 def percent(probability: float | None) -> str:
     """`93 %`; empty where there is none."""
-    return "" if probability is None else f"{probability:.0%}".replace("%", " %")
+    if probability is None:
+        return ""
+    shown = f"{probability:.0%}".replace("%", " %")
+    return {"100 %": "> 99 %", "0 %": "< 1 %"}.get(shown, shown)  # of so many draws none is certain
 
 
 def interval(intervals: Intervals | None, name: str) -> str:
