@@ -10,7 +10,8 @@ import pytest
 import torch
 
 from trainables import checkpoints, finetune, models
-from trainables.config import EvaluationConfig, TrialConfig, trial_metrics
+from trainables.config import EvaluationConfig, TrialConfig, measured_sets, trial_metrics
+from trainables.data.config import DataConfig
 from trainables.data.images import Held
 from trainables.errors import AttackError, DataError, Diverged, ModelError
 from trainables.evaluate import Evaluation
@@ -75,6 +76,18 @@ def test_further_sets_are_measured_as_transfer(tmp_path):
     names = trial_metrics(TrialConfig.model_validate(TRIAL), EvaluationConfig.model_validate(evaluation))
     assert "digits.robust_accuracy" in names
     assert result["metrics"]["transfer.robust_accuracy"] == result["metrics"]["digits.robust_accuracy"]
+
+
+def test_a_further_set_does_not_take_the_place_of_another_of_its_name():
+    asked = {"dataset": "eurosat", "templates": ["a {} from above"]}
+    data = DataConfig.model_validate({"train": "eurosat", "evaluate": [asked]})
+    zero_shot = EvaluationConfig.model_validate({"further_sets": "zero-shot"})
+    assert measured_sets(data, zero_shot)[0] == data.evaluate[0]
+    assert len(measured_sets(data, zero_shot)) == 16
+    data = DataConfig.model_validate({"train": {"image_folder": "/a/birds"}})
+    other = EvaluationConfig.model_validate({"further_sets": [{"image_folder": "/b/birds"}]})
+    with pytest.raises(DataError, match="/b/birds and /a/birds are both called 'birds'; give one a `name`"):
+        measured_sets(data, other)
 
 
 def without_times(report):
