@@ -378,8 +378,8 @@ def trial_metrics(config: TrialConfig, evaluation: EvaluationConfig) -> list[str
 
 
 def measured_sets(data: DataConfig, evaluation: EvaluationConfig) -> list[str | DataSet]:
-    """The sets that an evaluation measures, the in-distribution one first, each once. A set of `data.evaluate`
-    is measured as it is asked for there. Raises DataError if other images have the same name."""
+    """The sets that an evaluation measures, the in-distribution one first, each once: as `data.evaluate`
+    asks for it, if both do. Raises DataError if other images have the same name."""
     by_name: dict[str, str | DataSet] = {}
     for config in (*data.evaluated, *evaluation.further_sets):
         name = set_name(config)
