@@ -11,6 +11,7 @@ import torch
 
 from trainables import checkpoints, finetune, models
 from trainables.config import EvaluationConfig, TrialConfig, measured_sets, trial_metrics
+from trainables.data import registry
 from trainables.data.config import DataConfig
 from trainables.data.images import Held
 from trainables.errors import AttackError, DataError, Diverged, ModelError
@@ -56,6 +57,28 @@ def test_the_images_that_numbers_are_from_are_recorded(finished):
     assert measured["origin"] == "20 % of the training images"
     assert stored["training_set"]["origin"] == "80 % of the training images"
     assert stored["training_set"]["images"] == 64
+
+
+def test_nothing_is_decoded_that_is_not_measured(tmp_path, monkeypatch):
+    """Of further sets, which can be large, no validation images; for the sanity of a model none at all."""
+    loaded, load = [], registry.load
+    monkeypatch.setattr(
+        registry,
+        "load",
+        lambda config, split, *a, **k: loaded.append((config, split)) or load(config, split, *a, **k),
+    )
+    what = {"model": {}, "data": TRIAL["data"], "split": "test", "checkpoint": None, "threads": 1}
+    what["evaluation"] = EVALUATION | {"further_sets": ["digits"], "images": 10}
+    finetune.measure(**what, target=str(tmp_path / "result.json"))
+    assert loaded == [
+        ("fashion-mnist-8k", "test"),
+        ("digits", "test"),
+        ("fashion-mnist-8k", "validation"),
+    ]
+    loaded.clear()
+    monkeypatch.setattr(finetune, "check", lambda *_, **__: [])
+    finetune.sanity(**what)
+    assert loaded == [("fashion-mnist-8k", "test")]
 
 
 def test_further_sets_are_measured_as_transfer(tmp_path):

@@ -36,6 +36,7 @@ from trainables.pixels import to_device, to_pixels
 from trainables.training import Trainer, default_device
 
 if TYPE_CHECKING:
+    from trainables.data.config import DataSet
     from trainables.data.images import ImageSet, Split
     from trainables.models import PixelClip
 
@@ -166,18 +167,22 @@ def write_results(file: Path, result: Report, evaluation: Evaluation) -> None:
 def evaluation_sets(
     data: DataConfig, evaluation: EvaluationConfig, split: Split, model: PixelClip
 ) -> list[ImageSet]:
-    return [
-        registry.load(
-            config,
-            split,
-            model.fit,
-            evaluation.attack.at,
-            count=evaluation.images,
-            prompt=data.prompt,
-            decode=data.decode,
-        )
-        for config in measured_sets(data, evaluation)
-    ]
+    measured = measured_sets(data, evaluation)
+    return [evaluation_set(config, data, evaluation, split, model) for config in measured]
+
+
+def evaluation_set(
+    config: str | DataSet, data: DataConfig, evaluation: EvaluationConfig, split: Split, model: PixelClip
+) -> ImageSet:
+    return registry.load(
+        config,
+        split,
+        model.fit,
+        evaluation.attack.at,
+        count=evaluation.images,
+        prompt=data.prompt,
+        decode=data.decode,
+    )
 
 
 def store_at(cache: str | None) -> Store:
@@ -228,7 +233,8 @@ def measure(
     store, trained = store_at(cache), None if checkpoint is None else Path(checkpoint)
     clip = fine_tuned(ModelConfig.model_validate(model), trained, store=store)
     sets = evaluation_sets(config, ruler, split, clip)
-    held_out = None if split == "validation" else evaluation_sets(config, ruler, "validation", clip)[0]
+    own = config.evaluated[0]
+    held_out = None if split == "validation" else evaluation_set(own, config, ruler, "validation", clip)
 
     def measured() -> Evaluation:
         temperature = None if held_out is None else calibrate(clip, held_out, ruler)
@@ -274,7 +280,7 @@ def sanity(
     torch.set_num_threads(threads)
     config, ruler = DataConfig.model_validate(data), EvaluationConfig.model_validate(evaluation)
     clip = fine_tuned(ModelConfig.model_validate(model), None if checkpoint is None else Path(checkpoint))
-    images = evaluation_sets(config, ruler, split, clip)[0].sample(
+    images = evaluation_set(config.evaluated[0], config, ruler, split, clip).sample(
         min(SANITY_IMAGES, ruler.images or SANITY_IMAGES)
     )
     with precision(clip, ruler):
