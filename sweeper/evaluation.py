@@ -179,15 +179,15 @@ def of_model(
     attacks: names of further attacks.
     Raises SpecError or UserError with one line per mistake.
     """
-    one = to.suffix == ".json"
-    if one and len(sets) > 1:
-        raise UserError(f"--to {to} is one file, and each of {len(sets)} data sets needs one; name a folder")
     trainable = Trainable.find("finetune")
     named = [data_set(name) for name in sets]
     data = {"train": named[0], "evaluate": named if len(named) > 1 else []}
     data |= {"prompt": prompt} if prompt is not None else {}
     content = {"model": model_of(model), "data": data, "evaluation": {}}
     valid = spec.measurement(trainable, content, changes("evaluation", overrides, attacks))
+    one, count = to.suffix == ".json", len(sets) + len(valid["evaluation"]["further_sets"])
+    if one and count > 1:
+        raise UserError(f"--to {to} is one file, and each of {count} data sets needs one; name a folder")
     trainable.check_measurement(valid)
     return Measurement(
         title=model,

@@ -150,6 +150,7 @@ def test_a_folder_needs_no_schema(tmp_path):
         (["clip-tiny", "--data", "digits", "--attack", "standrad"], "did you mean 'standard'"),
         (["clip-tiny", "--data", "digits", "--prompt", "a photo"], "exactly one placeholder"),
         (["clip-tiny", "--data", "digits", "--data", "fashion-mnist-8k", "--to", "a.json"], "one file"),
+        (["clip-tiny", "--data", "digits", "--to", "a.json", "--set", "further_sets=[cifar10]"], "one file"),
         (["ViT-B-32", "--data", "digits"], "needs `pretrained`"),
         (["ViT-B-32/opnai", "--data", "digits"], "no weights 'opnai' of ViT-B-32"),
         (["t000", "--data", "digits"], "no architecture 't000'"),
