@@ -219,8 +219,9 @@ def is_model(text: str) -> bool:
 
 
 def data_set(text: str) -> Any:
-    """A name, or with a slash in it the path of an image folder."""
-    return {"image_folder": text} if "/" in text else text
+    """A name, or with a slash in it the path of an image folder; `vtab/flowers` is a name."""
+    is_path = "/" in text and (text.startswith((".", "/", "~")) or Path(text).is_dir())
+    return {"image_folder": text} if is_path else text
 
 
 def slug(name: str) -> str:

@@ -139,11 +139,21 @@ def test_a_folder_needs_no_schema(tmp_path):
         evaluation.model_of(str(tmp_path / "gone"))
 
 
+def test_a_data_set_is_a_name_or_a_folder(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "images" / "birds").mkdir(parents=True)
+    assert evaluation.data_set("images/birds") == {"image_folder": "images/birds"}
+    assert evaluation.data_set("~/birds") == {"image_folder": "~/birds"}
+    assert evaluation.data_set("vtab/flowers") == "vtab/flowers"
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
         (["clip-tiny", "--data", "digitz"], "did you mean 'digits'"),
         (["clip-tiny", "--data", "./nowhere"], "is not a folder"),
+        (["clip-tiny", "--data", "vtab/flowers"], "data set 'flowers': not there"),
+        (["clip-tiny", "--data", "images/birds"], "unknown data set 'images/birds'"),
         (["clip-tiny", "--data", "digits", "some-run"], "leave 'some-run' out"),
         (["clip-tiny", "--data", "digits", "--set", "imags=3"], "did you mean 'images'"),
         (["clip-tiny", "--data", "digits", "--set", "images=!choice [1, 2]"], "can't stand here"),
