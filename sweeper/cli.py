@@ -238,7 +238,7 @@ def evaluate(
         )
     elif prompt is not None or to is not None:
         raise UserError("--prompt and --to go with --data NAME, the data set to measure on")
-    elif evaluation.is_model(model):
+    elif run is None and evaluation.is_model(model):
         raise UserError(f"{model} belongs to no run: name the data set to measure it on, --data NAME")
     else:
         measurement = evaluation.of_trial(Run.find(run, runs), model, split, overrides, attacks)

@@ -139,6 +139,12 @@ def test_a_folder_needs_no_schema(tmp_path):
         evaluation.model_of(str(tmp_path / "gone"))
 
 
+def test_a_trial_of_a_run_is_no_model_where_a_folder_has_its_name(run, monkeypatch):
+    monkeypatch.chdir(run.path)  # which has a folder `baseline`
+    assert "baseline of" in sweeper("baseline", ".", "--set", "images=10", "--set", "attack.steps=1")
+    assert "--data NAME" in sweeper("trials/t000", code=2)
+
+
 def test_a_data_set_is_a_name_or_a_folder(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "images" / "birds").mkdir(parents=True)
