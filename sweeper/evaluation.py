@@ -80,7 +80,7 @@ class Measurement:
         return findings
 
     def _translated(self, function: Any, **arguments: Any) -> Any:
-        expected: tuple[type[Exception], ...] = (FileNotFoundError, *self.trainable.errors)
+        expected: tuple[type[Exception], ...] = (OSError, *self.trainable.errors)
         try:
             return function(**arguments)
         except expected as error:
