@@ -9,14 +9,16 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+import yaml
 from click.testing import CliRunner
 from PIL import Image
 from sklearn.metrics import balanced_accuracy_score, top_k_accuracy_score
 
-from sweeper import evaluation
+from sweeper import evaluation, spec
 from sweeper.cli import main
 from sweeper.errors import UserError
 from sweeper.export import exported
+from sweeper.run import Run
 from tests.finished import finished_run
 from trainables import models
 from trainables.data import registry
@@ -105,7 +107,9 @@ def test_a_record_has_what_clip_benchmark_writes_and_the_attack(tmp_path):
     assert ((records["clean_rank"] == 0) == records["clean_correct"]).all()
 
 
-def test_below_five_classes_there_is_no_acc5(tmp_path, monkeypatch):
+@pytest.fixture
+def images(tmp_path, monkeypatch):
+    """A folder of two classes with ten images each."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     rng = np.random.default_rng(0)
     for name in ("bag", "coat"):
@@ -113,7 +117,27 @@ def test_below_five_classes_there_is_no_acc5(tmp_path, monkeypatch):
         for index in range(10):
             pixels = rng.integers(0, 255, size=(28, 28, 3), dtype=np.uint8)
             Image.fromarray(pixels).save(tmp_path / "images" / name / f"{index}.png")
-    sweeper("clip-tiny", "--data", tmp_path / "images", "--to", tmp_path / "r.json", *QUICK)
+    return tmp_path / "images"
+
+
+@pytest.mark.parametrize("split", ["validation", "test"])
+def test_relative_paths_of_a_sweep_are_those_of_where_it_was_started(images, monkeypatch, split):
+    folder = [{"image_folder": images.name}]
+    content = {
+        "name": "own",
+        "pareto": {"maximize": ["clean_accuracy"], "minimize": []},
+        "search": {"trials": 1},
+    } | {"trial": {"method": {"name": "tecoa"}, "data": {"train": folder[0]}}}
+    content["evaluation"] = content["final"] = {"further_sets": [folder[0] | {"name": "again"}]}
+    run = Run.create(
+        images.parent, spec.from_text(yaml.safe_dump(content), "s.yaml"), {"directory": str(images.parent)}
+    )
+    monkeypatch.chdir(images / "bag")
+    sweeper("baseline", run.path, "--split", split, *QUICK)
+
+
+def test_below_five_classes_there_is_no_acc5(images, tmp_path):
+    sweeper("clip-tiny", "--data", images, "--to", tmp_path / "r.json", *QUICK)
     record = strict((tmp_path / "r.json").read_text())
     assert (record["dataset"], record["n"]) == ("images", 4)
     assert "acc5" not in record["metrics"]
