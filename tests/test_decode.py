@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -79,6 +81,18 @@ def test_what_would_fill_the_disk_is_streamed(folder, monkeypatch):
     assert isinstance(load(folder, "auto").store, Stream)
     assert isinstance(load(folder, "once").store, Mapped)
     assert isinstance(load(folder, "auto").store, Mapped)  # it is there now
+
+
+def test_a_full_disk_is_one_line_and_not_a_killed_process(folder, tmp_path, monkeypatch):
+    """A memory map of a sparse file is written to by storing numbers: no call is there to fail."""
+
+    def full(*_):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(os, "posix_fallocate", full)
+    with pytest.raises(DataError, match="no room for 1 MiB of decoded images"):
+        load(folder)
+    assert not list((tmp_path / "cache").rglob("*.partial"))
 
 
 def test_only_the_sample_is_decoded(folder):
