@@ -8,6 +8,7 @@ import json
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from trainables import checkpoints, finetune, models
 from trainables.config import EvaluationConfig, TrialConfig, measured_sets, trial_metrics
@@ -139,6 +140,34 @@ def test_a_lost_trial_goes_on_from_its_folder_to_the_same_end(finished, tmp_path
     assert whole.keys() == resumed.keys()
     assert all(torch.equal(whole[name], resumed[name]) for name in whole)
     assert without_times(trainable(tmp_path).step()) == without_times(reports[1])  # nothing left to do
+
+
+def test_a_trial_does_not_go_on_and_is_not_measured_on_other_images(tmp_path, monkeypatch):
+    """One more image, and splits that are cut from all images are others: test images were trained on."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    rng = np.random.default_rng(0)
+    for name in ("bag", "coat"):
+        (tmp_path / "images" / name).mkdir(parents=True)
+        for index in range(20):
+            pixels = rng.integers(0, 255, (28, 28, 3), dtype=np.uint8)
+            Image.fromarray(pixels).save(tmp_path / "images" / name / f"{index}.png")
+    data = {"train": {"image_folder": str(tmp_path / "images")}}
+    (tmp_path / "moved").symlink_to(tmp_path / "images")
+    moved = {"train": {"image_folder": str(tmp_path / "moved")}}
+    assert trainable(tmp_path / "trial", data=data, batch_size=8).step()["failed"] is None
+    what = {"model": {}, "evaluation": EVALUATION, "split": "test", "threads": 1}
+    what |= {"checkpoint": str(tmp_path / "trial")}
+    finetune.measure(**what, data=moved, target=str(tmp_path / "moved.json"))
+
+    Image.fromarray(pixels).save(tmp_path / "images" / "bag" / "new.png")
+    registry._listed.cache_clear()  # as in another process
+    with pytest.raises(DataError, match="added, taken away or renamed"):
+        finetune.measure(**what, data=data, target=str(tmp_path / "result.json"))
+    report = trainable(tmp_path / "trial", data=data, batch_size=8).step()
+    assert "added, taken away or renamed" in report["failed"]
+    (tmp_path / "images" / "bag" / "new.png").unlink()
+    registry._listed.cache_clear()
+    assert trainable(tmp_path / "trial", data=data, batch_size=8).step()["epoch"] == 2
 
 
 def test_a_diverged_trial_reports_why_and_stores_nothing(tmp_path):

@@ -164,8 +164,8 @@ def reserve(file: Path) -> None:
             os.posix_fallocate(opened.fileno(), 0, size)
         except OSError as error:
             raise DataError(
-                f"{file.parent} has no room for {size / 2**20:,.0f} MiB of decoded images ({error.strerror}); free "
-                "some, set XDG_CACHE_HOME to another folder, or decode: always"
+                f"{file.parent} has no room for {size / 2**20:,.0f} MiB of decoded images "
+                f"({error.strerror}); free some, set XDG_CACHE_HOME to another folder, or decode: always"
             ) from error
 
 
