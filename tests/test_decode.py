@@ -95,6 +95,15 @@ def test_a_full_disk_is_one_line_and_not_a_killed_process(folder, tmp_path, monk
     assert not list((tmp_path / "cache").rglob("*.partial"))
 
 
+@pytest.mark.parametrize("harm", [Path.unlink, lambda file: file.write_text("")], ids=["gone", "empty"])
+def test_images_without_their_description_are_decoded_anew(folder, tmp_path, harm):
+    before = load(folder)
+    harm(next((tmp_path / "cache" / "clip-sweeper" / "decoded").glob("*.json")))
+    after = load(folder)
+    assert after.store.fingerprint == before.store.fingerprint
+    assert np.array_equal(after.pixels(), before.pixels())
+
+
 def test_only_the_sample_is_decoded(folder):
     sample = load(folder, count=6)
     assert sample.store.shape[0] == 6

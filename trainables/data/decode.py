@@ -19,7 +19,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from PIL import Image, UnidentifiedImageError
@@ -104,13 +104,22 @@ def identity(listing: Listing, fit: Fit) -> str:
 
 
 def mapped(name: str, listing: Listing, fit: Fit, file: Path) -> Mapped:
-    if not file.exists():
+    if described(file) is None:
         with locked(file.with_suffix(".lock")):
-            if not file.exists():
+            if described(file) is None:
                 write(name, listing.items, fit, file)
-    about = json.loads(file.with_suffix(".json").read_text())
+    about = described(file)
     array: NDArray[np.uint8] = np.load(file, mmap_mode="r", allow_pickle=False)
     return Mapped(array, about["sha256"], tuple(about["notes"]))
+
+
+def described(file: Path) -> Any:
+    """What is written beside a file of images; None if either is not there, or not whole: a machine that
+    went down may have left it empty."""
+    try:
+        return json.loads(file.with_suffix(".json").read_text()) if file.exists() else None
+    except (FileNotFoundError, ValueError):
+        return None
 
 
 @contextmanager
