@@ -14,7 +14,7 @@ import click
 from sweeper.errors import UserError
 
 if TYPE_CHECKING:
-    from sweeper.run import Split
+    from sweeper.run import Run, Split
 
 RUNS = click.option(
     "--runs",
@@ -77,11 +77,16 @@ def resume(run: str | None, runs: Path) -> None:
     from sweeper.run import Run
 
     found = Run.find(run, runs)
-    directory = Path(found.about["directory"])
-    if directory.is_dir():
-        os.chdir(directory)  # relative paths in the sweep file mean what they meant at first
+    _enter(found)
     runner.preflight(found.spec)
     _drive(found.path)
+
+
+def _enter(run: Run) -> None:
+    """To where a run was started, so that relative paths in its sweep file mean what they meant there."""
+    directory = Path(run.about["directory"])
+    if directory.is_dir():
+        os.chdir(directory)
 
 
 def _drive(path: Path) -> None:
@@ -238,10 +243,12 @@ def evaluate(
         )
     elif prompt is not None or to is not None:
         raise UserError("--prompt and --to go with --data NAME, the data set to measure on")
-    elif evaluation.is_model(model):
+    elif run is None and evaluation.is_model(model):
         raise UserError(f"{model} belongs to no run: name the data set to measure it on, --data NAME")
     else:
-        measurement = evaluation.of_trial(Run.find(run, runs), model, split, overrides, attacks)
+        found = Run.find(run, runs)
+        _enter(found)
+        measurement = evaluation.of_trial(found, model, split, overrides, attacks)
     if sanity:
         findings = measurement.sanity()
         words = {True: "passed", False: "FAILED", None: "not checked"}

@@ -80,7 +80,7 @@ class Measurement:
         return findings
 
     def _translated(self, function: Any, **arguments: Any) -> Any:
-        expected: tuple[type[Exception], ...] = (FileNotFoundError, *self.trainable.errors)
+        expected: tuple[type[Exception], ...] = (OSError, *self.trainable.errors)
         try:
             return function(**arguments)
         except expected as error:
@@ -179,15 +179,15 @@ def of_model(
     attacks: names of further attacks.
     Raises SpecError or UserError with one line per mistake.
     """
-    one = to.suffix == ".json"
-    if one and len(sets) > 1:
-        raise UserError(f"--to {to} is one file, and each of {len(sets)} data sets needs one; name a folder")
     trainable = Trainable.find("finetune")
     named = [data_set(name) for name in sets]
     data = {"train": named[0], "evaluate": named if len(named) > 1 else []}
     data |= {"prompt": prompt} if prompt is not None else {}
     content = {"model": model_of(model), "data": data, "evaluation": {}}
     valid = spec.measurement(trainable, content, changes("evaluation", overrides, attacks))
+    one, count = to.suffix == ".json", len(sets) + len(valid["evaluation"]["further_sets"])
+    if one and count > 1:
+        raise UserError(f"--to {to} is one file, and each of {count} data sets needs one; name a folder")
     trainable.check_measurement(valid)
     return Measurement(
         title=model,
@@ -219,8 +219,9 @@ def is_model(text: str) -> bool:
 
 
 def data_set(text: str) -> Any:
-    """A name, or with a slash in it the path of an image folder."""
-    return {"image_folder": text} if "/" in text else text
+    """A name, or with a slash in it the path of an image folder; `vtab/flowers` is a name."""
+    is_path = "/" in text and (text.startswith((".", "/", "~")) or Path(text).is_dir())
+    return {"image_folder": text} if is_path else text
 
 
 def slug(name: str) -> str:

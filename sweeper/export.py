@@ -21,7 +21,7 @@ def exported(run: Run, names: Sequence[str] = (), to: Path | None = None) -> Ite
     content = run.pareto()
     rows = chosen(content, names)
     export = run.spec.trainable.export
-    expected: tuple[type[Exception], ...] = (FileNotFoundError, *run.spec.trainable.errors)
+    expected: tuple[type[Exception], ...] = (OSError, *run.spec.trainable.errors)
     for row in rows:
         folder = (to or run.path / "exports") / row["id"]
         trial = {"trial": row["config"], "checkpoint": str(run.path / "trials" / row["id"])}

@@ -123,7 +123,7 @@ class Run:
 
     @classmethod
     def create(cls, root: Path, sweep: spec.SweepSpec, about: dict[str, Any]) -> Run:
-        """A new run folder under `root`, named after the sweep and the time."""
+        """A new run folder under `root`, named after the sweep and the time. Raises UserError."""
         stamp = datetime.now().strftime("%Y%m%d-%H%M%S")
         path = root / f"{sweep.file.name}-{stamp}"
         serial = 1
@@ -134,6 +134,10 @@ class Run:
             except FileExistsError:
                 serial += 1
                 path = root / f"{sweep.file.name}-{stamp}-{serial}"
+            except OSError as error:
+                raise UserError(
+                    f"{root} can't hold runs: {error.strerror}; choose another with --runs"
+                ) from None
         (path / "sweep.yaml").write_text(sweep.text(), encoding="utf-8")
         write_json(path / "run.json", {"id": path.name, "created": stamp, **about})
         return cls(path.absolute())

@@ -74,9 +74,13 @@ class Trainable:
         return self._get("measurement")
 
     def metric_names(self, trials: Sequence[BaseModel], evaluation: BaseModel) -> list[str]:
-        """Metrics that every one of the given configurations reports, in order."""
+        """Metrics that every one of the given configurations reports, in order. Raises UserError with one
+        line if they can't be measured together."""
         names_of: Callable[[Any, Any], list[str]] = self._get("metrics")
-        first, *others = [names_of(trial, evaluation) for trial in trials]
+        try:
+            first, *others = [names_of(trial, evaluation) for trial in trials]
+        except self.errors as error:
+            raise UserError(str(error)) from error
         return [name for name in first if all(name in names for names in others)]
 
     def start(self, config: dict[str, Any]) -> Any:

@@ -32,7 +32,8 @@ METHODS = ("tecoa", "carot", "fare")
 
 def finished_run(root: Path) -> Run:
     """TeCoA (t000), CaRot (t001, both towers) and a third trial that has not finished an epoch."""
-    run = Run.create(root, spec.from_text(SWEEP, "finished.yaml"), {"seed": 7, "versions": {"torch": "2"}})
+    about = {"seed": 7, "directory": str(root), "versions": {"torch": "2"}}
+    run = Run.create(root, spec.from_text(SWEEP, "finished.yaml"), about)
     measure(run, None)
     for number, method in enumerate(METHODS):
         config = run.spec.trial({**run.spec.base_trial(), "method": {"name": method}})

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -79,6 +81,27 @@ def test_what_would_fill_the_disk_is_streamed(folder, monkeypatch):
     assert isinstance(load(folder, "auto").store, Stream)
     assert isinstance(load(folder, "once").store, Mapped)
     assert isinstance(load(folder, "auto").store, Mapped)  # it is there now
+
+
+def test_a_full_disk_is_one_line_and_not_a_killed_process(folder, tmp_path, monkeypatch):
+    """A memory map of a sparse file is written to by storing numbers: no call is there to fail."""
+
+    def full(*_):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(os, "posix_fallocate", full)
+    with pytest.raises(DataError, match="no room for 1 MiB of decoded images"):
+        load(folder)
+    assert not list((tmp_path / "cache").rglob("*.partial"))
+
+
+@pytest.mark.parametrize("harm", [Path.unlink, lambda file: file.write_text("")], ids=["gone", "empty"])
+def test_images_without_their_description_are_decoded_anew(folder, tmp_path, harm):
+    before = load(folder)
+    harm(next((tmp_path / "cache" / "clip-sweeper" / "decoded").glob("*.json")))
+    after = load(folder)
+    assert after.store.fingerprint == before.store.fingerprint
+    assert np.array_equal(after.pixels(), before.pixels())
 
 
 def test_only_the_sample_is_decoded(folder):

@@ -9,14 +9,16 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+import yaml
 from click.testing import CliRunner
 from PIL import Image
 from sklearn.metrics import balanced_accuracy_score, top_k_accuracy_score
 
-from sweeper import evaluation
+from sweeper import evaluation, spec
 from sweeper.cli import main
 from sweeper.errors import UserError
 from sweeper.export import exported
+from sweeper.run import Run
 from tests.finished import finished_run
 from trainables import models
 from trainables.data import registry
@@ -105,7 +107,9 @@ def test_a_record_has_what_clip_benchmark_writes_and_the_attack(tmp_path):
     assert ((records["clean_rank"] == 0) == records["clean_correct"]).all()
 
 
-def test_below_five_classes_there_is_no_acc5(tmp_path, monkeypatch):
+@pytest.fixture
+def images(tmp_path, monkeypatch):
+    """A folder of two classes with ten images each."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     rng = np.random.default_rng(0)
     for name in ("bag", "coat"):
@@ -113,7 +117,27 @@ def test_below_five_classes_there_is_no_acc5(tmp_path, monkeypatch):
         for index in range(10):
             pixels = rng.integers(0, 255, size=(28, 28, 3), dtype=np.uint8)
             Image.fromarray(pixels).save(tmp_path / "images" / name / f"{index}.png")
-    sweeper("clip-tiny", "--data", tmp_path / "images", "--to", tmp_path / "r.json", *QUICK)
+    return tmp_path / "images"
+
+
+@pytest.mark.parametrize("split", ["validation", "test"])
+def test_relative_paths_of_a_sweep_are_those_of_where_it_was_started(images, monkeypatch, split):
+    folder = [{"image_folder": images.name}]
+    content = {
+        "name": "own",
+        "pareto": {"maximize": ["clean_accuracy"], "minimize": []},
+        "search": {"trials": 1},
+    } | {"trial": {"method": {"name": "tecoa"}, "data": {"train": folder[0]}}}
+    content["evaluation"] = content["final"] = {"further_sets": [folder[0] | {"name": "again"}]}
+    run = Run.create(
+        images.parent, spec.from_text(yaml.safe_dump(content), "s.yaml"), {"directory": str(images.parent)}
+    )
+    monkeypatch.chdir(images / "bag")
+    sweeper("baseline", run.path, "--split", split, *QUICK)
+
+
+def test_below_five_classes_there_is_no_acc5(images, tmp_path):
+    sweeper("clip-tiny", "--data", images, "--to", tmp_path / "r.json", *QUICK)
     record = strict((tmp_path / "r.json").read_text())
     assert (record["dataset"], record["n"]) == ("images", 4)
     assert "acc5" not in record["metrics"]
@@ -139,17 +163,34 @@ def test_a_folder_needs_no_schema(tmp_path):
         evaluation.model_of(str(tmp_path / "gone"))
 
 
+def test_a_trial_of_a_run_is_no_model_where_a_folder_has_its_name(run, monkeypatch):
+    monkeypatch.chdir(run.path)  # which has a folder `baseline`
+    assert "baseline of" in sweeper("baseline", ".", "--set", "images=10", "--set", "attack.steps=1")
+    assert "--data NAME" in sweeper("trials/t000", code=2)
+
+
+def test_a_data_set_is_a_name_or_a_folder(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "images" / "birds").mkdir(parents=True)
+    assert evaluation.data_set("images/birds") == {"image_folder": "images/birds"}
+    assert evaluation.data_set("~/birds") == {"image_folder": "~/birds"}
+    assert evaluation.data_set("vtab/flowers") == "vtab/flowers"
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
         (["clip-tiny", "--data", "digitz"], "did you mean 'digits'"),
         (["clip-tiny", "--data", "./nowhere"], "is not a folder"),
+        (["clip-tiny", "--data", "vtab/flowers"], "data set 'flowers': not there"),
+        (["clip-tiny", "--data", "images/birds"], "unknown data set 'images/birds'"),
         (["clip-tiny", "--data", "digits", "some-run"], "leave 'some-run' out"),
         (["clip-tiny", "--data", "digits", "--set", "imags=3"], "did you mean 'images'"),
         (["clip-tiny", "--data", "digits", "--set", "images=!choice [1, 2]"], "can't stand here"),
         (["clip-tiny", "--data", "digits", "--attack", "standrad"], "did you mean 'standard'"),
         (["clip-tiny", "--data", "digits", "--prompt", "a photo"], "exactly one placeholder"),
         (["clip-tiny", "--data", "digits", "--data", "fashion-mnist-8k", "--to", "a.json"], "one file"),
+        (["clip-tiny", "--data", "digits", "--to", "a.json", "--set", "further_sets=[cifar10]"], "one file"),
         (["ViT-B-32", "--data", "digits"], "needs `pretrained`"),
         (["ViT-B-32/opnai", "--data", "digits"], "no weights 'opnai' of ViT-B-32"),
         (["t000", "--data", "digits"], "no architecture 't000'"),

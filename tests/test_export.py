@@ -292,6 +292,20 @@ def test_a_folder_that_would_give_other_features_is_not_there(run, tmp_path, mon
     assert not (tmp_path / "t000").exists()
 
 
+def test_what_can_not_be_written_to_is_one_line(run, tmp_path):
+    file = tmp_path / "file"
+    file.touch()
+    commands = [
+        ["export", run.path, "--to", file],
+        ["evaluate", "clip-tiny", "--data", "digits", "--set", "images=10", "--to", file],
+        ["run", "search_spaces/quickstart.yaml", "--runs", file],
+    ]
+    for command in commands:
+        result = CliRunner().invoke(main, list(map(str, command)))
+        assert (result.exit_code, result.output.count("\n")) == (2, 1)
+        assert "Not a directory" in result.output
+
+
 @pytest.mark.parametrize(
     ("trial", "message"), [("t002", "no trial 't002' with a finished epoch"), ("t99", "no trial 't99'")]
 )

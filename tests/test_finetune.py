@@ -8,9 +8,12 @@ import json
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from trainables import checkpoints, finetune, models
-from trainables.config import EvaluationConfig, TrialConfig, trial_metrics
+from trainables.config import EvaluationConfig, TrialConfig, measured_sets, trial_metrics
+from trainables.data import registry
+from trainables.data.config import DataConfig
 from trainables.data.images import Held
 from trainables.errors import AttackError, DataError, Diverged, ModelError
 from trainables.evaluate import Evaluation
@@ -57,6 +60,28 @@ def test_the_images_that_numbers_are_from_are_recorded(finished):
     assert stored["training_set"]["images"] == 64
 
 
+def test_nothing_is_decoded_that_is_not_measured(tmp_path, monkeypatch):
+    """Of further sets, which can be large, no validation images; for the sanity of a model none at all."""
+    loaded, load = [], registry.load
+    monkeypatch.setattr(
+        registry,
+        "load",
+        lambda config, split, *a, **k: loaded.append((config, split)) or load(config, split, *a, **k),
+    )
+    what = {"model": {}, "data": TRIAL["data"], "split": "test", "checkpoint": None, "threads": 1}
+    what["evaluation"] = EVALUATION | {"further_sets": ["digits"], "images": 10}
+    finetune.measure(**what, target=str(tmp_path / "result.json"))
+    assert loaded == [
+        ("fashion-mnist-8k", "test"),
+        ("digits", "test"),
+        ("fashion-mnist-8k", "validation"),
+    ]
+    loaded.clear()
+    monkeypatch.setattr(finetune, "check", lambda *_, **__: [])
+    finetune.sanity(**what)
+    assert loaded == [("fashion-mnist-8k", "test")]
+
+
 def test_further_sets_are_measured_as_transfer(tmp_path):
     evaluation = EVALUATION | {"further_sets": ["digits", "fashion-mnist-8k"], "images": 20}
     target = tmp_path / "result.json"
@@ -75,6 +100,18 @@ def test_further_sets_are_measured_as_transfer(tmp_path):
     names = trial_metrics(TrialConfig.model_validate(TRIAL), EvaluationConfig.model_validate(evaluation))
     assert "digits.robust_accuracy" in names
     assert result["metrics"]["transfer.robust_accuracy"] == result["metrics"]["digits.robust_accuracy"]
+
+
+def test_a_further_set_does_not_take_the_place_of_another_of_its_name():
+    asked = {"dataset": "eurosat", "templates": ["a {} from above"]}
+    data = DataConfig.model_validate({"train": "eurosat", "evaluate": [asked]})
+    zero_shot = EvaluationConfig.model_validate({"further_sets": "zero-shot"})
+    assert measured_sets(data, zero_shot)[0] == data.evaluate[0]
+    assert len(measured_sets(data, zero_shot)) == 16
+    data = DataConfig.model_validate({"train": {"image_folder": "/a/birds"}})
+    other = EvaluationConfig.model_validate({"further_sets": [{"image_folder": "/b/birds"}]})
+    with pytest.raises(DataError, match="/b/birds and /a/birds are both called 'birds'; give one a `name`"):
+        measured_sets(data, other)
 
 
 def without_times(report):
@@ -103,6 +140,34 @@ def test_a_lost_trial_goes_on_from_its_folder_to_the_same_end(finished, tmp_path
     assert whole.keys() == resumed.keys()
     assert all(torch.equal(whole[name], resumed[name]) for name in whole)
     assert without_times(trainable(tmp_path).step()) == without_times(reports[1])  # nothing left to do
+
+
+def test_a_trial_does_not_go_on_and_is_not_measured_on_other_images(tmp_path, monkeypatch):
+    """One more image, and splits that are cut from all images are others: test images were trained on."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    rng = np.random.default_rng(0)
+    for name in ("bag", "coat"):
+        (tmp_path / "images" / name).mkdir(parents=True)
+        for index in range(20):
+            pixels = rng.integers(0, 255, (28, 28, 3), dtype=np.uint8)
+            Image.fromarray(pixels).save(tmp_path / "images" / name / f"{index}.png")
+    data = {"train": {"image_folder": str(tmp_path / "images")}}
+    (tmp_path / "moved").symlink_to(tmp_path / "images")
+    moved = {"train": {"image_folder": str(tmp_path / "moved")}}
+    assert trainable(tmp_path / "trial", data=data, batch_size=8).step()["failed"] is None
+    what = {"model": {}, "evaluation": EVALUATION, "split": "test", "threads": 1}
+    what |= {"checkpoint": str(tmp_path / "trial")}
+    finetune.measure(**what, data=moved, target=str(tmp_path / "moved.json"))
+
+    Image.fromarray(pixels).save(tmp_path / "images" / "bag" / "new.png")
+    registry._listed.cache_clear()  # as in another process
+    with pytest.raises(DataError, match="added, taken away or renamed"):
+        finetune.measure(**what, data=data, target=str(tmp_path / "result.json"))
+    report = trainable(tmp_path / "trial", data=data, batch_size=8).step()
+    assert "added, taken away or renamed" in report["failed"]
+    (tmp_path / "images" / "bag" / "new.png").unlink()
+    registry._listed.cache_clear()
+    assert trainable(tmp_path / "trial", data=data, batch_size=8).step()["epoch"] == 2
 
 
 def test_a_diverged_trial_reports_why_and_stores_nothing(tmp_path):

@@ -23,9 +23,10 @@ from pydantic import (
     model_validator,
 )
 
-from trainables.data.config import DataConfig, DataSet, DataSetConfig, set_name
+from trainables.data.config import DataConfig, DataSet, DataSetConfig, as_data_set, set_name
 from trainables.data.names import ZERO_SHOT
 from trainables.embedded import MODELS
+from trainables.errors import DataError
 from trainables.methods import METHODS, Method
 from trainables.metrics.names import CONFIDENCE_VERSIONS, VERSIONS, metric_names
 from trainables.settings import Settings
@@ -377,6 +378,12 @@ def trial_metrics(config: TrialConfig, evaluation: EvaluationConfig) -> list[str
 
 
 def measured_sets(data: DataConfig, evaluation: EvaluationConfig) -> list[str | DataSet]:
-    """The sets that an evaluation measures, the in-distribution one first, each once."""
-    by_name = {set_name(config): config for config in (*data.evaluated, *evaluation.further_sets)}
+    """The sets that an evaluation measures, the in-distribution one first, each once: as `data.evaluate`
+    asks for it, if both do. Raises DataError if other images have the same name."""
+    by_name: dict[str, str | DataSet] = {}
+    for config in (*data.evaluated, *evaluation.further_sets):
+        name = set_name(config)
+        images, known = (as_data_set(each).images for each in (config, by_name.setdefault(name, config)))
+        if images != known:
+            raise DataError(f"further_sets: {images} and {known} are both called {name!r}; give one a `name`")
     return list(by_name.values())

@@ -29,13 +29,14 @@ from trainables.config import (
 )
 from trainables.data import registry
 from trainables.data.config import DataConfig
-from trainables.errors import EXPECTED
+from trainables.errors import EXPECTED, DataError
 from trainables.evaluate import Evaluation, calibrate, classifier_of, evaluate, precision
 from trainables.once import NOWHERE, Kind, Store
 from trainables.pixels import to_device, to_pixels
 from trainables.training import Trainer, default_device
 
 if TYPE_CHECKING:
+    from trainables.data.config import DataSet
     from trainables.data.images import ImageSet, Split
     from trainables.models import PixelClip
 
@@ -67,10 +68,9 @@ class Finetune:
         self.refusal: str | None = None
         try:
             self._prepare(config)
+            self.load(config["folder"])
         except EXPECTED as error:
             self.refusal = str(error)
-            return
-        self.load(config["folder"])
 
     def _prepare(self, config: dict[str, Any]) -> None:
         """Model and images, with as large a micro-batch as the trial's share of the memory allows."""
@@ -139,9 +139,11 @@ class Finetune:
         checkpoints.save(Path(folder), self.trainer.state())
 
     def load(self, folder: str) -> None:
-        """Goes on from the checkpoint that `save` wrote to `folder`, if it can be read."""
+        """Goes on from the checkpoint that `save` wrote to `folder`, if it can be read. Raises DataError if
+        it was trained on other images."""
         checkpoint = checkpoints.load(Path(folder))
         if checkpoint is not None:
+            check_images(Path(folder), self.trainer.images.digest)
             self.trainer.load_state(checkpoint)
 
 
@@ -155,6 +157,18 @@ def last_epoch(folder: Path) -> Report:
     return report
 
 
+def check_images(folder: Path, digest: str) -> None:
+    """Raises DataError unless a trial's training images are still those of its last epoch. Splits that are
+    cut change with a single image: what is a test image now may have been trained on."""
+    known = last_epoch(folder)["training_set"]
+    if known.get("digest", digest) != digest:  # earlier versions did not record it
+        raise DataError(
+            f"the training images of {known['set']!r} are not those that this trial was trained on: some "
+            "were added, taken away or renamed, and what is a test image now may have been trained on; "
+            "restore them, or start a new sweep"
+        )
+
+
 def write_results(file: Path, result: Report, evaluation: Evaluation) -> None:
     """Records beside `file` as Parquet, then `file` itself, each complete or not there."""
     evaluation.save(file.with_suffix(".parquet"))
@@ -166,18 +180,22 @@ def write_results(file: Path, result: Report, evaluation: Evaluation) -> None:
 def evaluation_sets(
     data: DataConfig, evaluation: EvaluationConfig, split: Split, model: PixelClip
 ) -> list[ImageSet]:
-    return [
-        registry.load(
-            config,
-            split,
-            model.fit,
-            evaluation.attack.at,
-            count=evaluation.images,
-            prompt=data.prompt,
-            decode=data.decode,
-        )
-        for config in measured_sets(data, evaluation)
-    ]
+    measured = measured_sets(data, evaluation)
+    return [evaluation_set(config, data, evaluation, split, model) for config in measured]
+
+
+def evaluation_set(
+    config: str | DataSet, data: DataConfig, evaluation: EvaluationConfig, split: Split, model: PixelClip
+) -> ImageSet:
+    return registry.load(
+        config,
+        split,
+        model.fit,
+        evaluation.attack.at,
+        count=evaluation.images,
+        prompt=data.prompt,
+        decode=data.decode,
+    )
 
 
 def store_at(cache: str | None) -> Store:
@@ -227,8 +245,11 @@ def measure(
     config, ruler = DataConfig.model_validate(data), EvaluationConfig.model_validate(evaluation)
     store, trained = store_at(cache), None if checkpoint is None else Path(checkpoint)
     clip = fine_tuned(ModelConfig.model_validate(model), trained, store=store)
+    if trained is not None:
+        check_images(trained, registry.chosen(config.train, "train", config.images).digest())
     sets = evaluation_sets(config, ruler, split, clip)
-    held_out = None if split == "validation" else evaluation_sets(config, ruler, "validation", clip)[0]
+    own = config.evaluated[0]
+    held_out = None if split == "validation" else evaluation_set(own, config, ruler, "validation", clip)
 
     def measured() -> Evaluation:
         temperature = None if held_out is None else calibrate(clip, held_out, ruler)
@@ -274,7 +295,7 @@ def sanity(
     torch.set_num_threads(threads)
     config, ruler = DataConfig.model_validate(data), EvaluationConfig.model_validate(evaluation)
     clip = fine_tuned(ModelConfig.model_validate(model), None if checkpoint is None else Path(checkpoint))
-    images = evaluation_sets(config, ruler, split, clip)[0].sample(
+    images = evaluation_set(config.evaluated[0], config, ruler, split, clip).sample(
         min(SANITY_IMAGES, ruler.images or SANITY_IMAGES)
     )
     with precision(clip, ruler):

@@ -14,7 +14,7 @@ from trainables.config import (
     measured_sets,
 )
 from trainables.data import registry
-from trainables.data.config import DataConfig, set_name
+from trainables.data.config import DataConfig
 from trainables.errors import AttackError
 from trainables.sources import check_model
 
@@ -38,9 +38,8 @@ def check_measurement(measurement: dict[str, Any]) -> None:
 def check_needs(model: ModelConfig, data: DataConfig, evaluations: Sequence[EvaluationConfig]) -> None:
     for evaluation in evaluations:
         check_attacks(evaluation)
-    measured = {set_name(each): each for ruler in evaluations for each in measured_sets(data, ruler)}
-    for each in measured.values():
-        registry.check(each, ("validation", "test"))
+        for each in measured_sets(data, evaluation):
+            registry.check(each, ("validation", "test"))
     check_model(model.name, model.pretrained)
 
 

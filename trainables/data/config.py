@@ -92,6 +92,11 @@ class DataSet(Settings):
     def folder(self) -> Path | None:
         return self.image_folder or self.webdataset or self.huggingface
 
+    @property
+    def images(self) -> str | Path | None:
+        """Which images these are, whatever their classes and prompts are called."""
+        return self.dataset or self.folder
+
 
 SOURCES = ("dataset", "image_folder", "webdataset", "huggingface")
 DataSetConfig = Union[KnownSet, DataSet]

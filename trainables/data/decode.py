@@ -19,7 +19,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from PIL import Image, UnidentifiedImageError
@@ -104,13 +104,22 @@ def identity(listing: Listing, fit: Fit) -> str:
 
 
 def mapped(name: str, listing: Listing, fit: Fit, file: Path) -> Mapped:
-    if not file.exists():
+    if described(file) is None:
         with locked(file.with_suffix(".lock")):
-            if not file.exists():
+            if described(file) is None:
                 write(name, listing.items, fit, file)
-    about = json.loads(file.with_suffix(".json").read_text())
+    about = described(file)
     array: NDArray[np.uint8] = np.load(file, mmap_mode="r", allow_pickle=False)
     return Mapped(array, about["sha256"], tuple(about["notes"]))
+
+
+def described(file: Path) -> Any:
+    """What is written beside a file of images; None if either is not there, or not whole: a machine that
+    went down may have left it empty."""
+    try:
+        return json.loads(file.with_suffix(".json").read_text()) if file.exists() else None
+    except (FileNotFoundError, ValueError):
+        return None
 
 
 @contextmanager
@@ -123,7 +132,7 @@ def locked(file: Path) -> Iterator[None]:
 
 def write(name: str, items: Sequence[Item], fit: Fit, file: Path) -> None:
     """Decodes all images into `file`, with digest and notes beside it. Raises DataError, with a list of
-    them in a file, if any can't be read."""
+    them in a file, if any can't be read, and if there is no room for them."""
     partial, digest = file.with_suffix(".partial"), hashlib.sha256()
     array = np.lib.format.open_memmap(partial, mode="w+", dtype=np.uint8, shape=(len(items), *fit.size, 3))
     found: Counter[str] = Counter()
@@ -139,6 +148,7 @@ def write(name: str, items: Sequence[Item], fit: Fit, file: Path) -> None:
         return kind
 
     try:
+        reserve(partial)
         with ThreadPoolExecutor(cores(), "decode") as threads:
             for first in range(0, len(items), CHUNK):
                 chunk = range(first, min(first + CHUNK, len(items)))
@@ -152,6 +162,20 @@ def write(name: str, items: Sequence[Item], fit: Fit, file: Path) -> None:
         partial.rename(file)
     finally:
         partial.unlink(missing_ok=True)
+
+
+def reserve(file: Path) -> None:
+    """Takes the space of a sparse file, for a process that writes to a map of it is killed where there is
+    none left. Raises DataError."""
+    with file.open("r+b") as opened:
+        size = file.stat().st_size
+        try:
+            os.posix_fallocate(opened.fileno(), 0, size)
+        except OSError as error:
+            raise DataError(
+                f"{file.parent} has no room for {size / 2**20:,.0f} MiB of decoded images "
+                f"({error.strerror}); free some, set XDG_CACHE_HOME to another folder, or decode: always"
+            ) from error
 
 
 def unreadable(name: str, failures: list[str], count: int, file: Path) -> DataError:

@@ -64,7 +64,7 @@ class ImageSet:
     "20 % of the training images".
     numbers: (N,) which images of the original split these are, 0 to N - 1 where none are given; what is
     random about an image depends on its number.  rows: (N,) where they lie in the store.
-    notes: what a user should know of these data.
+    notes: what a user should know of these data.  digest: of what they were listed as, see `Listing.digest`.
     """
 
     name: str
@@ -77,6 +77,7 @@ class ImageSet:
     numbers: NDArray[np.int64] = field(default_factory=lambda: np.zeros(0, dtype=np.int64))
     rows: NDArray[np.int64] = field(default_factory=lambda: np.zeros(0, dtype=np.int64))
     notes: tuple[str, ...] = ()
+    digest: str = ""
 
     def __post_init__(self) -> None:
         for name in ("numbers", "rows"):
@@ -119,6 +120,7 @@ class ImageSet:
             "size": list(self.size),
             "templates": list(self.templates),
             "notes": list(self.notes),
+            "digest": self.digest,
         }
 
     def fingerprint(self) -> str:

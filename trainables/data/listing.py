@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -140,6 +141,13 @@ class Listing:
 
     def __len__(self) -> int:
         return len(self.labels)
+
+    def digest(self) -> str:
+        """Changes when an image is added, taken away or renamed, not when the set is moved."""
+        digest = hashlib.sha256(self.labels.tobytes() + self.numbers.tobytes())
+        for item in self.items:
+            digest.update(f"{os.path.basename(str(item))}\n".encode())
+        return digest.hexdigest()[:16]
 
     def take(self, indices: NDArray[np.int64]) -> Listing:
         items = [self.items[i] for i in indices]

@@ -55,10 +55,8 @@ def load(
     prompt, decode: see `DataConfig`.  Raises DataError if the data are not there or not as expected.
     """
     data = as_data_set(config)
-    listing = listed(data, split)
+    listing = chosen(data, split, count)
     words = templates_of(data, prompt)
-    chosen = sampled(listing.labels, count)
-    listing = listing if chosen is None else listing.take(chosen)
     if listing.size is not None and at == "native":
         fit = Fit(listing.size)
     store = store_of(set_name(config), listing, fit, decode)
@@ -72,7 +70,15 @@ def load(
         listing.origin,
         listing.numbers,
         notes=(*listing.notes, *store.notes, *prompts.duplicates(listing.classes)),
+        digest=listing.digest(),
     )
+
+
+def chosen(config: str | DataSet, split: Split, count: int | None) -> Listing:
+    """The sample of a split that `load` decodes. Raises DataError."""
+    listing = listed(as_data_set(config), split)
+    sample = sampled(listing.labels, count)
+    return listing if sample is None else listing.take(sample)
 
 
 def check(config: str | DataSet, splits: Sequence[Split]) -> None:
