@@ -49,7 +49,8 @@ def print_memory(sweep: SweepSpec) -> None:
     """How much memory trials need, and what fits. Asks the trainable, so it takes seconds, not a moment."""
     console, resources = Console(soft_wrap=True), sweep.file.resources
     trials = [sweep.trial(probe.value) for probe in space.probes(sweep.space)]
-    for line in sweep.trainable.memory(trials, cpus=resources.cpus, gpus=resources.gpus):
+    own = {"cpus": resources.cpus, "gpus": resources.gpus, "concurrent": sweep.file.search.concurrent}
+    for line in sweep.trainable.memory(trials, **own):
         console.print(line, highlight=False)
 
 

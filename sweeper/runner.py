@@ -41,7 +41,8 @@ def preflight(sweep: SweepSpec) -> None:
     seen = []
     for probe in space.probes(sweep.space):
         trial = sweep.trial(probe.value)
-        needs = {"model": trial.get("model"), "data": trial.get("data")}
+        needs = {key: trial.get(key) for key in ("model", "data", "method")}
+        needs["method"] = (needs["method"] or {}).get("name")
         if needs not in seen:
             seen.append(needs)
             sweep.trainable.check(trial, [sweep.evaluation, sweep.final])
@@ -54,6 +55,7 @@ def drive(run: Run, *, quiet: bool = False) -> Run:
     from sweeper.tracking import Tracker
 
     sweep = run.spec
+    sweep.trainable.check_unchanged(sweep.base_trial(), sweep.evaluation, run.sets("validation"))
     with run.driving(), Cluster.connect(sweep.file.resources) as cluster:
         search = sweep.file.search
         concurrent = run.concurrency(cluster.concurrent(search.concurrent, search.trials))
@@ -89,7 +91,7 @@ def work(run: Run, cluster: Cluster, concurrent: int, display: Display, notify: 
         baseline=run.baseline(),
         known=run.trials(),
     )
-    searcher = Searcher(run, search, cluster.threads)
+    searcher = Searcher(run, search, cluster.threads, concurrent)
     if not searcher.finished:
         trainable = tune.with_resources(
             Worker, {"cpu": sweep.file.resources.cpus, "gpu": sweep.file.resources.gpus}

@@ -6,7 +6,8 @@ in a line), `trainable` (a class with `step`, `save` and `load`), `measurement` 
 measured and how: `model`, `data`, `evaluation`), `measure` (evaluates a model), `sanity` (is its robustness
 to be believed?), `resample` (metrics on resampled images, from record files), `benchmark` (a result as
 clip_benchmark writes it), `errors` (exceptions that are no mistake of the program), `check` and
-`check_measurement` (is all there that a trial, a measurement needs?), `memory` (how much of it do trials
+`check_measurement` (is all there that a trial, a measurement needs?), `check_unchanged` (are the data still
+those of a sweep?), `memory` (how much of it do trials
 need?), `export` (writes a trial's model as a folder) and `serving` (the file with which MLflow serves such a
 folder), each as
 "module:name". The sweeper reaches into nothing else.
@@ -17,7 +18,7 @@ from __future__ import annotations
 import importlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import cached_property, lru_cache
+from functools import cached_property, lru_cache, partial
 from importlib.metadata import entry_points
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
@@ -124,15 +125,22 @@ class Trainable:
         """Raises UserError with one line if something that the trial or its evaluations need is missing."""
         one_line(self._get("check"), trial, evaluations)
 
+    def check_unchanged(
+        self, trial: dict[str, Any], evaluation: dict[str, Any], sets: Sequence[dict[str, Any]]
+    ) -> None:
+        """Raises UserError if the images of a sweep are not those recorded of its untrained model."""
+        one_line(partial(self._get("check_unchanged"), data=trial["data"], evaluation=evaluation, sets=sets))
+
     def check_measurement(self, measurement: dict[str, Any]) -> None:
         """As `check`, for a model that is measured by itself."""
         one_line(self._get("check_measurement"), measurement)
 
-    def memory(self, trials: Sequence[dict[str, Any]], *, cpus: float, gpus: float) -> list[str]:
-        """Lines that say how much memory the trials need and what fits. Raises UserError with one line if
+    def memory(self, trials: Sequence[dict[str, Any]], **own: Any) -> list[str]:
+        """Lines that say how much memory the trials need and what fits. own: `cpus` and `gpus` of a trial,
+        `concurrent` trials. Raises UserError with one line if
         that can't be told."""
         try:
-            lines: list[str] = self._get("memory")(trials, cpus=cpus, gpus=gpus)
+            lines: list[str] = self._get("memory")(trials, **own)
         except self.errors as error:
             raise UserError(str(error)) from error
         return lines

@@ -39,9 +39,10 @@ class Searcher(Stateless, RaySearcher):
     ended, the measurement of the Pareto set and of the untrained model on the test images.
     """
 
-    def __init__(self, run: Run, search: Search, threads: int) -> None:
+    def __init__(self, run: Run, search: Search, threads: int, concurrent: int) -> None:
         super().__init__()
-        self.run, self.search, self.threads = run, search, threads
+        self.run, self.search = run, search
+        self.threads, self.concurrent = threads, concurrent
         self.unfinished = [trial for trial in run.trials() if trial.status == "unfinished"]
         self.trials: dict[str, TrialRecord] = {}
         self.waiting = [] if run.baseline() else [self._measurement(None, "validation")]
@@ -79,6 +80,7 @@ class Searcher(Stateless, RaySearcher):
             "cache": str(self.run.cache),
             "cpus": self.run.spec.file.resources.cpus,
             "gpus": self.run.spec.file.resources.gpus,
+            "concurrent": self.concurrent,
         }
 
     def on_trial_complete(self, trial_id: str, result: Report | None = None, error: bool = False) -> None:

@@ -419,6 +419,8 @@ def test_a_share_is_as_much_of_the_memory_as_of_the_cpus(monkeypatch):
     monkeypatch.setattr(memory.os, "cpu_count", lambda: 8)
     assert memory.share("cpu", cpus=2, gpus=0) == GIB
     assert memory.share("cpu", cpus=16, gpus=0) == 4 * GIB
+    assert memory.share("cpu", cpus=1, gpus=0, concurrent=2) == 2 * GIB
+    assert memory.share("cpu", cpus=4, gpus=0, concurrent=8) == 2 * GIB
 
 
 def test_a_gpu_that_others_hold_is_one_line(monkeypatch):

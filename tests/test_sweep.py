@@ -19,9 +19,12 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
+from click.testing import CliRunner
 from PIL import Image
 
 from sweeper import Run
+from sweeper.cli import main
+from tests.finished import finished_run
 from tests.sweeps import SMALL
 
 METHODS = {"tecoa", "pmg", "carot", "dirichlet"}
@@ -394,3 +397,14 @@ def test_diverged_trials_fail_with_a_reason_and_stopped_ones_are_not_in_the_fron
     members = {trial["id"] for trial in run.pareto()["trials"] if trial["pareto"]}
     assert members <= {trial.id for trial in run.trials() if trial.status == "completed"}
     assert all(member in output for member in members)
+
+
+def test_a_sweep_whose_images_have_changed_is_not_gone_on_with(tmp_path: Path) -> None:
+    run = finished_run(tmp_path)
+    baseline = json.loads(run.baseline_file.read_text())
+    baseline["sets"][1]["digest"] = "of other images"
+    run.baseline_file.write_text(json.dumps(baseline))
+    done = CliRunner().invoke(main, ["resume", str(run.path)])
+    assert done.exit_code == 2
+    assert done.output.count("\n") == 1
+    assert "data set 'digits' has changed since the sweep was started" in done.output

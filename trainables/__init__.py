@@ -14,6 +14,7 @@ FINETUNE = {
     "sanity": "trainables.finetune:sanity",
     "errors": "trainables.errors:EXPECTED",
     "check": "trainables.preflight:check",
+    "check_unchanged": "trainables.finetune:check_unchanged",
     "check_measurement": "trainables.preflight:check_measurement",
     "resample": "trainables.metrics.resampling:resample",
     "benchmark": "trainables.benchmark:benchmark_records",

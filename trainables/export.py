@@ -71,10 +71,14 @@ def export(*, trial: dict[str, Any], checkpoint: str, target: str, about: dict[s
     partial = folder.with_name(f"{folder.name}.partial")
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir(parents=True)
-    write_model(model, config.model, partial)
-    (partial / ORIGIN).write_text(json.dumps(origin, indent=1, allow_nan=False), encoding="utf-8")
-    (partial / CARD).write_text(card(config, origin), encoding="utf-8")
-    check_identical(model, partial, class_prompts(templates[0], classes))
+    try:
+        write_model(model, config.model, partial)
+        (partial / ORIGIN).write_text(json.dumps(origin, indent=1, allow_nan=False), encoding="utf-8")
+        (partial / CARD).write_text(card(config, origin), encoding="utf-8")
+        check_identical(model, partial, class_prompts(templates[0], classes))
+    except BaseException:
+        shutil.rmtree(partial)
+        raise
     if folder.exists():
         shutil.rmtree(folder)
     partial.rename(folder)

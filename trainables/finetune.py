@@ -28,7 +28,7 @@ from trainables.config import (
     trial_metrics,
 )
 from trainables.data import registry
-from trainables.data.config import DataConfig
+from trainables.data.config import DataConfig, set_name
 from trainables.errors import EXPECTED, DataError
 from trainables.evaluate import Evaluation, calibrate, classifier_of, evaluate, precision
 from trainables.once import NOWHERE, Kind, Store
@@ -36,6 +36,8 @@ from trainables.pixels import to_device, to_pixels
 from trainables.training import Trainer, default_device
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from trainables.data.config import DataSet
     from trainables.data.images import ImageSet, Split
     from trainables.models import PixelClip
@@ -54,9 +56,10 @@ BASELINE = Kind(
 class Finetune:
     """One epoch of adversarial fine-tuning per step, evaluated clean and attacked after each.
 
-    config: `trial` and `evaluation` (configurations as plain dictionaries), `seed`, `folder`,
-    `threads` (CPU threads this trial may use), `cpus` and `gpus` (its share of the machine's), `cache`
-    (folder of what is computed once for all trials; without one it is computed by each).
+    config: `trial` and `evaluation` (configurations as plain dictionaries), `seed`, `folder`, `threads` (CPU
+    threads this trial may use), `cpus`, `gpus` and `concurrent` (its share of the machine, and how many
+    trials have one), `cache` (folder of what is computed once for all trials; without one it is computed by
+    each).
     """
 
     def __init__(self, config: dict[str, Any]) -> None:
@@ -74,7 +77,13 @@ class Finetune:
 
     def _prepare(self, config: dict[str, Any]) -> None:
         """Model and images, with as large a micro-batch as the trial's share of the memory allows."""
-        micro_batch = memory.claim(self.trial, default_device(), cpus=config["cpus"], gpus=config["gpus"])
+        micro_batch = memory.claim(
+            self.trial,
+            default_device(),
+            cpus=config["cpus"],
+            gpus=config["gpus"],
+            concurrent=config.get("concurrent"),
+        )
         store = store_at(config.get("cache"))
         self.trainer = Trainer(self.trial, config["seed"], store=store, micro_batch=micro_batch)
         self.sets = evaluation_sets(self.trial.data, self.evaluation, "validation", self.trainer.pretrained)
@@ -167,6 +176,22 @@ def check_images(folder: Path, digest: str) -> None:
             "were added, taken away or renamed, and what is a test image now may have been trained on; "
             "restore them, or start a new sweep"
         )
+
+
+def check_unchanged(
+    *, data: dict[str, Any], evaluation: dict[str, Any], sets: Sequence[dict[str, Any]]
+) -> None:
+    """Raises DataError unless the validation images of a sweep are still those that its untrained model was
+    measured on. sets: what was recorded of them then."""
+    config, ruler = DataConfig.model_validate(data), EvaluationConfig.model_validate(evaluation)
+    digests = {of["set"]: of.get("digest") for of in sets}
+    for each in measured_sets(config, ruler):
+        known = digests.get(set_name(each))
+        if known is not None and registry.chosen(each, "validation", ruler.images).digest() != known:
+            raise DataError(
+                f"data set {set_name(each)!r} has changed since the sweep was started: images were added, "
+                "taken away or renamed, and its splits with them; restore it, or start a new sweep"
+            )
 
 
 def write_results(file: Path, result: Report, evaluation: Evaluation) -> None:

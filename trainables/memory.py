@@ -242,21 +242,24 @@ def make_fake(model: nn.Module, device: str) -> None:
                 module._buffers[name] = torch.empty(buffer.shape, dtype=buffer.dtype, device=device)
 
 
-def share(device: str, *, cpus: float, gpus: float) -> int:
-    """Bytes that a trial may use: of the machine's memory as much as of its CPUs, or of the GPU's memory
-    the fraction of it that is the trial's; all of that, if the trial counts no GPU and finds one."""
+def share(device: str, *, cpus: float, gpus: float, concurrent: int | None = None) -> int:
+    """Bytes that a trial may use: an equal part of the machine's memory beside as many trials as its CPUs
+    hold, or as run at all, if these are fewer; or of the GPU's memory the fraction of it that is the
+    trial's; all of that, if the trial counts no GPU and finds one."""
     if device == "cuda":
         return int(min(gpus or 1, 1) * torch.cuda.get_device_properties(0).total_memory)
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    return int(memory * min(1, cpus / (os.cpu_count() or 1)))
+    fit_beside = max(1, int((os.cpu_count() or 1) / cpus))
+    return memory // min(fit_beside, concurrent or fit_beside)
 
 
-def claim(trial: TrialConfig, device: str, *, cpus: float, gpus: float) -> int:
+def claim(trial: TrialConfig, device: str, *, cpus: float, gpus: float, concurrent: int | None = None) -> int:
     """The micro-batch with which a trial keeps to its share; on CUDA it can't take more from now on.
 
     Raises MemoryShortage if the share is too small for a single image, or not there.
     """
-    need, limit = estimate(trial, device), share(device, cpus=cpus, gpus=gpus)
+    need = estimate(trial, device)
+    limit = share(device, cpus=cpus, gpus=gpus, concurrent=concurrent)
     micro_batch = need.largest(limit, wanted(trial))
     if micro_batch is None:
         key = f"gpus: {gpus:g}" if device == "cuda" else f"cpus: {cpus:g}"
@@ -291,9 +294,11 @@ def gib(size: int) -> str:
     return f"{size / GIB:.1f} GiB"
 
 
-def plan(trials: Sequence[dict[str, Any]], *, cpus: float, gpus: float) -> list[str]:
+def plan(
+    trials: Sequence[dict[str, Any]], *, cpus: float, gpus: float, concurrent: int | None = None
+) -> list[str]:
     """Lines that say what fits: for each model, method and batch size among `trials`, the one that needs
-    most. cpus, gpus: what one trial gets."""
+    most. cpus, gpus, concurrent: see `share`."""
     needs: dict[str, tuple[TrialConfig, str, MemoryEstimate]] = {}
     device = "cuda" if gpus else "cpu"
     for config in trials:
@@ -302,10 +307,12 @@ def plan(trials: Sequence[dict[str, Any]], *, cpus: float, gpus: float) -> list[
         need = estimate(trial, device)
         if name not in needs or need.total(wanted(trial)) > needs[name][2].total(wanted(needs[name][0])):
             needs[name] = trial, name, need
-    return [line for trial, name, need in needs.values() for line in lines(trial, name, need, cpus, gpus)]
+    own = {"cpus": cpus, "gpus": gpus, "concurrent": concurrent}
+    return [line for trial, name, need in needs.values() for line in lines(trial, name, need, own)]
 
 
-def lines(trial: TrialConfig, name: str, need: MemoryEstimate, cpus: float, gpus: float) -> Iterator[str]:
+def lines(trial: TrialConfig, name: str, need: MemoryEstimate, own: dict[str, Any]) -> Iterator[str]:
+    cpus, gpus = own["cpus"], own["gpus"]
     size = wanted(trial)
     activations = (need.total(size) - need.fixed) / size / MIB
     yield (
@@ -313,7 +320,7 @@ def lines(trial: TrialConfig, name: str, need: MemoryEstimate, cpus: float, gpus
         f"({gib(need.fixed)} + {activations:.1f} MiB an image x {size})"
     )
     if not gpus:
-        yield f"  with cpus {cpus:g}: {fit(need, share('cpu', cpus=cpus, gpus=0), size)}"
+        yield f"  with cpus {cpus:g}: {fit(need, share('cpu', **own), size)}"
         need = estimate(trial, "cuda")
     for label, total in gpus_to_plan_for():
         beside = f"{total // need.total(size)} side by side" if total >= need.total(size) else "none as it is"

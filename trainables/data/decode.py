@@ -83,7 +83,12 @@ def store_of(name: str, listing: Listing, fit: Fit, how: str) -> Store:
     Raises DataError if any of them can't be read; with `always` not before it is wanted.
     """
     folder = cache_root() / "decoded"
-    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        if how == "once":
+            raise DataError(f"decode: once: {folder} can't be made ({error.strerror})") from error
+        return Stream(listing, fit)
     file = folder / f"{name.replace('/', '_')}-{identity(listing, fit)[:24]}.npy"
     if how == "auto" and not file.exists():
         needed = len(listing) * fit.size[0] * fit.size[1] * 3

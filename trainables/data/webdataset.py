@@ -10,6 +10,7 @@ import hashlib
 import json
 import os
 import tarfile
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -88,13 +89,14 @@ def index(archive: Path) -> list[Sample]:
     file = cache_root() / "shards" / f"{key}.json"
     try:
         return [(name, offset, size, label) for name, offset, size, label in json.loads(file.read_text())]
-    except OSError:
+    except (OSError, ValueError):  # not there, or not whole
         pass
     found = read_index(archive)
-    file.parent.mkdir(parents=True, exist_ok=True)
-    partial_file = file.with_suffix(f".{os.getpid()}")
-    partial_file.write_text(json.dumps(found))
-    partial_file.replace(file)
+    with suppress(OSError):  # where nothing can be written it is read anew the next time
+        file.parent.mkdir(parents=True, exist_ok=True)
+        partial_file = file.with_suffix(f".{os.getpid()}")
+        partial_file.write_text(json.dumps(found))
+        partial_file.replace(file)
     return found
 
 
