@@ -178,6 +178,10 @@ def cut_between_members(root):
 MISTAKES = {
     "cut": (cut_between_members, "0.tar is no whole tar archive without compression"),
     "no names": (lambda root: (root / "classnames.txt").unlink(), "is no WebDataset: expected shards 0.tar"),
+    "a name left out": (
+        lambda root: write(root / "classnames.txt", CLASSES[0], "", *CLASSES[1:]),
+        r"classnames\.txt has an empty line",
+    ),
     "no shards": (
         lambda root: [file.unlink() for file in (root / "test").glob("*.tar")],
         "holds no .tar files; expected shards",

@@ -53,7 +53,10 @@ class ZeroShotClassifier(mlflow.pyfunc.PythonModel):
 
 
 def decoded(image: bytes) -> Image.Image:
-    return Image.open(io.BytesIO(image)).convert("RGB")
+    opened = Image.open(io.BytesIO(image))
+    if opened.mode.startswith("I"):  # 16-bit grey levels, which Pillow would cut at 255
+        opened = opened.point(lambda level: level / 257 + 0.5).convert("L")
+    return opened.convert("RGB")
 
 
 mlflow.models.set_model(ZeroShotClassifier())

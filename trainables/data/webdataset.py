@@ -45,6 +45,8 @@ def webdataset(root: Path) -> Parts:
         raise DataError(f"{kind} says that these images have no single class each; expected classification")
     folders = {split: root / name for split, name in splits_of(sub_folders(root)).items()}
     classes = tuple(read_lines(root / CLASSES))
+    if len(classes) < len((root / CLASSES).read_text(encoding="utf-8").strip().splitlines()):
+        raise DataError(f"{root / CLASSES} has an empty line; expected a class name in each")
     return {
         split: partial(listing, folder, classes) for split, folder in (folders or {"train": root}).items()
     }
