@@ -53,7 +53,7 @@ class ZeroShotClassifier(mlflow.pyfunc.PythonModel):
 
 
 def decoded(image: bytes) -> Image.Image:
-    opened = Image.open(io.BytesIO(image))
+    opened: Image.Image = Image.open(io.BytesIO(image))
     if opened.mode.startswith("I"):  # 16-bit grey levels, which Pillow would cut at 255
         opened = opened.point(lambda level: level / 257 + 0.5).convert("L")
     return opened.convert("RGB")
