@@ -21,6 +21,9 @@ def print_plan(sweep: SweepSpec) -> None:
     epochs = sweep.max_epochs()
     console.print(f"sweep {file.name}: {search.trials} trials, at most {search.trials * epochs} epochs")
     console.print(f"sampler: {search.sampler}, seed {search.seed}{coverage(combinations)}")
+    for number, point in enumerate(sweep.known):
+        shown = ", ".join(f"{name} {value}" for name, value in point.items())
+        console.print(f"known point t{number:03d}: {shown}", highlight=False)
     if search.early_stopping:
         stopping = search.early_stopping
         rungs = ", ".join(map(str, sweep.rungs()))

@@ -83,14 +83,19 @@ class Search:
         self._tell_up_to(ready)
         number = self.next
         self.study.sampler = self._sampler(number)
-        if self.grid != [{}]:
-            self.study.enqueue_trial(self.grid[number % len(self.grid)], user_attrs={NUMBER: number})
+        if fixed := self._fixed(number):
+            self.study.enqueue_trial(fixed, user_attrs={NUMBER: number})
         trial = self.study.ask()
         trial.set_user_attr(NUMBER, number)
         resolved = space.resolve(self.sweep.space, lambda name, d: suggest(trial, name, d))
         self.next += 1
         config = self.sweep.trial(resolved.value)
         return Suggestion(number, config, resolved.drawn, trial_seed(self.sweep.file.search.seed, config))
+
+    def _fixed(self, number: int) -> dict[str, Any]:
+        """What the sampler does not draw of a trial: the known points come first, then the grid in turn."""
+        known = self.sweep.known
+        return known[number] if number < len(known) else self.grid[(number - len(known)) % len(self.grid)]
 
     def end(self, trial: TrialRecord) -> None:
         """Takes note of how a trial ended; the sampler is told when its turn comes."""

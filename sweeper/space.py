@@ -6,8 +6,8 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from sweeper.errors import SpecError
-from sweeper.tree import Choice, Mapping, Node, Place, Range, Scalar, Sequence, join, tag
+from sweeper.errors import SpecError, suggestion
+from sweeper.tree import Choice, Mapping, Node, Place, Range, Scalar, Sequence, join, number, tag
 
 Path = tuple[str | int, ...]
 Decide = Callable[[str, "Choice | Range"], Any]
@@ -133,6 +133,39 @@ def distributions(node: Node) -> dict[str, Choice | Range]:
     for _ in probes(node, found):
         pass
     return found
+
+
+def canonical(value: Any, distribution: Choice | Range) -> str | int | float:
+    """A value that was written for a parameter, as the sampler would give it. Raises ValueError outside."""
+    if isinstance(distribution, Choice):
+        if str(value) not in labels(distribution):
+            raise ValueError(f"{value!r} is no option{suggestion(str(value), labels(distribution))}")
+        return str(value)
+    read = None if isinstance(value, bool) else number(str(value))
+    whole = read is not None and (not distribution.integer or read == int(read))
+    if read is None or not whole or not distribution.low <= read <= distribution.high:
+        raise ValueError(f"{value!r} is not in {describe(distribution)}")
+    return int(read) if distribution.integer else read
+
+
+def condition(name: str, parameters: dict[str, Choice | Range]) -> dict[str, str]:
+    """What has to be picked for a parameter to exist: {choice: label}, empty for an unconditional one."""
+    return {
+        other: label
+        for other, distribution in parameters.items()
+        if isinstance(distribution, Choice)
+        for label in labels(distribution)
+        if name.startswith(f"{join(other, label)}.")
+    }
+
+
+def with_grid(node: Node, point: dict[str, Any]) -> list[dict[str, Any]]:
+    """A point of the space with every combination of the `!grid` values that it leaves open."""
+    return [
+        {**combination, **point}
+        for combination in grid(node)
+        if all(point.get(name, label) == label for name, label in combination.items())
+    ]
 
 
 def describe(distribution: Choice | Range) -> str:

@@ -136,6 +136,11 @@ class SearchConfig(Section):
     seed: int = Field(0, ge=0)
     concurrent: PositiveInt | None = Field(None, description="Trials at a time; what fits by default.")
     early_stopping: EarlyStopping | None = None
+    known: list[dict[str, Any]] = Field(
+        [],
+        description="Points that are run first, {parameter: value} by the names that `sweeper plan` lists; "
+        "with every combination of the !grid values that a point leaves open, the rest drawn.",
+    )
 
 
 class Resources(Section):
@@ -191,6 +196,18 @@ class SweepSpec:
     def base_trial(self) -> dict[str, Any]:
         """The first option and lower end of everything: what the untrained model is measured with."""
         return self.trial(next(space.probes(self.space)).value)
+
+    @cached_property
+    def known(self) -> list[dict[str, Any]]:
+        """The known points, one for each trial that they are."""
+        parameters = space.distributions(self.space)
+        return [
+            each
+            for point in self.file.search.known
+            for each in space.with_grid(
+                self.space, {name: space.canonical(value, parameters[name]) for name, value in point.items()}
+            )
+        ]
 
     def rungs(self) -> list[int]:
         """The epochs after which early stopping decides; none without it."""
@@ -273,13 +290,16 @@ def validate(root: Node) -> SweepSpec:
     if trials:
         lines += check_rungs(file, longest, resolved.places)
     if not lines:
-        lines += check_grid(root.items["trial"], file, resolved.places)
+        lines += check_known(root.items["trial"], file, resolved.places)
     if lines:
         raise SpecError(list(dict.fromkeys(lines)))
     evaluation = trainable.evaluation.model_validate(file.evaluation).model_dump(mode="json")
     final = evaluation | {"images": None} if file.final is None else file.final
     final = trainable.evaluation.model_validate(final).model_dump(mode="json")
-    return SweepSpec(file, root, trainable, metrics, evaluation, final)
+    sweep = SweepSpec(file, root, trainable, metrics, evaluation, final)
+    if lines := list(check_trials(sweep, resolved.places)):
+        raise SpecError(lines)
+    return sweep
 
 
 def validate_space(node: Node, trainable: Trainable) -> tuple[list[Any], list[str]]:
@@ -379,17 +399,39 @@ def metric_hint(name: str, known: AbstractSequence[str]) -> str:
     )
 
 
-def check_grid(node: Node, file: SweepFile, places: dict[space.Path, Place]) -> Iterator[str]:
+def check_known(node: Node, file: SweepFile, places: dict[space.Path, Place]) -> Iterator[str]:
+    """A line for every value of a known point that the space does not hold, and for a misplaced grid."""
     try:
-        combinations = len(space.grid(node))
+        space.grid(node)
     except SpecError as error:
         yield from error.lines
-        return
-    if combinations > file.search.trials:
-        place = at(places, ("search", "trials"))
+    parameters = space.distributions(node)
+    for index, point in enumerate(file.search.known):
+        for name, value in point.items():
+            path = ("search", "known", index, name)
+            line = f"{at(places, path)}: search.known.{index}: "
+            if name not in parameters:
+                yield f"{line}{name!r} is no parameter of the space{suggestion(name, parameters)}"
+                continue
+            try:
+                space.canonical(value, parameters[name])
+            except ValueError as error:
+                yield f"{line}{name}: {error}"
+            for choice, label in space.condition(name, parameters).items():
+                if str(point.get(choice)) != label:
+                    yield f"{line}{name} is there only with {choice}: {label}; give that too"
+
+
+def check_trials(sweep: SweepSpec, places: dict[space.Path, Place]) -> Iterator[str]:
+    """A line if there are too few trials for the known points and every combination of the grid."""
+    trials, known, combinations = sweep.file.search.trials, len(sweep.known), len(space.grid(sweep.space))
+    least = known + combinations if combinations > 1 else max(known, 1)
+    if trials < least:
+        points = f"the {known} known points" if known else ""
+        grid = f"the {combinations} combinations of !grid values" if combinations > 1 else ""
         yield (
-            f"{place}: search.trials: {file.search.trials} trials can't cover the {combinations} "
-            f"combinations of !grid values; give at least {combinations}"
+            f"{at(places, ('search', 'trials'))}: search.trials: {trials} trials can't cover "
+            f"{' and '.join(filter(None, (points, grid)))}; give at least {least}"
         )
 
 

@@ -142,6 +142,19 @@ def test_every_grid_value_gets_the_same_number_of_trials(tmp_path: Path) -> None
     )
 
 
+def test_known_points_come_first_with_every_grid_value_that_they_leave_open(tmp_path: Path) -> None:
+    points = "[{method: pmg, method.pmg.alpha: 1, attack.epsilon: 8/255}, {optimizer.learning_rate: 1/1000}]"
+    sweep = small(13, **{"seed: 3": f"seed: 3, known: {points}", "trials: 8": "trials: 13"})
+    run = new_run(tmp_path, spec.from_text(sweep.text(), "again.yaml"))
+    Driver(run, lag=3, shuffle=random.Random(0)).go(ends=4)
+    Driver(run, lag=3, shuffle=random.Random(1)).go()
+    first, *others = run.trials()
+    assert (first.method, first.drawn["method.alpha"], first.drawn["attack.epsilon"]) == ("pmg", 1, "8/255")
+    assert [trial.method for trial in others] == ["tecoa", "pmg", "carot", "dirichlet"] * 3
+    assert [trial.drawn["optimizer.learning_rate"] for trial in others[:4]] == [0.001] * 4
+    assert len({trial.drawn["optimizer.learning_rate"] for trial in others[4:]}) == 8
+
+
 def test_conditional_parameters_exist_only_where_they_belong(tmp_path: Path) -> None:
     run = new_run(tmp_path, small(8))
     Driver(run, lag=2, shuffle=random.Random(0)).go()

@@ -110,6 +110,24 @@ MISTAKES = {
         "images: 40}\nfinal", "images: 40, confidence_attack: {epsilon: 8}}\nfinal",
         ["f.yaml:13", "confidence_attack.epsilon", "at most 1"],
     ),
+    "known point of an unknown parameter": (
+        "seed: 3,", "known: [{optimizer.learning_rat: 1e-3}],",
+        ["f.yaml:19", "search.known.0", "did you mean 'optimizer.learning_rate'"],
+    ),
+    "known point outside a range": (
+        "seed: 3,", "known: [{optimizer.learning_rate: 1}],", ["f.yaml:19", "known.0", "[0.0001, 0.003]"],
+    ),
+    "known point that is no option": (
+        "seed: 3,", "known: [{method: tecao}],", ["f.yaml:19", "search.known.0", "did you mean 'tecoa'"],
+    ),
+    "known point without its condition": (
+        "seed: 3,", "known: [{method: tecoa, method.pmg.alpha: 1}],",
+        ["f.yaml:19", "search.known.0", "only with method: pmg"],
+    ),
+    "too few trials for known points and the grid": (
+        "seed: 3,", "known: [{method: pmg}, {method: tecoa}],",
+        ["f.yaml:19", "2 known points and the 4 combinations", "at least 6"],
+    ),
     "grid inside a choice": (
         "alpha: !loguniform [0.1, 10]", "alpha: !choice [!grid [1, 2]]", ["f.yaml:7", "alpha"],
     ),
