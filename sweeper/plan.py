@@ -17,10 +17,9 @@ from sweeper.spec import SweepSpec
 def print_plan(sweep: SweepSpec) -> None:
     """The space, the trials and how they are measured; nothing is started or loaded."""
     console, file, search = Console(soft_wrap=True), sweep.file, sweep.file.search
-    combinations = space.grid(sweep.space)
     epochs = sweep.max_epochs()
     console.print(f"sweep {file.name}: {search.trials} trials, at most {search.trials * epochs} epochs")
-    console.print(f"sampler: {search.sampler}, seed {search.seed}{coverage(combinations)}")
+    console.print(f"sampler: {search.sampler}, seed {search.seed}{coverage(sweep)}")
     for number, point in enumerate(sweep.known):
         shown = ", ".join(f"{name} {value}" for name, value in point.items())
         console.print(f"known point t{number:03d}: {shown}", highlight=False)
@@ -56,8 +55,13 @@ def print_memory(sweep: SweepSpec) -> None:
         console.print(line, highlight=False)
 
 
-def coverage(combinations: Sequence[dict[str, str]]) -> str:
-    return f", every one of {len(combinations)} grid combinations in turn" if len(combinations) > 1 else ""
+def coverage(sweep: SweepSpec) -> str:
+    if sweep.file.search.sampler == "grid":
+        return (
+            f", the first {sweep.file.search.trials} of the space's {space.count(sweep.space)} configurations"
+        )
+    combinations = len(space.grid(sweep.space))
+    return f", every one of {combinations} grid combinations in turn" if combinations > 1 else ""
 
 
 def side_by_side(sweep: SweepSpec) -> str:

@@ -13,6 +13,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 import re
 from collections.abc import Iterator
@@ -129,10 +130,12 @@ class SearchConfig(Section):
     """How many trials, chosen how."""
 
     trials: PositiveInt = 20
-    sampler: Literal["tpe", "nsga2", "random"] = Field(
-        "tpe", description="Multi-objective TPE, NSGA-II or random search, all Optuna's."
+    sampler: Literal["tpe", "nsga2", "gp", "random", "grid"] = Field(
+        "tpe",
+        description="Multi-objective TPE, NSGA-II, a Gaussian process (parameters that only some trials have "
+        "are drawn at random) or random search, all Optuna's; grid: each point of a finite space once.",
     )
-    startup_trials: PositiveInt = Field(10, description="Trials drawn at random before TPE learns.")
+    startup_trials: PositiveInt = Field(10, description="Trials drawn at random before TPE or GP learns.")
     seed: int = Field(0, ge=0)
     concurrent: PositiveInt | None = Field(None, description="Trials at a time; what fits by default.")
     early_stopping: EarlyStopping | None = None
@@ -199,15 +202,28 @@ class SweepSpec:
 
     @cached_property
     def known(self) -> list[dict[str, Any]]:
-        """The known points, one for each trial that they are."""
+        """The known points, one for each trial that they are. With the sampler `grid`, which runs nothing
+        twice, what a point leaves open takes every value."""
         parameters = space.distributions(self.space)
-        return [
-            each
+        points = [
+            {name: space.canonical(value, parameters[name]) for name, value in point.items()}
             for point in self.file.search.known
-            for each in space.with_grid(
-                self.space, {name: space.canonical(value, parameters[name]) for name, value in point.items()}
-            )
         ]
+        if self.file.search.sampler != "grid":
+            return [each for point in points for each in space.with_grid(self.space, point)]
+        every = [
+            each for point in points for each in space.every(self.space) if point.items() <= each.items()
+        ]
+        return [each for index, each in enumerate(every) if each not in every[:index]]
+
+    def fixed(self) -> Iterator[dict[str, Any]]:
+        """What the sampler does not draw of the trials, in order: the known points, then the `!grid` values
+        in turn without an end, or with the sampler `grid` the rest of the space."""
+        yield from self.known
+        if self.file.search.sampler == "grid":
+            yield from (each for each in space.every(self.space) if each not in self.known)
+        else:
+            yield from itertools.cycle(space.grid(self.space))
 
     def rungs(self) -> list[int]:
         """The epochs after which early stopping decides; none without it."""
@@ -291,6 +307,7 @@ def validate(root: Node) -> SweepSpec:
         lines += check_rungs(file, longest, resolved.places)
     if not lines:
         lines += check_known(root.items["trial"], file, resolved.places)
+        lines += check_finite(root.items["trial"], file, resolved.places)
     if lines:
         raise SpecError(list(dict.fromkeys(lines)))
     evaluation = trainable.evaluation.model_validate(file.evaluation).model_dump(mode="json")
@@ -422,13 +439,32 @@ def check_known(node: Node, file: SweepFile, places: dict[space.Path, Place]) ->
                     yield f"{line}{name} is there only with {choice}: {label}; give that too"
 
 
+def check_finite(node: Node, file: SweepFile, places: dict[space.Path, Place]) -> Iterator[str]:
+    """A line if the sampler `grid` is given infinitely many configurations, or fewer than trials."""
+    if file.search.sampler != "grid":
+        return
+    size = space.count(node)
+    for name, distribution in space.distributions(node).items():
+        if isinstance(distribution, Range) and not distribution.integer:
+            yield (
+                f"{distribution.place}: trial.{name}: {space.describe(distribution)} is infinitely many "
+                "values, and sampler grid runs them all; use !choice or !int here, or another sampler"
+            )
+    if size is not None and file.search.trials > size:
+        yield (
+            f"{at(places, ('search', 'trials'))}: search.trials: {file.search.trials} trials, and the space "
+            f"has {size} configurations, which sampler grid runs once each; give at most {size}"
+        )
+
+
 def check_trials(sweep: SweepSpec, places: dict[space.Path, Place]) -> Iterator[str]:
     """A line if there are too few trials for the known points and every combination of the grid."""
     trials, known, combinations = sweep.file.search.trials, len(sweep.known), len(space.grid(sweep.space))
-    least = known + combinations if combinations > 1 else max(known, 1)
+    gridded = combinations > 1 and sweep.file.search.sampler != "grid"  # that one takes any part of the space
+    least = known + combinations if gridded else known
     if trials < least:
         points = f"the {known} known points" if known else ""
-        grid = f"the {combinations} combinations of !grid values" if combinations > 1 else ""
+        grid = f"the {combinations} combinations of !grid values" if gridded else ""
         yield (
             f"{at(places, ('search', 'trials'))}: search.trials: {trials} trials can't cover "
             f"{' and '.join(filter(None, (points, grid)))}; give at least {least}"
