@@ -126,10 +126,22 @@ class EarlyStopping(Section):
         return list(dict.fromkeys(epochs))
 
 
+class Budget(Section):
+    """What the search may spend beside `trials`, whichever comes first; see `sweeper.budget`."""
+
+    hours: PositiveFloat | None = Field(None, description="While the sweep is driven; pauses do not count.")
+    gpu_hours: PositiveFloat | None = Field(None, description="Seconds of epochs times `resources.gpus`.")
+    epochs: PositiveInt | None = Field(None, description="Of all trials together.")
+
+    def given(self) -> dict[str, float]:
+        return {name: value for name, value in self.model_dump().items() if value is not None}
+
+
 class SearchConfig(Section):
     """How many trials, chosen how."""
 
     trials: PositiveInt = 20
+    budget: Budget = Budget()
     sampler: Literal["tpe", "nsga2", "gp", "random", "grid"] = Field(
         "tpe",
         description="Multi-objective TPE, NSGA-II, a Gaussian process (parameters that only some trials have "
@@ -303,6 +315,7 @@ def validate(root: Node) -> SweepSpec:
         metrics = trainable.metric_names(trials, trainable.evaluation.model_validate(file.evaluation))
         lines += check_metrics(file, metrics, resolved.places)
     longest = max((getattr(trial, "epochs", 1) for trial in trials), default=1)
+    lines += check_budget(file, resolved.places)
     if trials:
         lines += check_rungs(file, longest, resolved.places)
     if not lines:
@@ -386,6 +399,15 @@ def check_metrics(
             place = at(places, ("search", "early_stopping", "metrics", index))
             hint = suggestion(name, file.pareto.metrics)
             yield f"{place}: search.early_stopping.metrics: {name!r} is no metric of `pareto`{hint}"
+
+
+def check_budget(file: SweepFile, places: dict[space.Path, Place]) -> Iterator[str]:
+    """A line for GPU-hours of trials that take no GPU, which would never be used up."""
+    if file.search.budget.gpu_hours is not None and file.resources.gpus == 0:
+        yield (
+            f"{at(places, ('search', 'budget', 'gpu_hours'))}: search.budget.gpu_hours: trials take no GPU "
+            "(resources.gpus is 0); give hours or epochs"
+        )
 
 
 def check_rungs(file: SweepFile, longest: int, places: dict[space.Path, Place]) -> Iterator[str]:

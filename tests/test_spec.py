@@ -125,6 +125,9 @@ MISTAKES = {
         "seed: 3,", "known: [{method: tecoa, method.pmg.alpha: 1}],",
         ["f.yaml:19", "search.known.0", "only with method: pmg"],
     ),
+    "GPU-hours without a GPU": (
+        "seed: 3,", "budget: {gpu_hours: 4},", ["f.yaml:19", "budget.gpu_hours", "give hours or epochs"],
+    ),
     "too few trials for known points and the grid": (
         "seed: 3,", "known: [{method: pmg}, {method: tecoa}],",
         ["f.yaml:19", "2 known points and the 4 combinations", "at least 6"],
