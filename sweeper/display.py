@@ -12,7 +12,8 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 from rich.table import Table
 from rich.text import Text
 
-from sweeper import result
+from sweeper import budget, result
+from sweeper.budget import Clock
 from sweeper.run import Run, TrialRecord
 
 FRONT_ROWS = 8
@@ -21,8 +22,8 @@ FRONT_ROWS = 8
 class Display:
     """Progress, running trials, the front so far and the time left. A context manager."""
 
-    def __init__(self, run: Run, concurrent: int, *, quiet: bool = False) -> None:
-        self.run, self.concurrent = run, concurrent
+    def __init__(self, run: Run, concurrent: int, clock: Clock, *, quiet: bool = False) -> None:
+        self.run, self.concurrent, self.clock = run, concurrent, clock
         self.console = Console(quiet=quiet)
         self.trials: dict[int, TrialRecord] = {trial.number: trial for trial in run.trials()}
         self.stage_name = ""
@@ -35,6 +36,8 @@ class Display:
 
     def __enter__(self) -> Display:
         self.console.print(f"run {self.run.id}, {self.concurrent} trials at a time, seed {self._seed}")
+        if left := self._budget_left(list(self.trials.values())):
+            self.console.print(f"budget: {left}")
         if self.live:
             self.live.start()
         return self
@@ -91,6 +94,9 @@ class Display:
         seconds = left * (time.monotonic() - self.started) / done
         return f"time left: {int(seconds // 60)}:{int(seconds % 60):02d}"
 
+    def _budget_left(self, trials: list[TrialRecord]) -> str:
+        return budget.left(self.run, trials, self.clock.seconds)
+
     def _render(self) -> RenderableType:
         trials = list(self.trials.values())  # the sweep goes on while this thread draws
         ended = sum(trial.status != "unfinished" for trial in trials)
@@ -98,7 +104,8 @@ class Display:
             TextColumn("{task.description}"), BarColumn(bar_width=30), MofNCompleteColumn(),
             TextColumn("trials, {task.fields[left]}"), console=self.console,
         )  # fmt: skip
-        progress.add_task(self.stage_name, total=self._planned, completed=ended, left=self._time_left(trials))
+        left = ", budget: ".join(filter(None, (self._time_left(trials), self._budget_left(trials))))
+        progress.add_task(self.stage_name, total=self._planned, completed=ended, left=left)
         running = [trial for trial in trials if trial.status == "unfinished"]
         lines = [Text(self._line(t)) for t in running if t.epochs] or [Text("")]
         return Group(progress, self._front(trials), *lines)

@@ -8,7 +8,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from sweeper import space
+from sweeper import budget, space
 from sweeper.result import protocol
 from sweeper.run import Run
 from sweeper.spec import SweepSpec
@@ -17,10 +17,14 @@ from sweeper.spec import SweepSpec
 def print_plan(sweep: SweepSpec) -> None:
     """The space, the trials and how they are measured; nothing is started or loaded."""
     console, file, search = Console(soft_wrap=True), sweep.file, sweep.file.search
-    combinations = space.grid(sweep.space)
     epochs = sweep.max_epochs()
     console.print(f"sweep {file.name}: {search.trials} trials, at most {search.trials * epochs} epochs")
-    console.print(f"sampler: {search.sampler}, seed {search.seed}{coverage(combinations)}")
+    console.print(f"sampler: {search.sampler}, seed {search.seed}{coverage(sweep)}")
+    if limits := budget.bounds(search.budget):
+        console.print(f"budget: {limits}, whichever is used up first; trials that run then are finished")
+    for number, point in enumerate(sweep.known):
+        shown = ", ".join(f"{name} {value}" for name, value in point.items())
+        console.print(f"known point t{number:03d}: {shown}", highlight=False)
     if search.early_stopping:
         stopping = search.early_stopping
         rungs = ", ".join(map(str, sweep.rungs()))
@@ -54,8 +58,13 @@ def print_memory(sweep: SweepSpec) -> None:
         console.print(line, highlight=False)
 
 
-def coverage(combinations: Sequence[dict[str, str]]) -> str:
-    return f", every one of {len(combinations)} grid combinations in turn" if len(combinations) > 1 else ""
+def coverage(sweep: SweepSpec) -> str:
+    if sweep.file.search.sampler == "grid":
+        return (
+            f", the first {sweep.file.search.trials} of the space's {space.count(sweep.space)} configurations"
+        )
+    combinations = len(space.grid(sweep.space))
+    return f", every one of {combinations} grid combinations in turn" if combinations > 1 else ""
 
 
 def side_by_side(sweep: SweepSpec) -> str:
@@ -66,13 +75,16 @@ def side_by_side(sweep: SweepSpec) -> str:
 def print_status(run: Run, runs: Sequence[Run]) -> None:
     """One run in a few lines, and the names of the others."""
     console, trials = Console(soft_wrap=True), run.trials()
-    planned = run.spec.file.search.trials
+    planned = budget.planned(run, trials)
+    left = budget.left(run, trials, run.driven_seconds())
     counts: dict[str, int] = {}
     for trial in trials:
         counts[trial.status] = counts.get(trial.status, 0) + 1
     shown = ", ".join(f"{count} {status}" for status, count in sorted(counts.items())) or "none started"
     done = (run.path / "pareto.json").is_file()
     console.print(f"{run.id}: {len(trials)} of {planned} trials ({shown}); {progress(run, done)}")
+    if left:
+        console.print(f"budget: {left}")
     for trial in trials:
         if trial.status == "failed":
             console.print(f"{trial.id} {trial.method} failed: {trial.reason}")

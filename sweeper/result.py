@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from sweeper import membership
+from sweeper import budget, membership
 from sweeper.pareto import as_costs, non_dominated
 from sweeper.run import BASELINE, Metrics, Run, Split, TrialRecord
 from sweeper.spec import ParetoConfig, SweepSpec
@@ -106,7 +106,7 @@ def result(run: Run) -> dict[str, Any]:
         "data": {split: run.sets(split) for split in SPLITS},
         "probability": optimal.text,
         "seed": sweep.file.search.seed,
-        "trials_planned": sweep.file.search.trials,
+        "trials_planned": budget.planned(run, trials),
         "baseline": {
             "id": BASELINE,
             "validation": baseline,

@@ -3,6 +3,7 @@
     sweep.yaml                  the sweep, profile and overrides applied
     run.json                    id, seed, versions, when and where it was started
     concurrency.json            trials side by side, which decides what the sampler knows when
+    clock.json                  for how many seconds it was driven
     study.journal               the Optuna study (opens in optuna-dashboard)
     rungs.jsonl                 what early stopping decided, a line each, in the order of the decisions
     baseline/validation.json    the untrained model, and .parquet: its per-image records
@@ -184,6 +185,13 @@ class Run:
         if known is None:
             write_json(file, fits)
         return int(known or fits)
+
+    def driven_seconds(self) -> float:
+        """For how long drivers searched, all of them together; see `sweeper.budget`."""
+        return float(read_json(self.path / "clock.json") or 0)
+
+    def write_driven_seconds(self, seconds: float) -> None:
+        write_json(self.path / "clock.json", seconds)
 
     @cached_property
     def about(self) -> dict[str, Any]:

@@ -15,6 +15,7 @@ from importlib.metadata import version
 from pathlib import Path
 
 from sweeper import result, space
+from sweeper.budget import Clock
 from sweeper.cluster import Cluster
 from sweeper.display import Display
 from sweeper.errors import UserError
@@ -59,7 +60,7 @@ def drive(run: Run, *, quiet: bool = False) -> Run:
     with run.driving(), Cluster.connect(sweep.file.resources) as cluster:
         search = sweep.file.search
         concurrent = run.concurrency(cluster.concurrent(search.concurrent, search.trials))
-        display = Display(run, concurrent, quiet=quiet)
+        display = Display(run, concurrent, Clock(run), quiet=quiet)
         with sigterm_as_interrupt(), Tracker(run) as tracker, display:
             display.stage("starting workers")
             work(run, cluster, concurrent, display, tracker.notify)
@@ -91,7 +92,7 @@ def work(run: Run, cluster: Cluster, concurrent: int, display: Display, notify: 
         baseline=run.baseline(),
         known=run.trials(),
     )
-    searcher = Searcher(run, search, cluster.threads, concurrent)
+    searcher = Searcher(run, search, cluster.threads, concurrent, display.clock)
     if not searcher.finished:
         trainable = tune.with_resources(
             Worker, {"cpu": sweep.file.resources.cpus, "gpu": sweep.file.resources.gpus}

@@ -9,6 +9,7 @@ as long as `concurrent` (the lag) stays the same and trials give the same result
 from __future__ import annotations
 
 import hashlib
+import itertools
 import json
 import math
 import warnings
@@ -60,7 +61,6 @@ class Search:
         known: Sequence[TrialRecord] = (),
     ) -> None:
         self.sweep, self.lag, self.baseline = sweep, lag, baseline
-        self.grid = space.grid(sweep.space)
         self.study = optuna.create_study(
             study_name=name,
             storage=journal and JournalStorage(JournalFileBackend(str(journal))),
@@ -69,6 +69,7 @@ class Search:
         )
         self.study.set_metric_names(sweep.file.pareto.metrics)
         self.next = len(known)
+        self.fixed = itertools.islice(sweep.fixed(), self.next, None)
         self.ended: dict[int, TrialRecord] = {t.number: t for t in known if t.status != "unfinished"}
         self._drop_torn_trials()
 
@@ -83,8 +84,8 @@ class Search:
         self._tell_up_to(ready)
         number = self.next
         self.study.sampler = self._sampler(number)
-        if self.grid != [{}]:
-            self.study.enqueue_trial(self.grid[number % len(self.grid)], user_attrs={NUMBER: number})
+        if fixed := next(self.fixed):
+            self.study.enqueue_trial(fixed, user_attrs={NUMBER: number})
         trial = self.study.ask()
         trial.set_user_attr(NUMBER, number)
         resolved = space.resolve(self.sweep.space, lambda name, d: suggest(trial, name, d))
@@ -138,10 +139,14 @@ class Search:
     def _sampler(self, number: int) -> optuna.samplers.BaseSampler:
         search = self.sweep.file.search
         seed = stable_hash(search.seed, "sampler", number) % 2**32
-        if search.sampler == "random":
+        if search.sampler in ("random", "grid"):  # what a grid runs is fixed, nothing is left to draw
             return optuna.samplers.RandomSampler(seed=seed)
         if search.sampler == "nsga2":
             return optuna.samplers.NSGAIISampler(seed=seed, population_size=max(4, search.trials // 4))
+        if search.sampler == "gp":
+            return optuna.samplers.GPSampler(
+                seed=seed, n_startup_trials=search.startup_trials, warn_independent_sampling=False
+            )
         return optuna.samplers.TPESampler(
             seed=seed, n_startup_trials=search.startup_trials, multivariate=True, group=True
         )

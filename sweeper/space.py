@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from sweeper.errors import SpecError
-from sweeper.tree import Choice, Mapping, Node, Place, Range, Scalar, Sequence, join, tag
+from sweeper.errors import SpecError, suggestion
+from sweeper.tree import Choice, Mapping, Node, Place, Range, Scalar, Sequence, join, number, tag
 
 Path = tuple[str | int, ...]
 Decide = Callable[[str, "Choice | Range"], Any]
@@ -104,13 +105,8 @@ def grid(node: Node) -> list[dict[str, str]]:
 
 def _grid(node: Node, name: str, *, inside_choice: bool) -> list[dict[str, str]]:
     if isinstance(node, (Mapping, Sequence)):
-        children = (
-            [(join(name, k), v) for k, v in node.items.items()]
-            if isinstance(node, Mapping)
-            else [(join(name, str(i)), v) for i, v in enumerate(node.items)]
-        )
         combinations: list[dict[str, str]] = [{}]
-        for child_name, child in children:
+        for child_name, child in _children(node, name):
             inner = _grid(child, child_name, inside_choice=inside_choice)
             combinations = [{**a, **b} for a in combinations for b in inner]
         return combinations
@@ -133,6 +129,85 @@ def distributions(node: Node) -> dict[str, Choice | Range]:
     for _ in probes(node, found):
         pass
     return found
+
+
+def canonical(value: Any, distribution: Choice | Range) -> str | int | float:
+    """A value that was written for a parameter, as the sampler would give it. Raises ValueError outside."""
+    if isinstance(distribution, Choice):
+        if str(value) not in labels(distribution):
+            raise ValueError(f"{value!r} is no option{suggestion(str(value), labels(distribution))}")
+        return str(value)
+    read = None if isinstance(value, bool) else number(str(value))
+    whole = read is not None and (not distribution.integer or read == int(read))
+    if read is None or not whole or not distribution.low <= read <= distribution.high:
+        raise ValueError(f"{value!r} is not in {describe(distribution)}")
+    return int(read) if distribution.integer else read
+
+
+def condition(name: str, parameters: dict[str, Choice | Range]) -> dict[str, str]:
+    """What has to be picked for a parameter to exist: {choice: label}, empty for an unconditional one."""
+    return {
+        other: label
+        for other, distribution in parameters.items()
+        if isinstance(distribution, Choice)
+        for label in labels(distribution)
+        if name.startswith(f"{join(other, label)}.")
+    }
+
+
+def every(node: Node, given: dict[str, Any] | None = None, name: str = "") -> Iterator[dict[str, Any]]:
+    """Every configuration of a space without real ranges, one after another in the order in which the
+    options stand, as {parameter name: label or number}. given: parameters that have this value only."""
+    given = given or {}
+    if isinstance(node, (Mapping, Sequence)):
+        yield from _products(_children(node, name), given)
+    elif isinstance(node, Choice):
+        for label, option in zip(labels(node), node.options, strict=True):
+            for inner in every(option, given, join(name, label)) if given.get(name, label) == label else ():
+                yield {name: label, **inner}
+    elif isinstance(node, Range):
+        numbers = [given[name]] if name in given else range(int(node.low), int(node.high) + 1)
+        yield from ({name: value} for value in numbers)
+    else:
+        yield {}
+
+
+def _products(children: list[tuple[str, Node]], given: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    if not children:
+        yield {}
+        return
+    (name, first), *others = children
+    for chosen in every(first, given, name):
+        for rest in _products(others, given):
+            yield {**chosen, **rest}
+
+
+def count(node: Node) -> int | None:
+    """How many configurations the space has; None if a real range makes them infinitely many."""
+    if isinstance(node, Range):
+        return int(node.high) - int(node.low) + 1 if node.integer else None
+    if not isinstance(node, (Mapping, Sequence, Choice)):
+        return 1
+    inner = node.options if isinstance(node, Choice) else [child for _, child in _children(node, "")]
+    counts = [n for n in map(count, inner) if n is not None]
+    if len(counts) < len(inner):
+        return None
+    return sum(counts) if isinstance(node, Choice) else math.prod(counts)
+
+
+def _children(node: Mapping | Sequence, name: str) -> list[tuple[str, Node]]:
+    if isinstance(node, Mapping):
+        return [(join(name, key), child) for key, child in node.items.items()]
+    return [(join(name, str(index)), child) for index, child in enumerate(node.items)]
+
+
+def with_grid(node: Node, point: dict[str, Any]) -> list[dict[str, Any]]:
+    """A point of the space with every combination of the `!grid` values that it leaves open."""
+    return [
+        {**combination, **point}
+        for combination in grid(node)
+        if all(point.get(name, label) == label for name, label in combination.items())
+    ]
 
 
 def describe(distribution: Choice | Range) -> str:

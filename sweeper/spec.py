@@ -13,6 +13,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 import re
 from collections.abc import Iterator
@@ -125,17 +126,36 @@ class EarlyStopping(Section):
         return list(dict.fromkeys(epochs))
 
 
+class Budget(Section):
+    """What the search may spend beside `trials`, whichever comes first; see `sweeper.budget`."""
+
+    hours: PositiveFloat | None = Field(None, description="While the sweep is driven; pauses do not count.")
+    gpu_hours: PositiveFloat | None = Field(None, description="Seconds of epochs times `resources.gpus`.")
+    epochs: PositiveInt | None = Field(None, description="Of all trials together.")
+
+    def given(self) -> dict[str, float]:
+        return {name: value for name, value in self.model_dump().items() if value is not None}
+
+
 class SearchConfig(Section):
     """How many trials, chosen how."""
 
     trials: PositiveInt = 20
-    sampler: Literal["tpe", "nsga2", "random"] = Field(
-        "tpe", description="Multi-objective TPE, NSGA-II or random search, all Optuna's."
+    budget: Budget = Budget()
+    sampler: Literal["tpe", "nsga2", "gp", "random", "grid"] = Field(
+        "tpe",
+        description="Multi-objective TPE, NSGA-II, a Gaussian process (parameters that only some trials have "
+        "are drawn at random) or random search, all Optuna's; grid: each point of a finite space once.",
     )
-    startup_trials: PositiveInt = Field(10, description="Trials drawn at random before TPE learns.")
+    startup_trials: PositiveInt = Field(10, description="Trials drawn at random before TPE or GP learns.")
     seed: int = Field(0, ge=0)
     concurrent: PositiveInt | None = Field(None, description="Trials at a time; what fits by default.")
     early_stopping: EarlyStopping | None = None
+    known: list[dict[str, Any]] = Field(
+        [],
+        description="Points that are run first, {parameter: value} by the names that `sweeper plan` lists; "
+        "with every combination of the !grid values that a point leaves open, the rest drawn.",
+    )
 
 
 class Resources(Section):
@@ -191,6 +211,31 @@ class SweepSpec:
     def base_trial(self) -> dict[str, Any]:
         """The first option and lower end of everything: what the untrained model is measured with."""
         return self.trial(next(space.probes(self.space)).value)
+
+    @cached_property
+    def known(self) -> list[dict[str, Any]]:
+        """The known points, one for each trial that they are. With the sampler `grid`, which runs nothing
+        twice, what a point leaves open takes every value."""
+        parameters = space.distributions(self.space)
+        points = [
+            {name: space.canonical(value, parameters[name]) for name, value in point.items()}
+            for point in self.file.search.known
+        ]
+        if self.file.search.sampler != "grid":
+            return [each for point in points for each in space.with_grid(self.space, point)]
+        every = [
+            each for point in points for each in space.every(self.space) if point.items() <= each.items()
+        ]
+        return [each for index, each in enumerate(every) if each not in every[:index]]
+
+    def fixed(self) -> Iterator[dict[str, Any]]:
+        """What the sampler does not draw of the trials, in order: the known points, then the `!grid` values
+        in turn without an end, or with the sampler `grid` the rest of the space."""
+        yield from self.known
+        if self.file.search.sampler == "grid":
+            yield from (each for each in space.every(self.space) if each not in self.known)
+        else:
+            yield from itertools.cycle(space.grid(self.space))
 
     def rungs(self) -> list[int]:
         """The epochs after which early stopping decides; none without it."""
@@ -270,16 +315,21 @@ def validate(root: Node) -> SweepSpec:
         metrics = trainable.metric_names(trials, trainable.evaluation.model_validate(file.evaluation))
         lines += check_metrics(file, metrics, resolved.places)
     longest = max((getattr(trial, "epochs", 1) for trial in trials), default=1)
+    lines += check_budget(file, resolved.places)
     if trials:
         lines += check_rungs(file, longest, resolved.places)
     if not lines:
-        lines += check_grid(root.items["trial"], file, resolved.places)
+        lines += check_known(root.items["trial"], file, resolved.places)
+        lines += check_finite(root.items["trial"], file, resolved.places)
     if lines:
         raise SpecError(list(dict.fromkeys(lines)))
     evaluation = trainable.evaluation.model_validate(file.evaluation).model_dump(mode="json")
     final = evaluation | {"images": None} if file.final is None else file.final
     final = trainable.evaluation.model_validate(final).model_dump(mode="json")
-    return SweepSpec(file, root, trainable, metrics, evaluation, final)
+    sweep = SweepSpec(file, root, trainable, metrics, evaluation, final)
+    if lines := list(check_trials(sweep, resolved.places)):
+        raise SpecError(lines)
+    return sweep
 
 
 def validate_space(node: Node, trainable: Trainable) -> tuple[list[Any], list[str]]:
@@ -351,6 +401,15 @@ def check_metrics(
             yield f"{place}: search.early_stopping.metrics: {name!r} is no metric of `pareto`{hint}"
 
 
+def check_budget(file: SweepFile, places: dict[space.Path, Place]) -> Iterator[str]:
+    """A line for GPU-hours of trials that take no GPU, which would never be used up."""
+    if file.search.budget.gpu_hours is not None and file.resources.gpus == 0:
+        yield (
+            f"{at(places, ('search', 'budget', 'gpu_hours'))}: search.budget.gpu_hours: trials take no GPU "
+            "(resources.gpus is 0); give hours or epochs"
+        )
+
+
 def check_rungs(file: SweepFile, longest: int, places: dict[space.Path, Place]) -> Iterator[str]:
     """A line if early stopping has no rung to decide at, or a bracket that has none."""
     stopping = file.search.early_stopping
@@ -379,17 +438,58 @@ def metric_hint(name: str, known: AbstractSequence[str]) -> str:
     )
 
 
-def check_grid(node: Node, file: SweepFile, places: dict[space.Path, Place]) -> Iterator[str]:
+def check_known(node: Node, file: SweepFile, places: dict[space.Path, Place]) -> Iterator[str]:
+    """A line for every value of a known point that the space does not hold, and for a misplaced grid."""
     try:
-        combinations = len(space.grid(node))
+        space.grid(node)
     except SpecError as error:
         yield from error.lines
+    parameters = space.distributions(node)
+    for index, point in enumerate(file.search.known):
+        for name, value in point.items():
+            path = ("search", "known", index, name)
+            line = f"{at(places, path)}: search.known.{index}: "
+            if name not in parameters:
+                yield f"{line}{name!r} is no parameter of the space{suggestion(name, parameters)}"
+                continue
+            try:
+                space.canonical(value, parameters[name])
+            except ValueError as error:
+                yield f"{line}{name}: {error}"
+            for choice, label in space.condition(name, parameters).items():
+                if str(point.get(choice)) != label:
+                    yield f"{line}{name} is there only with {choice}: {label}; give that too"
+
+
+def check_finite(node: Node, file: SweepFile, places: dict[space.Path, Place]) -> Iterator[str]:
+    """A line if the sampler `grid` is given infinitely many configurations, or fewer than trials."""
+    if file.search.sampler != "grid":
         return
-    if combinations > file.search.trials:
-        place = at(places, ("search", "trials"))
+    size = space.count(node)
+    for name, distribution in space.distributions(node).items():
+        if isinstance(distribution, Range) and not distribution.integer:
+            yield (
+                f"{distribution.place}: trial.{name}: {space.describe(distribution)} is infinitely many "
+                "values, and sampler grid runs them all; use !choice or !int here, or another sampler"
+            )
+    if size is not None and file.search.trials > size:
         yield (
-            f"{place}: search.trials: {file.search.trials} trials can't cover the {combinations} "
-            f"combinations of !grid values; give at least {combinations}"
+            f"{at(places, ('search', 'trials'))}: search.trials: {file.search.trials} trials, and the space "
+            f"has {size} configurations, which sampler grid runs once each; give at most {size}"
+        )
+
+
+def check_trials(sweep: SweepSpec, places: dict[space.Path, Place]) -> Iterator[str]:
+    """A line if there are too few trials for the known points and every combination of the grid."""
+    trials, known, combinations = sweep.file.search.trials, len(sweep.known), len(space.grid(sweep.space))
+    gridded = combinations > 1 and sweep.file.search.sampler != "grid"  # that one takes any part of the space
+    least = known + combinations if gridded else known
+    if trials < least:
+        points = f"the {known} known points" if known else ""
+        grid = f"the {combinations} combinations of !grid values" if gridded else ""
+        yield (
+            f"{at(places, ('search', 'trials'))}: search.trials: {trials} trials can't cover "
+            f"{' and '.join(filter(None, (points, grid)))}; give at least {least}"
         )
 
 

@@ -10,7 +10,8 @@ from ray.tune import Callback
 from ray.tune.schedulers import FIFOScheduler
 from ray.tune.search import Searcher as RaySearcher
 
-from sweeper import result
+from sweeper import budget, result
+from sweeper.budget import Clock
 from sweeper.halving import Halving, Report, ending
 from sweeper.run import BASELINE, Run, Split, TrialRecord
 from sweeper.search import Search
@@ -39,9 +40,9 @@ class Searcher(Stateless, RaySearcher):
     ended, the measurement of the Pareto set and of the untrained model on the test images.
     """
 
-    def __init__(self, run: Run, search: Search, threads: int, concurrent: int) -> None:
+    def __init__(self, run: Run, search: Search, threads: int, concurrent: int, clock: Clock) -> None:
         super().__init__()
-        self.run, self.search = run, search
+        self.run, self.search, self.clock = run, search, clock
         self.threads, self.concurrent = threads, concurrent
         self.unfinished = [trial for trial in run.trials() if trial.status == "unfinished"]
         self.trials: dict[str, TrialRecord] = {}
@@ -58,6 +59,7 @@ class Searcher(Stateless, RaySearcher):
 
     def suggest(self, trial_id: str) -> Job | str | None:
         """The next job; None if there is none yet, FINISHED if there will be none."""
+        self._plan_final()  # a budget may have run out since a trial ended
         if self.waiting and not self.broken:
             job = self.waiting.pop(0)
             self.measuring[trial_id] = job["id"]
@@ -98,17 +100,27 @@ class Searcher(Stateless, RaySearcher):
         self._plan_final()
 
     def _new_trial(self) -> TrialRecord | None:
-        if self.search.next >= self.run.spec.file.search.trials:
+        if self._all_started():
             return None
         suggestion = self.search.ask()
         return None if suggestion is None else self.run.add_trial(suggestion)
 
+    def _all_started(self) -> bool:
+        """Whether no trial will be started any more."""
+        if self.search.next >= self.run.spec.file.search.trials:
+            return True
+        running = [self.run.trial(trial.number) for trial in (*self.trials.values(), *self.unfinished)]
+        return budget.used_up(self.run, [*self.search.ended.values(), *running], self.clock.seconds)
+
     def _plan_final(self) -> None:
         """Queues the measurements on test images, once all trials and the baseline are there."""
-        baseline, planned = self.run.baseline(), self.run.spec.file.search.trials
-        if self.final or baseline is None or len(self.search.ended) < planned:
+        if self.final or self.trials or self.unfinished or not self._all_started():
+            return
+        baseline = self.run.baseline()
+        if baseline is None:
             return
         self.final = True
+        self.clock.write()
         members = result.front(self.run.spec, self.run.trials(), baseline)
         self.waiting = [
             self._measurement(trial, "test")
@@ -195,5 +207,6 @@ class Watcher(Stateless, Callback):
 
     def _refresh(self, trial: Any) -> None:
         if "measure" not in trial.config:
+            self.display.clock.write()
             self.display.update(self.run.trial(trial.config["number"]))
         self.notify()

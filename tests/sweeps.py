@@ -25,3 +25,12 @@ search: {trials: 5, seed: 3, startup_trials: 2}
 profiles:
   long: {trial: {epochs: 9}, search: {trials: 8}}
 """
+
+FINITE = """\
+name: finite
+trial:
+  data: {train: fashion-mnist-8k}
+  attack: {epsilon: !choice [4/255, 8/255]}
+  method: !grid [{name: tecoa}, {name: carot, average_every: !int [1, 3]}]
+search: {sampler: grid, trials: 8}
+"""

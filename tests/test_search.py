@@ -15,7 +15,7 @@ from sweeper.errors import SpecError
 from sweeper.run import Run, TrialRecord
 from sweeper.search import Search, trial_seed
 from sweeper.spec import SweepSpec
-from tests.sweeps import SMALL
+from tests.sweeps import FINITE, SMALL
 
 BASELINE = {"clean_accuracy": 0.9, "robust_accuracy": 0.1, "robust_ece": 0.8}
 
@@ -83,14 +83,14 @@ def drawn(run: Run) -> list[dict[str, Any]]:
     return [trial.drawn for trial in run.trials()]
 
 
-@pytest.mark.parametrize("sampler", ["tpe", "nsga2", "random"])
-def test_the_order_in_which_trials_end_does_not_matter(tmp_path: Path, sampler: str) -> None:
-    sweep = small(14, **{"seed: 3": f"seed: 3, sampler: {sampler}"})
+@pytest.mark.parametrize(("sampler", "trials"), [("tpe", 14), ("nsga2", 14), ("gp", 8), ("random", 14)])
+def test_the_order_in_which_trials_end_does_not_matter(tmp_path: Path, sampler: str, trials: int) -> None:
+    sweep = small(trials, **{"seed: 3": f"seed: 3, sampler: {sampler}"})
     runs = [new_run(tmp_path / str(i), sweep) for i in range(3)]
     for number, run in enumerate(runs):
         Driver(run, lag=4, shuffle=random.Random(number)).go()
     assert drawn(runs[0]) == drawn(runs[1]) == drawn(runs[2])
-    assert len({str(d) for d in drawn(runs[0])}) == 14
+    assert len({str(d) for d in drawn(runs[0])}) == trials
 
 
 def test_interruptions_do_not_matter(tmp_path: Path) -> None:
@@ -140,6 +140,26 @@ def test_every_grid_value_gets_the_same_number_of_trials(tmp_path: Path) -> None
     assert Counter(trial.method for trial in run.trials()) == dict.fromkeys(
         ("tecoa", "pmg", "carot", "dirichlet"), 3
     )
+
+
+def test_known_points_come_first_with_every_grid_value_that_they_leave_open(tmp_path: Path) -> None:
+    points = "[{method: pmg, method.pmg.alpha: 1, attack.epsilon: 8/255}, {optimizer.learning_rate: 1/1000}]"
+    sweep = small(13, **{"seed: 3": f"seed: 3, known: {points}", "trials: 8": "trials: 13"})
+    run = new_run(tmp_path, spec.from_text(sweep.text(), "again.yaml"))
+    Driver(run, lag=3, shuffle=random.Random(0)).go(ends=4)
+    Driver(run, lag=3, shuffle=random.Random(1)).go()
+    first, *others = run.trials()
+    assert (first.method, first.drawn["method.alpha"], first.drawn["attack.epsilon"]) == ("pmg", 1, "8/255")
+    assert [trial.method for trial in others] == ["tecoa", "pmg", "carot", "dirichlet"] * 3
+    assert [trial.drawn["optimizer.learning_rate"] for trial in others[:4]] == [0.001] * 4
+    assert len({trial.drawn["optimizer.learning_rate"] for trial in others[4:]}) == 8
+
+
+def test_the_grid_sampler_runs_every_configuration_once(tmp_path: Path) -> None:
+    run = new_run(tmp_path, spec.from_text(FINITE, "finite.yaml"))
+    Driver(run, lag=3, shuffle=random.Random(0)).go(ends=3)
+    Driver(run, lag=3, shuffle=random.Random(1)).go()
+    assert len({str(trial.config) for trial in run.trials()}) == len(run.trials()) == 8
 
 
 def test_conditional_parameters_exist_only_where_they_belong(tmp_path: Path) -> None:

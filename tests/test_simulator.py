@@ -12,6 +12,7 @@ import pandas as pd
 import pytest
 
 from sweeper import halving, runner
+from sweeper.budget import Clock
 from sweeper.cluster import Cluster
 from sweeper.display import Display
 from sweeper.errors import UserError
@@ -128,7 +129,7 @@ def test_ray_and_the_simulator_decide_alike(
     in_turn(monkeypatch, run, simulation, before)
     monkeypatch.setattr("sweeper.worker.Worker", Replay)
     with Cluster.connect(spec.file.resources) as cluster:
-        runner.work(run, cluster, WORKERS, Display(run, WORKERS, quiet=True), lambda: None)
+        runner.work(run, cluster, WORKERS, Display(run, WORKERS, Clock(run), quiet=True), lambda: None)
     assert run.decisions() == simulation.decisions
     assert statuses(run.trials()) == statuses(simulation.trials)
 

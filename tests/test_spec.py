@@ -12,8 +12,9 @@ import pytest
 
 from sweeper import space, spec
 from sweeper.errors import SpecError
+from sweeper.plan import print_plan
 from sweeper.result import protocol
-from tests.sweeps import SMALL
+from tests.sweeps import FINITE, SMALL
 from trainables.methods import METHODS
 
 SPACES = Path(__file__).parents[1] / "search_spaces"
@@ -110,6 +111,27 @@ MISTAKES = {
         "images: 40}\nfinal", "images: 40, confidence_attack: {epsilon: 8}}\nfinal",
         ["f.yaml:13", "confidence_attack.epsilon", "at most 1"],
     ),
+    "known point of an unknown parameter": (
+        "seed: 3,", "known: [{optimizer.learning_rat: 1e-3}],",
+        ["f.yaml:19", "search.known.0", "did you mean 'optimizer.learning_rate'"],
+    ),
+    "known point outside a range": (
+        "seed: 3,", "known: [{optimizer.learning_rate: 1}],", ["f.yaml:19", "known.0", "[0.0001, 0.003]"],
+    ),
+    "known point that is no option": (
+        "seed: 3,", "known: [{method: tecao}],", ["f.yaml:19", "search.known.0", "did you mean 'tecoa'"],
+    ),
+    "known point without its condition": (
+        "seed: 3,", "known: [{method: tecoa, method.pmg.alpha: 1}],",
+        ["f.yaml:19", "search.known.0", "only with method: pmg"],
+    ),
+    "GPU-hours without a GPU": (
+        "seed: 3,", "budget: {gpu_hours: 4},", ["f.yaml:19", "budget.gpu_hours", "give hours or epochs"],
+    ),
+    "too few trials for known points and the grid": (
+        "seed: 3,", "known: [{method: pmg}, {method: tecoa}],",
+        ["f.yaml:19", "2 known points and the 4 combinations", "at least 6"],
+    ),
     "grid inside a choice": (
         "alpha: !loguniform [0.1, 10]", "alpha: !choice [!grid [1, 2]]", ["f.yaml:7", "alpha"],
     ),
@@ -173,6 +195,30 @@ def test_there_is_a_space_for_each_method_and_for_all() -> None:
     assert shipped >= {f"published/{name}" for name in METHODS}
     searched = space.distributions(spec.load(next(f for f in SHIPPED if f.stem == "dirichlet")).space)
     assert {"attack.epsilon", "method.weight", "method.concentration_scale"} <= set(searched)
+
+
+def test_a_grid_is_a_finite_space_of_which_nothing_runs_twice(capsys: pytest.CaptureFixture[str]) -> None:
+    sweep = spec.from_text(FINITE, "f.yaml")
+    assert space.count(sweep.space) == 8
+    assert len({str(point) for point in sweep.fixed()}) == 8
+    print_plan(sweep)
+    assert "the first 8 of the space's 8 configurations" in capsys.readouterr().out
+    known = FINITE.replace("trials: 8", "trials: 8, known: [{method: carot, method.carot.average_every: 2}]")
+    points = list(spec.from_text(known, "f.yaml").fixed())
+    assert [point["attack.epsilon"] for point in points[:2]] == ["4/255", "8/255"]
+    assert all(point["method.carot.average_every"] == 2 for point in points[:2])
+    assert len({str(sorted(point.items())) for point in points}) == 8 == len(points)
+    with pytest.raises(SpecError, match=r"f.yaml:6: search.trials: 9 trials, .* give at most 8"):
+        spec.from_text(FINITE.replace("trials: 8", "trials: 9"), "f.yaml")
+    with pytest.raises(SpecError, match=r"f.yaml:4: trial.attack.epsilon: !uniform .* infinitely many"):
+        spec.from_text(FINITE.replace("!choice [4/255, 8/255]", "!uniform [1/255, 8/255]"), "f.yaml")
+
+
+def test_a_huge_grid_is_counted_without_being_run_through() -> None:
+    huge = FINITE.replace("!int [1, 3]", "!int [1, 1000000000000]")
+    sweep = spec.from_text(huge, "f.yaml")
+    assert space.count(sweep.space) == 2 * (1 + 10**12)
+    assert next(sweep.fixed()) == {"attack.epsilon": "4/255", "method": "tecoa"}
 
 
 def test_a_resolved_trial_is_itself_a_valid_file() -> None:

@@ -1,0 +1,78 @@
+"""What a sweep may spend on its search, and what it has spent, told from the run folder.
+
+Once a budget is used up no trial is started; those that run are finished, as a half-trained one is no
+member of the front and what was spent on it would be lost. So hours and GPU-hours are exceeded by what is
+left of the running trials; of epochs, what these are still going to train counts as spent from their start,
+and the excess is less than one trial. The untrained model's and the Pareto set's measurements on the test
+images take no part of GPU-hours and epochs, and the latter none of the hours.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+
+from sweeper.run import Run, TrialRecord
+from sweeper.spec import Budget
+
+UNITS = {"hours": "hours", "gpu_hours": "GPU-hours", "epochs": "epochs"}
+
+
+class Clock:
+    """Counts the seconds during which a run was driven, by all its drivers; made as one starts. Of a driver
+    that was killed counts what it did up to its last `write`."""
+
+    def __init__(self, run: Run) -> None:
+        self.run, self.before, self.started = run, run.driven_seconds(), time.monotonic()
+
+    @property
+    def seconds(self) -> float:
+        return self.before + time.monotonic() - self.started
+
+    def write(self) -> None:
+        self.run.write_driven_seconds(self.seconds)
+
+
+def limits(run: Run) -> dict[str, float]:
+    """What the sweep file sets, by the names of `UNITS`."""
+    return run.spec.file.search.budget.given()
+
+
+def spent(run: Run, trials: Sequence[TrialRecord], seconds: float) -> dict[str, float]:
+    """By the names of `UNITS`. seconds: the clock's.  GPU-hours are those of finished epochs."""
+    epochs = [epoch for trial in trials for epoch in trial.epochs]
+    busy = sum(epoch["training_seconds"] + epoch["evaluation_seconds"] for epoch in epochs)
+    gpus = run.spec.file.resources.gpus
+    return {"hours": seconds / 3600, "gpu_hours": busy * gpus / 3600, "epochs": len(epochs)}
+
+
+def used_up(run: Run, trials: Sequence[TrialRecord], seconds: float) -> bool:
+    """Whether no more trial is to be started."""
+    limit = limits(run)
+    if not limit:
+        return False
+    gone = spent(run, trials, seconds)
+    running = [trial for trial in trials if trial.status == "unfinished"]
+    gone["epochs"] += sum(trial.config["epochs"] - len(trial.epochs) for trial in running)
+    return any(gone[name] >= limit[name] for name in limit)
+
+
+def left(run: Run, trials: Sequence[TrialRecord], seconds: float) -> str:
+    """As `1.2 of 12 hours, 3.5 of 40 GPU-hours left`; empty without a budget."""
+    limit = limits(run)
+    gone = spent(run, trials, seconds) if limit else {}
+    parts = [
+        f"{round(max(limit[name] - gone[name], 0), 2):g} of {limit[name]:g} {UNITS[name]}" for name in limit
+    ]
+    return f"{', '.join(parts)} left" if parts else ""
+
+
+def planned(run: Run, trials: Sequence[TrialRecord]) -> int:
+    """How many trials there are to be: those there are if a budget is used up, else what the file says."""
+    done = used_up(run, trials, run.driven_seconds())
+    return len(trials) if done else int(run.spec.file.search.trials)
+
+
+def bounds(budget: Budget) -> str:
+    """As `12 hours, 40 GPU-hours`; empty without a budget."""
+    return ", ".join(f"{value:g} {UNITS[name]}" for name, value in budget.given().items())

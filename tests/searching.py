@@ -1,0 +1,84 @@
+"""Drives the searcher of a run without Ray: metrics follow the configuration."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from sweeper.budget import Clock
+from sweeper.run import BASELINE, Run, write_json
+from sweeper.search import Search
+from sweeper.tune import Searcher
+
+UNTRAINED = {"clean_accuracy": 0.9, "robust_accuracy": 0.1, "robust_ece": 0.8}
+
+
+def metrics_of(config: dict[str, Any]) -> dict[str, float]:
+    rate = config["optimizer"]["learning_rate"]
+    strong = config["attack"]["epsilon"] == "8/255"
+    return {
+        "robust_accuracy": rate * 200 + 0.1 * strong,
+        "clean_accuracy": 0.9 - rate * 100,
+        "robust_ece": 0.5 - 0.1 * strong,
+    }
+
+
+class Workers:
+    """`side` workers that end one epoch each, in turn. measured: what was measured on test images."""
+
+    def __init__(self, run: Run, side: int = 1, seconds: float = 10) -> None:
+        self.run, self.side, self.seconds = run, side, seconds
+        self.clock = Clock(run)
+        self.measured: list[str] = []
+        self.jobs: dict[str, Any] = {}
+        self.started = 0
+        write_json(run.baseline_file, {"metrics": UNTRAINED})
+        search = Search(
+            run.spec,
+            run.path / "study.journal",
+            name=run.id,
+            lag=2 * side,
+            baseline=UNTRAINED,
+            known=run.trials(),
+        )
+        self.searcher = Searcher(run, search, 1, self.clock)
+
+    def go(self, epochs: int = 10_000) -> None:
+        """Until the sweep is finished, or that many epochs were trained; then it is abandoned."""
+        while not self.searcher.finished and epochs > 0:
+            while len(self.jobs) < self.side:
+                self.started += 1
+                job = self.searcher.suggest(str(self.started))
+                if not isinstance(job, dict):
+                    break
+                self.jobs[str(self.started)] = job
+            name = next(iter(self.jobs))
+            epochs -= self._step(name, self.jobs.pop(name))
+        if self.searcher.finished:
+            self.searcher.search.finish()
+
+    def _step(self, name: str, job: Any) -> int:
+        if "measure" in job:
+            write_json(
+                self.run.path / "final" / f"{job['id'].removesuffix('-test')}.json", {"metrics": UNTRAINED}
+            )
+            self.measured.append(job["id"].removesuffix("-test"))
+            self.searcher.on_trial_complete(name, {"failed": None})
+            return 0
+        trial = self.run.trial(job["number"])
+        epoch, metrics = len(trial.epochs) + 1, metrics_of(trial.config)
+        report = {
+            "epoch": epoch,
+            "metrics": metrics,
+            "training_seconds": self.seconds,
+            "evaluation_seconds": 0,
+        }
+        write_json(trial.folder / f"epoch-{epoch:03d}.json", report)
+        if epoch < trial.config["epochs"]:
+            self.jobs[name] = job
+        else:
+            self.searcher.on_trial_complete(name, {**metrics, "epoch": epoch, "failed": None})
+        return 1
+
+
+def members(run: Run) -> list[str]:
+    return [BASELINE, *(row["id"] for row in run.pareto()["trials"] if row["pareto"])]
