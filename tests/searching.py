@@ -40,7 +40,7 @@ class Workers:
             baseline=UNTRAINED,
             known=run.trials(),
         )
-        self.searcher = Searcher(run, search, 1, self.clock)
+        self.searcher = Searcher(run, search, 1, side, self.clock)
 
     def go(self, epochs: int = 10_000) -> None:
         """Until the sweep is finished, or that many epochs were trained; then it is abandoned."""
