@@ -71,12 +71,16 @@ def run(file: Path, profile: str | None, overrides: tuple[str, ...], runs: Path)
 @main.command()
 @RUN
 @RUNS
-def resume(run: str | None, runs: Path) -> None:
-    """Go on with a run that was interrupted."""
+@click.option("--trials", type=int, help="Extend it to so many trials; short for --set search.trials=N.")
+@SET
+def resume(run: str | None, runs: Path, trials: int | None, overrides: tuple[str, ...]) -> None:
+    """Go on with a run that was interrupted, or with more budget (search.trials, search.budget)."""
     from sweeper import runner
+    from sweeper.extend import extend
     from sweeper.run import Run
 
-    found = Run.find(run, runs)
+    given = overrides if trials is None else (*overrides, f"search.trials={trials}")
+    found = extend(Run.find(run, runs), given) if given else Run.find(run, runs)
     directory = Path(found.about["directory"])
     if directory.is_dir():
         os.chdir(directory)  # relative paths in the sweep file mean what they meant at first
