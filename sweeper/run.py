@@ -4,6 +4,7 @@
     run.json                    id, seed, versions, when and where it was started, how it was extended
     concurrency.json            trials side by side, which decides what the sampler knows when
     clock.json                  for how many seconds it was driven
+    warm_start.json             what the sampler knows of earlier runs; absent without
     study.journal               the Optuna study (opens in optuna-dashboard)
     rungs.jsonl                 what early stopping decided, a line each, in the order of the decisions
     baseline/validation.json    the untrained model, and .parquet: its per-image records
@@ -186,6 +187,13 @@ class Run:
         if known is None:
             write_json(file, fits)
         return int(known or fits)
+
+    def warm_start(self) -> dict[str, Any]:
+        """What of earlier runs the sampler knows: see `sweeper.warm`."""
+        return read_json(self.path / "warm_start.json") or {"lines": [], "trials": []}
+
+    def write_warm_start(self, content: dict[str, Any]) -> None:
+        write_json(self.path / "warm_start.json", content)
 
     def driven_seconds(self) -> float:
         """For how long drivers searched, all of them together; see `sweeper.budget`."""
