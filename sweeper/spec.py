@@ -417,7 +417,7 @@ def check_warm_start(file: SweepFile, places: dict[space.Path, Place]) -> Iterat
     """A line for a sampler to which earlier results say nothing; NSGA-II breeds from its own generations."""
     if file.search.warm_start and file.search.sampler not in ("tpe", "gp"):
         yield (
-            f"{at(places, ('search', 'warm_start'))}: search.warm_start: sampler {file.search.sampler} does not "
+            f"{at(places, ('search', 'warm_start'))}: search.warm_start: {file.search.sampler} does not "
             "learn from earlier runs; use tpe or gp"
         )
 
