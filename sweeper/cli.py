@@ -71,13 +71,18 @@ def run(file: Path, profile: str | None, overrides: tuple[str, ...], runs: Path)
 @main.command()
 @RUN
 @RUNS
-def resume(run: str | None, runs: Path) -> None:
-    """Go on with a run that was interrupted."""
+@click.option("--trials", type=int, help="Extend it to so many trials; short for --set search.trials=N.")
+@SET
+def resume(run: str | None, runs: Path, trials: int | None, overrides: tuple[str, ...]) -> None:
+    """Go on with a run that was interrupted, or with more budget (search.trials, search.budget)."""
     from sweeper import runner
+    from sweeper.extend import extend
     from sweeper.run import Run
 
     found = Run.find(run, runs)
     _enter(found)
+    given = overrides if trials is None else (*overrides, f"search.trials={trials}")
+    found = extend(found, given) if given else found
     runner.preflight(found.spec)
     _drive(found.path)
 

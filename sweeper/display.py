@@ -36,6 +36,8 @@ class Display:
 
     def __enter__(self) -> Display:
         self.console.print(f"run {self.run.id}, {self.concurrent} trials at a time, seed {self._seed}")
+        for line in self.run.warm_start()["lines"]:
+            self.console.print(line, soft_wrap=True, highlight=False)
         if left := self._budget_left(list(self.trials.values())):
             self.console.print(f"budget: {left}")
         if self.live:

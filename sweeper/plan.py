@@ -22,6 +22,8 @@ def print_plan(sweep: SweepSpec) -> None:
     console.print(f"sampler: {search.sampler}, seed {search.seed}{coverage(sweep)}")
     if limits := budget.bounds(search.budget):
         console.print(f"budget: {limits}, whichever is used up first; trials that run then are finished")
+    if search.warm_start:
+        console.print(f"warm start from {', '.join(search.warm_start)}")
     for number, point in enumerate(sweep.known):
         shown = ", ".join(f"{name} {value}" for name, value in point.items())
         console.print(f"known point t{number:03d}: {shown}", highlight=False)

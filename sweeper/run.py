@@ -1,9 +1,10 @@
 """A run: the folder in which everything about one sweep lies.
 
     sweep.yaml                  the sweep, profile and overrides applied
-    run.json                    id, seed, versions, when and where it was started
+    run.json                    id, seed, versions, when and where it was started, how it was extended
     concurrency.json            trials side by side, which decides what the sampler knows when
     clock.json                  for how many seconds it was driven
+    warm_start.json             what the sampler knows of earlier runs; absent without
     study.journal               the Optuna study (opens in optuna-dashboard)
     rungs.jsonl                 what early stopping decided, a line each, in the order of the decisions
     baseline/validation.json    the untrained model, and .parquet: its per-image records
@@ -12,7 +13,7 @@
                /checkpoint.safetensors
                /status.json     how it ended; absent while it has not
     final/t000.json             the Pareto candidates (and baseline.json) on the test images
-    pareto.json                 the result
+    pareto.json                 the result; pareto-1.json, ... what it was before each extension
     evaluations/                what `sweeper evaluate` measured
     exports/t000/               what `sweeper export` wrote
     report/  mlflow.db  mlartifacts/
@@ -53,8 +54,13 @@ BASELINE = "baseline"
 def write_json(path: Path, value: Any) -> None:
     """Writes strict JSON; a reader sees the old file or the new one."""
     path.parent.mkdir(parents=True, exist_ok=True)
+    write_text(path, json.dumps(value, indent=1, allow_nan=False))
+
+
+def write_text(path: Path, text: str) -> None:
+    """A reader sees the old file or the new one."""
     partial = path.with_name(f"{path.name}.partial")
-    partial.write_text(json.dumps(value, indent=1, allow_nan=False), encoding="utf-8")
+    partial.write_text(text, encoding="utf-8")
     partial.replace(path)
 
 
@@ -185,6 +191,13 @@ class Run:
         if known is None:
             write_json(file, fits)
         return int(known or fits)
+
+    def warm_start(self) -> dict[str, Any]:
+        """What of earlier runs the sampler knows: see `sweeper.warm`."""
+        return read_json(self.path / "warm_start.json") or {"lines": [], "trials": []}
+
+    def write_warm_start(self, content: dict[str, Any]) -> None:
+        write_json(self.path / "warm_start.json", content)
 
     def driven_seconds(self) -> float:
         """For how long drivers searched, all of them together; see `sweeper.budget`."""

@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from importlib.metadata import version
 from pathlib import Path
 
-from sweeper import result, space
+from sweeper import result, space, warm
 from sweeper.budget import Clock
 from sweeper.cluster import Cluster
 from sweeper.display import Display
@@ -31,10 +31,14 @@ def start(sweep: SweepSpec, root: Path) -> Run:
 
     Raises UserError if they are not.
     """
+    earlier = [Run.find(name, root) for name in sweep.file.search.warm_start]
     preflight(sweep)
     versions = {"python": platform.python_version()} | {name: version(name) for name in PACKAGES}
     about = {"seed": sweep.file.search.seed, "directory": str(Path.cwd()), "versions": versions}
-    return Run.create(root, sweep, about)
+    run = Run.create(root, sweep, about)
+    if earlier:
+        run.write_warm_start(warm.collect(sweep, earlier))  # once: a resumed run knows the same
+    return run
 
 
 def preflight(sweep: SweepSpec) -> None:
@@ -91,6 +95,7 @@ def work(run: Run, cluster: Cluster, concurrent: int, display: Display, notify: 
         lag=2 * concurrent,  # so that a worker hardly ever waits for the sampler
         baseline=run.baseline(),
         known=run.trials(),
+        warm=run.warm_start()["trials"],
     )
     searcher = Searcher(run, search, cluster.threads, concurrent, display.clock)
     if not searcher.finished:

@@ -32,6 +32,7 @@ optuna.logging.set_verbosity(optuna.logging.ERROR)
 warnings.filterwarnings("ignore", category=optuna.exceptions.ExperimentalWarning)
 
 NUMBER = "number"
+WARM = "from"
 
 
 @dataclass(frozen=True)
@@ -48,6 +49,7 @@ class Search:
     """Ask and tell for one run. Everything is in the study on disk; opening it again goes on.
 
     journal: the study's file; None keeps it in memory.  known: the trials that the run folder already holds.
+    warm: trials of earlier runs, see `sweeper.warm`.
     """
 
     def __init__(
@@ -59,6 +61,7 @@ class Search:
         lag: int,
         baseline: Metrics | None,
         known: Sequence[TrialRecord] = (),
+        warm: Sequence[dict[str, Any]] = (),
     ) -> None:
         self.sweep, self.lag, self.baseline = sweep, lag, baseline
         self.study = optuna.create_study(
@@ -72,6 +75,7 @@ class Search:
         self.fixed = itertools.islice(sweep.fixed(), self.next, None)
         self.ended: dict[int, TrialRecord] = {t.number: t for t in known if t.status != "unfinished"}
         self._drop_torn_trials()
+        self._warm(warm)
 
     def ask(self) -> Suggestion | None:
         """The next configuration; None if it has to wait for results of earlier trials, or for the
@@ -100,6 +104,26 @@ class Search:
     def finish(self) -> None:
         """Tells the sampler everything that is known."""
         self._tell_up_to(self.next - 1)
+
+    def _warm(self, trials: Sequence[dict[str, Any]]) -> None:
+        """Adds what of them the study lacks, before it is asked for the first trial."""
+        parameters = space.distributions(self.sweep.space) if trials else {}
+        pareto = self.sweep.file.pareto
+        present = sum(WARM in trial.user_attrs for trial in self.study.get_trials(deepcopy=False))
+        for trial in trials[present:]:
+            metrics, untrained = trial["metrics"], trial["baseline"]
+            self.study.add_trial(
+                optuna.trial.create_trial(
+                    values=[metrics[name] for name in pareto.metrics],
+                    params=trial["point"],
+                    distributions={name: optuna_distribution(parameters[name]) for name in trial["point"]},
+                    constraints={
+                        str(c): c.violation(metrics[c.metric], untrained[c.metric])
+                        for c in pareto.constraints
+                    },
+                    user_attrs={WARM: trial["from"]},
+                )
+            )
 
     def _tell_up_to(self, last: int) -> None:
         waiting = {
@@ -159,6 +183,15 @@ def suggest(trial: Trial, name: str, distribution: Choice | Range) -> Any:
     if distribution.integer:
         return trial.suggest_int(name, int(distribution.low), int(distribution.high))
     return trial.suggest_float(name, distribution.low, distribution.high, log=distribution.log)
+
+
+def optuna_distribution(distribution: Choice | Range) -> optuna.distributions.BaseDistribution:
+    """What `suggest` draws from."""
+    if isinstance(distribution, Choice):
+        return optuna.distributions.CategoricalDistribution(space.labels(distribution))
+    if distribution.integer:
+        return optuna.distributions.IntDistribution(int(distribution.low), int(distribution.high))
+    return optuna.distributions.FloatDistribution(distribution.low, distribution.high, log=distribution.log)
 
 
 def trial_seed(sweep_seed: int, config: dict[str, Any]) -> int:

@@ -144,6 +144,51 @@ def canonical(value: Any, distribution: Choice | Range) -> str | int | float:
     return int(read) if distribution.integer else read
 
 
+def locate(node: Node, value: Any, name: str = "", path: str = "") -> dict[str, Any]:
+    """The parameters that give a configuration, {name: label or number}. What is not searched is compared
+    only to tell options apart.
+
+    Raises ValueError if the space has no such point.
+    """
+    if isinstance(node, (Mapping, Sequence)):
+        keys = list(node.items) if isinstance(node, Mapping) else [str(i) for i in range(len(node.items))]
+        found: dict[str, Any] = {}
+        for key, (inner, child) in zip(keys, _children(node, name), strict=True):
+            found |= locate(child, _item(value, key), inner, join(path, key))
+        return found
+    if isinstance(node, Choice):
+        for label, option in zip(labels(node), node.options, strict=True):
+            if _resembles(option, value):
+                return {name: label, **locate(option, value, join(name, label), path)}
+        raise ValueError(f"{path} has a value that is not in {describe(node)}")
+    if isinstance(node, Range):
+        try:
+            return {name: canonical(value, node)}
+        except ValueError as error:
+            raise ValueError(f"{path} {error}") from None
+    return {}
+
+
+def _item(value: Any, key: str) -> Any:
+    if isinstance(value, list):
+        return value[int(key)] if int(key) < len(value) else None
+    return value.get(key) if isinstance(value, dict) else None
+
+
+def _resembles(node: Node, value: Any) -> bool:
+    """Whether a value can come from an option; numbers may be written in several ways."""
+    if isinstance(node, Scalar):
+        read = [None if isinstance(each, bool) else number(str(each)) for each in (node.value, value)]
+        return node.value == value or (read[0] is not None and read[0] == read[1])
+    if isinstance(node, (Mapping, Sequence)):
+        keys = list(node.items) if isinstance(node, Mapping) else [str(i) for i in range(len(node.items))]
+        return all(
+            _resembles(child, _item(value, key))
+            for key, (_, child) in zip(keys, _children(node, ""), strict=True)
+        )
+    return isinstance(node, Range) or any(_resembles(option, value) for option in node.options)
+
+
 def condition(name: str, parameters: dict[str, Choice | Range]) -> dict[str, str]:
     """What has to be picked for a parameter to exist: {choice: label}, empty for an unconditional one."""
     return {

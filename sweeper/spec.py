@@ -151,6 +151,9 @@ class SearchConfig(Section):
     seed: int = Field(0, ge=0)
     concurrent: PositiveInt | None = Field(None, description="Trials at a time; what fits by default.")
     early_stopping: EarlyStopping | None = None
+    warm_start: list[str] = Field(
+        [], description="Runs, by name or folder, whose results the sampler knows from the start."
+    )
     known: list[dict[str, Any]] = Field(
         [],
         description="Points that are run first, {parameter: value} by the names that `sweeper plan` lists; "
@@ -315,7 +318,7 @@ def validate(root: Node) -> SweepSpec:
         metrics = trainable.metric_names(trials, trainable.evaluation.model_validate(file.evaluation))
         lines += check_metrics(file, metrics, resolved.places)
     longest = max((getattr(trial, "epochs", 1) for trial in trials), default=1)
-    lines += check_budget(file, resolved.places)
+    lines += [*check_budget(file, resolved.places), *check_warm_start(file, resolved.places)]
     if trials:
         lines += check_rungs(file, longest, resolved.places)
     if not lines:
@@ -407,6 +410,15 @@ def check_budget(file: SweepFile, places: dict[space.Path, Place]) -> Iterator[s
         yield (
             f"{at(places, ('search', 'budget', 'gpu_hours'))}: search.budget.gpu_hours: trials take no GPU "
             "(resources.gpus is 0); give hours or epochs"
+        )
+
+
+def check_warm_start(file: SweepFile, places: dict[space.Path, Place]) -> Iterator[str]:
+    """A line for a sampler to which earlier results say nothing; NSGA-II breeds from its own generations."""
+    if file.search.warm_start and file.search.sampler not in ("tpe", "gp"):
+        yield (
+            f"{at(places, ('search', 'warm_start'))}: search.warm_start: {file.search.sampler} does not "
+            "learn from earlier runs; use tpe or gp"
         )
 
 

@@ -47,6 +47,8 @@ class Mirror:
         self.uri = tracking_uri(run)
         self.client = MlflowClient(tracking_uri=self.uri)
         self.experiment = self._experiment()
+        extended = len(run.about.get("extended", []))  # a run that was extended is delivered once more
+        self.complete = f"after extension {extended}" if extended else "true"
         self.ids: dict[str, str] = {}
         self.epochs: dict[str, int] = {}
         self.ended: set[str] = set()
@@ -72,7 +74,7 @@ class Mirror:
                 trial = found.data.tags.get(TRIAL, "")
                 self.ids[trial] = found.info.run_id
                 self.epochs[trial] = int(found.data.metrics.get("epoch", 0))
-                if found.data.tags.get("complete") == "true":
+                if found.data.tags.get("complete") == self.complete:
                     self.ended.add(trial)
             token = page.token
             if not token:
@@ -107,7 +109,8 @@ class Mirror:
             if trial.id not in self.ended:
                 self._deliver_trial(trial, members)
         if final is not None and "" not in self.ended:
-            self.client.log_artifact(parent, str(run.path / "pareto.json"))
+            for file in ("pareto.json", "sweep.yaml"):  # the latter is another one if the run was extended
+                self.client.log_artifact(parent, str(run.path / file))
             self.client.log_artifacts(parent, str(run.path / "report"), "report")
             self.client.log_metric(parent, "trials", len(final["trials"]))
             self.client.log_metric(parent, "pareto_trials", len(members or ()))
@@ -167,7 +170,7 @@ class Mirror:
             self.client.log_artifact(run_id, str(file), folder)
 
     def _end(self, trial: str, status: str) -> None:
-        self.client.set_tag(self.ids[trial], "complete", "true")
+        self.client.set_tag(self.ids[trial], "complete", self.complete)
         self.client.set_terminated(self.ids[trial], status)
         self.ended.add(trial)
 

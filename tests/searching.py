@@ -39,6 +39,7 @@ class Workers:
             lag=2 * side,
             baseline=UNTRAINED,
             known=run.trials(),
+            warm=run.warm_start()["trials"],
         )
         self.searcher = Searcher(run, search, 1, side, self.clock)
 

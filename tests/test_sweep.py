@@ -361,6 +361,26 @@ def test_a_folder_of_ones_own_images(tmp_path: Path, monkeypatch: pytest.MonkeyP
     assert "is not a folder" in done.stderr
 
 
+def test_a_finished_run_is_extended(tmp_path: Path) -> None:
+    file = tmp_path / "one.yaml"
+    file.write_text(STOPPED.replace("!grid [1e-3, 1e30]", "!loguniform [1e-4, 1e-3]")
+                    .replace("trials: 4", "trials: 1").replace("epochs: 3", "epochs: 2")
+                    .replace("tracking: {mlflow: false}\n", ""))  # fmt: skip
+    sweeper("run", file, "--runs", tmp_path / "runs")
+    before = Run.find(None, tmp_path / "runs")
+    output = sweeper("resume", before.path, "--trials", 2)
+    run = Run.load(before.path)
+    assert "of 2 trials" in output
+    assert "2 of 2 trials" in sweeper("status", run.path)
+    assert run.about["extended"][0]["to"] == {"trials": 2, "budget": {}}
+    assert json.loads((run.path / "pareto.json").read_text()) == run.pareto()
+    tracked = mlflow_runs(run)
+    assert set(tracked) == {"", "baseline", "t000", "t001"}
+    assert tracked[""].data.metrics["trials"] == 2
+    for trial in run.pareto()["trials"]:
+        assert tracked[trial["id"]].data.tags["pareto"] == str(trial["pareto"]).lower()
+
+
 STOPPED = """\
 name: stopped
 trial:
