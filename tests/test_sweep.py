@@ -7,6 +7,7 @@ import io
 import json
 import math
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -317,18 +318,6 @@ trial:
   epochs: 1
 search: {{trials: 1}}
 """
-OWN_IMAGES = """\
-name: own
-trial:
-  data: {{train: {{image_folder: {folder}}}}}
-  attack: {{epsilon: 8/255, steps: 1}}
-  method: !grid [{{name: tecoa}}, {{name: dirichlet, weight_normalisation: evidence, weight: 1}}]
-  batch_size: 16
-  epochs: 1
-evaluation: {{attack: {{epsilon: 8/255, steps: 2}}}}
-search: {{trials: 2}}
-tracking: {{mlflow: false}}
-"""
 
 
 def test_a_folder_of_ones_own_images(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -340,19 +329,15 @@ def test_a_folder_of_ones_own_images(tmp_path: Path, monkeypatch: pytest.MonkeyP
             pixels = rng.integers(0, 90, size=(40, 30 + index, 3), dtype=np.uint8)
             pixels[..., 2 * label] += 150
             Image.fromarray(pixels).save(tmp_path / "images" / name / f"{index}.png")
-    file = tmp_path / "own.yaml"
-    file.write_text(OWN_IMAGES.format(folder=tmp_path / "images"))
+    file = tmp_path / "six.yaml"
+    file.write_text(SIX_LINES.format(folder=tmp_path / "images"))
     output = sweeper("run", file, "--runs", tmp_path / "runs")
     run = Run.find(None, tmp_path / "runs")
-    assert [trial.status for trial in run.trials()] == ["completed", "completed"]
-    assert "Pareto set of own" in output
+    assert [trial.status for trial in run.trials()] == ["completed"]
+    assert "Pareto set of mine" in output
     records = pd.read_parquet(run.trials()[0].records)
     assert set(records["set"]) == {"images"}
     assert len(records) == round(0.2 * 48)
-    assert not (run.path / "mlflow.db").exists()
-    six = tmp_path / "six.yaml"
-    six.write_text(SIX_LINES.format(folder=tmp_path / "images"))
-    assert "Pareto set of mine" in sweeper("run", six, "--runs", tmp_path / "runs")
     (tmp_path / "images").rename(tmp_path / "gone")
     command = [sys.executable, "-m", "sweeper", "run", str(file), "--runs", str(tmp_path / "runs")]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
@@ -361,22 +346,16 @@ def test_a_folder_of_ones_own_images(tmp_path: Path, monkeypatch: pytest.MonkeyP
     assert "is not a folder" in done.stderr
 
 
-def test_a_finished_run_is_extended(tmp_path: Path) -> None:
-    file = tmp_path / "one.yaml"
-    file.write_text(STOPPED.replace("!grid [1e-3, 1e30]", "!loguniform [1e-4, 1e-3]")
-                    .replace("trials: 4", "trials: 1").replace("epochs: 3", "epochs: 2")
-                    .replace("tracking: {mlflow: false}\n", ""))  # fmt: skip
-    sweeper("run", file, "--runs", tmp_path / "runs")
-    before = Run.find(None, tmp_path / "runs")
-    output = sweeper("resume", before.path, "--trials", 2)
-    run = Run.load(before.path)
-    assert "of 2 trials" in output
-    assert "2 of 2 trials" in sweeper("status", run.path)
-    assert run.about["extended"][0]["to"] == {"trials": 2, "budget": {}}
+def test_a_finished_run_is_extended(whole: Finished, tmp_path: Path) -> None:
+    copied = Path(shutil.copytree(whole.run.path, tmp_path / whole.run.id))
+    output = sweeper("resume", copied, "--trials", 6)
+    run = Run.load(copied)
+    assert "of 6 trials" in output
+    assert run.about["extended"][0]["to"] == {"trials": 6, "budget": {}}
     assert json.loads((run.path / "pareto.json").read_text()) == run.pareto()
     tracked = mlflow_runs(run)
-    assert set(tracked) == {"", "baseline", "t000", "t001"}
-    assert tracked[""].data.metrics["trials"] == 2
+    assert set(tracked) == {"", "baseline", *(f"t00{number}" for number in range(6))}
+    assert tracked[""].data.metrics["trials"] == 6
     for trial in run.pareto()["trials"]:
         assert tracked[trial["id"]].data.tags["pareto"] == str(trial["pareto"]).lower()
 
@@ -406,6 +385,7 @@ def test_diverged_trials_fail_with_a_reason_and_stopped_ones_are_not_in_the_fron
     file.write_text(STOPPED)
     output = sweeper("run", file, "--runs", tmp_path / "runs")
     run = Run.find(None, tmp_path / "runs")
+    assert not (run.path / "mlflow.db").exists()
     by_rate = {rate: [t for t in run.trials() if t.drawn["optimizer.learning_rate"] == rate]
                for rate in ("0.001", "1e+30")}  # fmt: skip
     assert [len(trials) for trials in by_rate.values()] == [2, 2]
