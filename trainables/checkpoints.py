@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import os
 from typing import TYPE_CHECKING
 
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
+
+from trainables.data.cache import whole
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -18,9 +19,8 @@ FILE = "checkpoint.safetensors"
 
 def save(folder: Path, tensors: dict[str, Tensor]) -> None:
     """Replaces the folder's checkpoint at once: a reader sees the old one or the new one."""
-    partial = folder / f"{FILE}.{os.getpid()}.partial"
-    save_file({name: tensor.cpu() for name, tensor in tensors.items()}, partial)
-    partial.replace(folder / FILE)
+    with whole(folder / FILE) as written:
+        save_file({name: tensor.cpu() for name, tensor in tensors.items()}, written)
 
 
 def load(folder: Path) -> dict[str, Tensor] | None:

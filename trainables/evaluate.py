@@ -22,6 +22,7 @@ from trainables.attacks.losses import margin
 from trainables.attacks.monitor import Monitor
 from trainables.attacks.pgd import attacked, pgd, uniform_start_per_image
 from trainables.chunks import batchwise
+from trainables.data.cache import whole
 from trainables.errors import Diverged
 from trainables.methods.base import cross_entropy
 from trainables.metrics import uncertainty
@@ -77,9 +78,8 @@ class Evaluation:
     def save(self, records: Path) -> None:
         """Writes two Parquet files, `records` last, each complete or not there."""
         for frame, file in ((self.class_bins, bins_file(records)), (self.records, records)):
-            partial = file.with_suffix(".partial")
-            frame.to_parquet(partial, index=False)
-            partial.replace(file)
+            with whole(file) as written:
+                frame.to_parquet(written, index=False)
 
 
 def bins_file(records: Path) -> Path:

@@ -25,21 +25,16 @@ from safetensors.torch import save_file
 
 from trainables.card import card
 from trainables.config import TrialConfig
-from trainables.embedded import MODELS
 from trainables.errors import ModelError
 from trainables.finetune import fine_tuned, last_epoch
 from trainables.licences import hub_id, licence
 from trainables.models import PixelClip, class_prompts
+from trainables.sources import CONFIG, KNOWN_WEIGHTS, split_name
 
 if TYPE_CHECKING:
     from trainables.config import ModelConfig
 
-CONFIG, WEIGHTS, ORIGIN, CARD = (
-    "open_clip_config.json",
-    "open_clip_model.safetensors",
-    "sweep.json",
-    "README.md",
-)
+WEIGHTS, ORIGIN, CARD = KNOWN_WEIGHTS[0], "sweep.json", "README.md"
 SERVING = Path(__file__).with_name("serving.py")
 """The code with which MLflow serves an exported folder."""
 
@@ -76,12 +71,11 @@ def export(*, trial: dict[str, Any], checkpoint: str, target: str, about: dict[s
         (partial / ORIGIN).write_text(json.dumps(origin, indent=1, allow_nan=False), encoding="utf-8")
         (partial / CARD).write_text(card(config, origin), encoding="utf-8")
         check_identical(model, partial, class_prompts(templates[0], classes))
-    except BaseException:
-        shutil.rmtree(partial)
-        raise
-    if folder.exists():
-        shutil.rmtree(folder)
-    partial.rename(folder)
+        if folder.exists():
+            shutil.rmtree(folder)
+        partial.rename(folder)
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
     return origin
 
 
@@ -101,12 +95,10 @@ def write_model(model: PixelClip, config: ModelConfig, folder: Path) -> None:
 def architecture(config: ModelConfig) -> dict[str, Any]:
     """open_clip's model configuration, with `quick_gelu` as the weights were trained: `ViT-B-32` with
     the tag `openai` is a QuickGELU model, though the architecture's own configuration does not say so."""
-    schema, separator, identifier = config.name.partition(":")
-    if config.name in MODELS:
-        return read_architecture(MODELS[config.name] / CONFIG)
-    if separator and schema == "local-dir":
+    schema, identifier = split_name(config.name)
+    if schema == "local-dir":
         return read_architecture(Path(identifier) / CONFIG)
-    if separator:
+    if schema:
         return read_architecture(Path(download_pretrained_from_hf(identifier, filename=CONFIG)))
     found: dict[str, Any] = copy.deepcopy(open_clip.get_model_config(config.name))
     weights = open_clip.get_pretrained_cfg(config.name, config.pretrained or "")

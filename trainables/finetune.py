@@ -28,6 +28,7 @@ from trainables.config import (
     trial_metrics,
 )
 from trainables.data import registry
+from trainables.data.cache import whole
 from trainables.data.config import DataConfig, set_name
 from trainables.errors import EXPECTED, DataError
 from trainables.evaluate import Evaluation, calibrate, classifier_of, evaluate, precision
@@ -197,9 +198,8 @@ def check_unchanged(
 def write_results(file: Path, result: Report, evaluation: Evaluation) -> None:
     """Records beside `file` as Parquet, then `file` itself, each complete or not there."""
     evaluation.save(file.with_suffix(".parquet"))
-    partial = file.with_suffix(".partial")
-    partial.write_text(json.dumps(result, indent=1, allow_nan=False))
-    partial.replace(file)
+    with whole(file) as written:
+        written.write_text(json.dumps(result, indent=1, allow_nan=False))
 
 
 def evaluation_sets(

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 import yaml
 
 from trainables.embedded import MODELS
+from trainables.sources import split_name
 
 if TYPE_CHECKING:
     from trainables.config import ModelConfig
@@ -50,8 +51,8 @@ class Licence:
 
 def hub_id(model: ModelConfig) -> str | None:
     """ORG/REPO of the weights on Hugging Face; None where there is none."""
-    schema, separator, identifier = model.name.partition(":")
-    if separator:
+    schema, identifier = split_name(model.name)
+    if schema:
         return identifier if schema == "hf-hub" else None
     if model.pretrained is None:
         return None
@@ -67,8 +68,8 @@ def licence(model: ModelConfig) -> Licence:
         return Licence(UNKNOWN, EMBEDDED)
     where = hub_id(model)
     see = f"; see https://huggingface.co/{where}" if where else ""
-    schema, separator, folder = model.name.partition(":")
-    if separator and schema == "local-dir":
+    schema, folder = split_name(model.name)
+    if schema == "local-dir":
         found = front_matter(Path(folder) / "README.md").get("license", UNKNOWN)
         source = "by the model card in its folder" if found != UNKNOWN else "its folder names none"
         return Licence(str(found), f"{found}, {source}")

@@ -29,7 +29,7 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 import numpy as np
 
-from trainables.data.decode import locked
+from trainables.data.cache import locked
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

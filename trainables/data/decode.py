@@ -8,15 +8,13 @@ one process while others wait, and renamed into place when complete.
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import json
 import os
 import shutil
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -24,8 +22,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from PIL import Image, UnidentifiedImageError
 
-from trainables.data.cache import cache_root
+from trainables.data.cache import cache_root, locked, whole
 from trainables.data.fit import Fit
+from trainables.data.images import Held
 from trainables.errors import DataError
 
 if TYPE_CHECKING:
@@ -46,19 +45,14 @@ def cores() -> int:
 
 
 @dataclass(frozen=True)
-class Mapped:
-    """A store in a file that `decode` wrote. notes: what was found in the images."""
+class Mapped(Held):
+    """A store in a file that `write` wrote.  sha256: of the images, which need not be read for it."""
 
-    array: NDArray[np.uint8]
-    fingerprint: str
-    notes: tuple[str, ...] = ()
+    sha256: str = ""
 
     @property
-    def shape(self) -> tuple[int, int, int, int]:
-        return self.array.shape
-
-    def __getitem__(self, rows: NDArray[np.int64]) -> NDArray[np.uint8]:
-        return self.array[rows]
+    def fingerprint(self) -> str:
+        return self.sha256
 
 
 class Stream:
@@ -66,10 +60,9 @@ class Stream:
 
     notes = ()
 
-    def __init__(self, listing: Listing, fit: Fit) -> None:
-        self.items, self.fit = listing.items, fit
+    def __init__(self, listing: Listing, fit: Fit, fingerprint: str) -> None:
+        self.items, self.fit, self.fingerprint = listing.items, fit, fingerprint
         self.shape = (len(listing), *fit.size, 3)
-        self.fingerprint = identity(listing, fit)
         self._threads = ThreadPoolExecutor(cores(), "decode")
 
     def __getitem__(self, rows: NDArray[np.int64]) -> NDArray[np.uint8]:
@@ -82,18 +75,18 @@ def store_of(name: str, listing: Listing, fit: Fit, how: str) -> Store:
     how: `once`, `always`, or `auto`, which is the first unless the file would take too much space.
     Raises DataError if any of them can't be read; with `always` not before it is wanted.
     """
-    folder = cache_root() / "decoded"
+    folder, fingerprint = cache_root() / "decoded", identity(listing, fit)
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         if how == "once":
             raise DataError(f"decode: once: {folder} can't be made ({error.strerror})") from error
-        return Stream(listing, fit)
-    file = folder / f"{name.replace('/', '_')}-{identity(listing, fit)[:24]}.npy"
+        return Stream(listing, fit, fingerprint)
+    file = folder / f"{name.replace('/', '_')}-{fingerprint[:24]}.npy"
     if how == "auto" and not file.exists():
         needed = len(listing) * fit.size[0] * fit.size[1] * 3
         how = "once" if needed <= LARGEST_SHARE * shutil.disk_usage(folder).free else "always"
-    return Stream(listing, fit) if how == "always" else mapped(name, listing, fit, file)
+    return Stream(listing, fit, fingerprint) if how == "always" else mapped(name, listing, fit, file)
 
 
 def identity(listing: Listing, fit: Fit) -> str:
@@ -115,7 +108,7 @@ def mapped(name: str, listing: Listing, fit: Fit, file: Path) -> Mapped:
                 write(name, listing.items, fit, file)
     about = described(file)
     array: NDArray[np.uint8] = np.load(file, mmap_mode="r", allow_pickle=False)
-    return Mapped(array, about["sha256"], tuple(about["notes"]))
+    return Mapped(array, tuple(about["notes"]), about["sha256"])
 
 
 def described(file: Path) -> Any:
@@ -127,19 +120,9 @@ def described(file: Path) -> Any:
         return None
 
 
-@contextmanager
-def locked(file: Path) -> Iterator[None]:
-    """One process at a time; a process that dies gives its lock back."""
-    with open(file, "w", encoding="utf-8") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        yield
-
-
 def write(name: str, items: Sequence[Item], fit: Fit, file: Path) -> None:
     """Decodes all images into `file`, with digest and notes beside it. Raises DataError, with a list of
     them in a file, if any can't be read, and if there is no room for them."""
-    partial, digest = file.with_suffix(".partial"), hashlib.sha256()
-    array = np.lib.format.open_memmap(partial, mode="w+", dtype=np.uint8, shape=(len(items), *fit.size, 3))
     found: Counter[str] = Counter()
     failures: list[str] = []
 
@@ -152,7 +135,9 @@ def write(name: str, items: Sequence[Item], fit: Fit, file: Path) -> None:
             return ""
         return kind
 
-    try:
+    with whole(file) as partial:
+        shape, digest = (len(items), *fit.size, 3), hashlib.sha256()
+        array = np.lib.format.open_memmap(partial, mode="w+", dtype=np.uint8, shape=shape)
         reserve(partial)
         with ThreadPoolExecutor(cores(), "decode") as threads:
             for first in range(0, len(items), CHUNK):
@@ -164,9 +149,6 @@ def write(name: str, items: Sequence[Item], fit: Fit, file: Path) -> None:
         array.flush()
         notes = [f"{count} images {kind}" for kind, count in sorted(found.items()) if kind]
         file.with_suffix(".json").write_text(json.dumps({"sha256": digest.hexdigest(), "notes": notes}))
-        partial.rename(file)
-    finally:
-        partial.unlink(missing_ok=True)
 
 
 def reserve(file: Path) -> None:

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 import numpy as np
 
+from trainables.data.config import PROMPT
+
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
@@ -72,7 +74,7 @@ class ImageSet:
     store: Store
     labels: NDArray[np.int64]
     classes: tuple[str, ...]
-    templates: tuple[str, ...] = ("This is a photo of a {}",)
+    templates: tuple[str, ...] = (PROMPT,)
     origin: str = ""
     numbers: NDArray[np.int64] = field(default_factory=lambda: np.zeros(0, dtype=np.int64))
     rows: NDArray[np.int64] = field(default_factory=lambda: np.zeros(0, dtype=np.int64))

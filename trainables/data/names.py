@@ -28,24 +28,8 @@ ON_DISK = (
 )
 NAMES = (*EMBEDDED, *ON_DISK)
 
-ZERO_SHOT = (
-    "tiny-imagenet",
-    "imagenet1k",
-    "cifar10",
-    "cifar100",
-    "stl10",
-    "sun397",
-    "food101",
-    "pets",
-    "flowers",
-    "dtd",
-    "eurosat",
-    "fgvc_aircraft",
-    "caltech101",
-    "caltech256",
-    "cars",
-    "pcam",
-)
+TEST_IMAGES_ALONE = ("imagenetv2", "imagenet-a", "imagenet-r", "imagenet_sketch", "objectnet")
+ZERO_SHOT = tuple(name for name in ON_DISK if name not in TEST_IMAGES_ALONE)
 """The sixteen sets on which publications since TeCoA measure zero-shot robustness, as far as they agree."""
 
 SAME_TEST_IMAGES = ("cifar10", "cifar100", "cars", "dtd", "flowers", "food101", "pcam", "pets")

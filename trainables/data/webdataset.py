@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from trainables.data import prompts
-from trainables.data.cache import cache_root
+from trainables.data.cache import cache_root, whole
 from trainables.data.folders import splits_of, sub_folders
 from trainables.data.listing import File, Listing, Member, as_labels
 from trainables.data.tables import in_range, read_lines
@@ -96,9 +96,8 @@ def index(archive: Path) -> list[Sample]:
     found = read_index(archive)
     with suppress(OSError):  # where nothing can be written it is read anew the next time
         file.parent.mkdir(parents=True, exist_ok=True)
-        partial_file = file.with_suffix(f".{os.getpid()}")
-        partial_file.write_text(json.dumps(found))
-        partial_file.replace(file)
+        with whole(file) as written:
+            written.write_text(json.dumps(found))
     return found
 
 
