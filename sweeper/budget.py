@@ -10,7 +10,7 @@ images take no part of GPU-hours and epochs, and the latter none of the hours.
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from sweeper.run import Run, TrialRecord
 from sweeper.spec import Budget
@@ -46,13 +46,14 @@ def spent(run: Run, trials: Sequence[TrialRecord], seconds: float) -> dict[str, 
     return {"hours": seconds / 3600, "gpu_hours": busy * gpus / 3600, "epochs": len(epochs)}
 
 
-def used_up(run: Run, trials: Sequence[TrialRecord], seconds: float) -> bool:
-    """Whether no more trial is to be started."""
+def used_up(run: Run, trials: Iterable[TrialRecord], seconds: float) -> bool:
+    """Whether no more trial is to be started. trials: not looked at where there is no budget."""
     limit = limits(run)
     if not limit:
         return False
-    gone = spent(run, trials, seconds)
-    running = [trial for trial in trials if trial.status == "unfinished"]
+    known = list(trials)
+    gone = spent(run, known, seconds)
+    running = [trial for trial in known if trial.status == "unfinished"]
     gone["epochs"] += sum(trial.config["epochs"] - len(trial.epochs) for trial in running)
     return any(gone[name] >= limit[name] for name in limit)
 

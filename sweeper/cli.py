@@ -7,7 +7,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -96,27 +96,25 @@ def _enter(run: Run) -> None:
 
 def _drive(path: Path) -> None:
     from sweeper import runner
-    from sweeper.run import Run
+    from sweeper.run import Run, read_json
 
     found = Run.load(path)
     try:
         runner.drive(found)
     except KeyboardInterrupt:
-        _print_front(found)
+        _print_front(found.pareto())
         click.echo(f"interrupted; go on with: sweeper resume {path}", err=True)
         sys.exit(EXIT_INTERRUPTED)
-    _print_front(found)
+    _print_front(read_json(path / "pareto.json"))
     click.echo(f"report: {path / 'report' / 'index.html'}\nmlflow: sweeper ui {path}")
 
 
-def _print_front(run: object) -> None:
+def _print_front(content: dict[str, Any]) -> None:
     from rich.console import Console
 
-    from sweeper.run import Run
     from sweeper.table import pareto_table
 
-    assert isinstance(run, Run)
-    Console().print(pareto_table(run.pareto()))
+    Console().print(pareto_table(content))
 
 
 @main.command()
@@ -151,7 +149,7 @@ def pareto(run: str | None, runs: Path, as_json: bool, as_csv: bool) -> None:
     elif as_csv:
         click.echo(to_csv(found.pareto()), nl=False)
     else:
-        _print_front(found)
+        _print_front(found.pareto())
 
 
 @main.command()

@@ -71,8 +71,9 @@ def drive(run: Run, *, quiet: bool = False) -> Run:
             display.stage("writing the report")
             from sweeper.report import write_report
 
-            write_report(run)
-            write_json(run.path / "pareto.json", result.result(run))  # last: the run is complete
+            content = result.result(run)
+            write_report(run, content)
+            write_json(run.path / "pareto.json", content)  # last: the run is complete
             display.stage("finishing MLflow")
     return run
 

@@ -4,6 +4,7 @@ trial goes on, the callback it tells."""
 from __future__ import annotations
 
 from collections.abc import Callable
+from itertools import chain
 from typing import TYPE_CHECKING, Any
 
 from ray.tune import Callback
@@ -109,8 +110,9 @@ class Searcher(Stateless, RaySearcher):
         """Whether no trial will be started any more."""
         if self.search.next >= self.run.spec.file.search.trials:
             return True
-        running = [self.run.trial(trial.number) for trial in (*self.trials.values(), *self.unfinished)]
-        return budget.used_up(self.run, [*self.search.ended.values(), *running], self.clock.seconds)
+        running = (self.run.trial(trial.number) for trial in (*self.trials.values(), *self.unfinished))
+        trials = chain(self.search.ended.values(), running)
+        return budget.used_up(self.run, trials, self.clock.seconds)
 
     def _plan_final(self) -> None:
         """Queues the measurements on test images, once all trials and the baseline are there."""

@@ -15,14 +15,14 @@ if TYPE_CHECKING:
     from sweeper.report.plots import Picture
 
 
-def write_report(run: Run) -> Path:
+def write_report(run: Run, content: dict[str, Any] | None = None) -> Path:
     """Writes RUN/report/index.html and the pictures beside it; returns the page's path.
 
-    A run that is not finished is reported as far as it is.
+    A run that is not finished is reported as far as it is.  content: of `run.pareto()`, if it is known.
     """
     from sweeper.report.plots import pictures, trial_pictures
 
-    content = run.pareto()
+    content = run.pareto() if content is None else content
     folder = run.path / "report"
     folder.mkdir(exist_ok=True)
     for stale in folder.glob("*.png"):
