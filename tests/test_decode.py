@@ -29,10 +29,7 @@ from trainables.pixels import batches, prefetched, to_pixels
 CLASSES, COUNT, SIZE = 3, 40, Fit((64, 64))
 
 
-@pytest.fixture(autouse=True)
-def _fresh(tmp_path, monkeypatch):
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    registry._listed.cache_clear()
+pytestmark = pytest.mark.usefixtures("own_cache")
 
 
 @pytest.fixture

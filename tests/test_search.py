@@ -15,9 +15,8 @@ from sweeper.errors import SpecError
 from sweeper.run import Run, TrialRecord
 from sweeper.search import Search, trial_seed
 from sweeper.spec import SweepSpec
+from tests.searching import UNTRAINED, metrics_of
 from tests.sweeps import FINITE, SMALL
-
-BASELINE = {"clean_accuracy": 0.9, "robust_accuracy": 0.1, "robust_ece": 0.8}
 
 
 def small(trials: int = 12, **replacements: str) -> SweepSpec:
@@ -25,17 +24,6 @@ def small(trials: int = 12, **replacements: str) -> SweepSpec:
     for old, new in replacements.items():
         text = text.replace(old, new)
     return spec.from_text(text, "small.yaml")
-
-
-def outcome(config: dict[str, Any]) -> dict[str, float]:
-    """A made-up result that depends on the configuration alone."""
-    rate = config["optimizer"]["learning_rate"]
-    strong = config["attack"]["epsilon"] == "8/255"
-    return {
-        "robust_accuracy": rate * 200 + 0.1 * strong,
-        "clean_accuracy": 0.9 - rate * 100,
-        "robust_ece": 0.5 - 0.1 * strong,
-    }
 
 
 class Driver:
@@ -48,7 +36,7 @@ class Driver:
             run.path / "study.journal",
             name=run.id,
             lag=lag,
-            baseline=BASELINE,
+            baseline=UNTRAINED,
             known=run.trials(),
         )
         self.running = [t for t in run.trials() if t.status == "unfinished"]
@@ -69,7 +57,7 @@ class Driver:
     def end(self, trial: TrialRecord) -> None:
         from sweeper.run import write_json
 
-        metrics = outcome(trial.config)
+        metrics = metrics_of(trial.config)
         write_json(trial.folder / "epoch-001.json", {"epoch": 1, "metrics": metrics, "training": {}})
         self.run.end_trial(trial.number, "completed")
         self.search.end(self.run.trial(trial.number))
@@ -187,9 +175,9 @@ def test_the_study_on_disk_knows_values_constraints_and_failures(tmp_path: Path)
     study = optuna.load_study(study_name=run.id, storage=storage)
     assert [trial.state.name for trial in study.trials] == ["COMPLETE"] * 4 + ["FAIL", "PRUNED"]
     for trial, record in zip(study.trials[:4], run.trials(), strict=False):
-        metrics = outcome(record.config)
+        metrics = metrics_of(record.config)
         assert trial.values == [metrics[m] for m in run.spec.file.pareto.metrics]
-        violation = max(0.0, 0.5 * BASELINE["clean_accuracy"] - metrics["clean_accuracy"])
+        violation = max(0.0, 0.5 * UNTRAINED["clean_accuracy"] - metrics["clean_accuracy"])
         assert list(trial.constraints.values()) == [violation]
 
 

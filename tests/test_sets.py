@@ -29,10 +29,7 @@ SPLITS = ("train", "validation", "test")
 SMALL = [name for name in ON_DISK if not name.startswith("imagenet")]
 
 
-@pytest.fixture(autouse=True)
-def _fresh(tmp_path, monkeypatch):
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    registry._listed.cache_clear()
+pytestmark = pytest.mark.usefixtures("own_cache")
 
 
 @pytest.fixture(scope="session")

@@ -20,10 +20,7 @@ CLASSES = ("red fox", "cat", "zebra")
 SUFFIXES = ("png", "webp", "PNG")
 
 
-@pytest.fixture(autouse=True)
-def _fresh(tmp_path, monkeypatch):
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    registry._listed.cache_clear()
+pytestmark = pytest.mark.usefixtures("own_cache")
 
 
 def encoded(image, suffix):
