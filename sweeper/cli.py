@@ -223,9 +223,9 @@ def evaluate(
 ) -> None:
     """Measure a model: by strong attacks, on more images, on other data.
 
-    MODEL is a trial (t003, or `baseline`) of a run. With --data it is an exported folder, hf-hub:ORG/REPO,
-    ARCHITECTURE/TAG of open_clip such as ViT-B-32/openai, or clip-tiny; the result is then also written
-    as clip_benchmark writes it, a file per data set.
+    MODEL is a trial of a run after an epoch (t003@5, or t003 for its last kept one), or `baseline`. With
+    --data it is an exported folder, hf-hub:ORG/REPO, ARCHITECTURE/TAG of open_clip such as ViT-B-32/openai,
+    or clip-tiny; the result is then also written as clip_benchmark writes it, a file per data set.
     """
     from rich.console import Console
 
@@ -271,7 +271,9 @@ def evaluate(
 @main.command()
 @RUN
 @RUNS
-@click.option("--trial", "trials", metavar="ID", multiple=True, help="As t003; the Pareto set by default.")
+@click.option(
+    "--trial", "trials", metavar="ID", multiple=True, help="As t003@5, t003; the Pareto set by default."
+)
 @click.option(
     "--to", type=click.Path(path_type=Path), help="Folder for the models' folders; RUN/exports by default."
 )
@@ -282,12 +284,12 @@ def export(run: str | None, runs: Path, trials: tuple[str, ...], to: Path | None
     from sweeper.run import Run
 
     found = Run.find(run, runs)
-    for trial, folder in exported(found, trials, to):
-        click.echo(f"{trial}: {folder}")
+    for point, folder in exported(found, trials, to):
+        click.echo(f"{point.id}: {folder}")
         if name is not None:
             from sweeper.registry import register
 
-            click.echo(f"{trial}: {register(found, trial, folder, name)}")
+            click.echo(f"{point.id}: {register(found, point, folder, name)}")
 
 
 @main.command()

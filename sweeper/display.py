@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from types import TracebackType
-from typing import Any
 
 from rich.console import Console, Group, RenderableType
 from rich.live import Live
@@ -12,7 +11,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 from rich.table import Table
 from rich.text import Text
 
-from sweeper import budget, result
+from sweeper import budget, front
 from sweeper.budget import Clock
 from sweeper.run import Run, TrialRecord
 
@@ -119,9 +118,9 @@ class Display:
             table.add_column(name, justify="left" if name in ("trial", "method") else "right")
         if self.baseline:
             table.add_row("", "untrained", *(f"{self.baseline[name]:.3f}" for name in metrics), style="dim")
-            members = result.front(self.run.spec, trials, self.baseline)
-            members.sort(key=lambda trial: -(trial.metrics or {})[metrics[0]])
-            for trial in members[:FRONT_ROWS]:
-                values: dict[str, Any] = trial.metrics or {}
-                table.add_row(trial.id, trial.method, *(f"{values[name]:.3f}" for name in metrics))
+            members = front.candidates(self.run.spec, trials, self.baseline)
+            members.sort(key=lambda point: -point.metrics[metrics[0]])
+            for point in members[:FRONT_ROWS]:
+                values = (f"{point.metrics[name]:.3f}" for name in metrics)
+                table.add_row(point.id, point.trial.method, *values)
         return table

@@ -18,7 +18,7 @@ from rich.text import Text
 from sweeper import spec
 from sweeper.errors import UserError, suggestion
 from sweeper.result import described
-from sweeper.run import BASELINE, Intervals, Metrics, Run, Split, read_json, write_json
+from sweeper.run import BASELINE, Intervals, Metrics, Point, Run, Split, read_json, write_json
 from sweeper.table import interval, missing_gradients, number
 from sweeper.trainable import Trainable
 
@@ -28,7 +28,7 @@ class Measurement:
     """A model, and how it is measured on a split.
 
     name: of files and in messages.  content: its `model`, `data` and `evaluation`, validated.
-    checkpoint: the folder of a trial whose weights are measured; None for the model's own.
+    weights: the file that an epoch of a trial wrote; None for the model's own.
     folder: where the result is written.
     cache: folder of what was computed once, see `sweeper.run`.
     benchmark: where it is written as clip_benchmark would: a folder, or for one data set a .json file.
@@ -39,7 +39,7 @@ class Measurement:
     trainable: Trainable
     content: dict[str, Any]
     split: Split
-    checkpoint: str | None
+    weights: str | None
     folder: Path
     benchmark: Path | None = None
     cache: Path | None = None
@@ -49,7 +49,7 @@ class Measurement:
         return {
             **self.content,
             "split": self.split,
-            "checkpoint": self.checkpoint,
+            "weights": self.weights,
             "threads": os.cpu_count() or 1,
         }
 
@@ -106,7 +106,7 @@ class Measurement:
         for name in own:
             if not any(name.startswith(f"{version}_") for version in versions):
                 table.add_row(name, cell(metrics, intervals, name))
-        row = {"id": self.name, "method": "", "validation": metrics, "test": metrics}
+        row = {"id": self.name, "method": "", "validation": metrics, "final": None, "test": None}
         notes = [
             described(self.trainable, self.content["evaluation"], self.split),
             *(f"{name}: {counted(counts)}" for name, counts in result["broken_by"].items()),
@@ -120,8 +120,10 @@ class Measurement:
 def of_trial(
     run: Run, trial: str, split: Split, overrides: Sequence[str] = (), attacks: Sequence[str] = ()
 ) -> Measurement:
-    """A trial of a run, or its untrained model as `baseline`, measured as the sweep does but for what is
-    given.
+    """A trial of a run after an epoch, or its untrained model as `baseline`, measured as the sweep does but
+    for what is given.
+
+    trial: as t003@5, or t003 for the last epoch whose weights were kept.
 
     overrides: KEY=VALUE of the sweep's `evaluation` (validation images) or `final` (test images).
     attacks: names of further attacks, in place of the sweep's own.
@@ -131,7 +133,7 @@ def of_trial(
     given = [f"final={json.dumps(run.spec.final)}", *changes(section, overrides, attacks)]
     sweep = spec.load(run.path / "sweep.yaml", overrides=given)
     evaluation = sweep.final if split == "test" else sweep.evaluation
-    config, checkpoint = find_trial(run, trial)
+    config, weights = find_weights(run, trial)
     sweep.trainable.check(config, [evaluation])
     return Measurement(
         title=f"{trial} of {run.id}",
@@ -139,21 +141,32 @@ def of_trial(
         trainable=sweep.trainable,
         content={"model": config["model"], "data": config["data"], "evaluation": evaluation},
         split=split,
-        checkpoint=checkpoint,
+        weights=weights,
         folder=run.path / "evaluations",
         cache=run.cache,
     )
 
 
-def find_trial(run: Run, name: str) -> tuple[dict[str, Any], str | None]:
-    """Configuration and folder of a trial; of the untrained model, which has no folder, as `baseline`."""
+def find_weights(run: Run, name: str) -> tuple[dict[str, Any], str | None]:
+    """Configuration and weights of a trial after an epoch; of the untrained model, whose weights are its
+    own, as `baseline`."""
     if name == BASELINE:
         return run.spec.base_trial(), None
-    trials = {trial.id: trial for trial in run.trials() if trial.epochs}
-    if name not in trials:
-        known = suggestion(name, [BASELINE, *trials])
-        raise UserError(f"{run.id} has no trial {name!r} with a finished epoch{known}")
-    return trials[name].config, str(trials[name].folder)
+    point = find_point(run, name)
+    return point.trial.config, str(point.weights)
+
+
+def find_point(run: Run, name: str) -> Point:
+    """name: as t003@5, or t003 for the last epoch whose weights were kept. Raises UserError."""
+    trials = [trial for trial in run.trials() if trial.kept]
+    points = {trial.id: trial.points[-1] for trial in trials}
+    points |= {point.id: point for trial in trials for point in trial.points}
+    if name not in points:
+        own = points.get(name.partition("@")[0])
+        known = f"; kept are the epochs {', '.join(map(str, own.trial.kept))}" if own else ""
+        known = known or suggestion(name, [BASELINE, *points])
+        raise UserError(f"{run.id} has no trial {name!r} with kept weights{known}")
+    return points[name]
 
 
 def changes(section: str, overrides: Sequence[str], attacks: Sequence[str]) -> list[str]:
@@ -195,7 +208,7 @@ def of_model(
         trainable=trainable,
         content=valid,
         split=split,
-        checkpoint=None,
+        weights=None,
         folder=(to.parent if one else to) / "records",
         benchmark=to,
     )

@@ -6,69 +6,65 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from sweeper.errors import UserError, suggestion
-from sweeper.result import SPLITS
-from sweeper.run import Run
+from sweeper.errors import UserError
+from sweeper.evaluation import find_point
+from sweeper.result import row
+from sweeper.run import STAGES, Point, Run
 
 
-def exported(run: Run, names: Sequence[str] = (), to: Path | None = None) -> Iterator[tuple[str, Path]]:
-    """Exports trials, as they are after their last epoch, and yields each one's id and folder.
+def exported(run: Run, names: Sequence[str] = (), to: Path | None = None) -> Iterator[tuple[Point, Path]]:
+    """Exports trials as they are after an epoch, and yields each one and its folder.
 
-    names: which; the whole Pareto set by default.  to: the folder for their folders, `exports` in the run
-    by default.  Raises UserError if one of them can't be exported; before anything is written if it has not
-    finished an epoch.
+    names: which, as t003@5, or t003 for the last epoch whose weights were kept; the whole Pareto set by
+    default.  to: the folder for their folders, `exports` in the run by default.  Raises UserError if one of
+    them can't be exported; before anything is written if its weights were not kept.
     """
     content = run.pareto()
-    rows = chosen(content, names)
+    points = [find_point(run, name) for name in names or pareto_set(content)]
     export = run.spec.trainable.export
     expected: tuple[type[Exception], ...] = (OSError, *run.spec.trainable.errors)
-    for row in rows:
-        folder = (to or run.path / "exports") / row["id"]
-        trial = {"trial": row["config"], "checkpoint": str(run.path / "trials" / row["id"])}
+    for point in points:
+        folder = (to or run.path / "exports") / point.id
+        trial = {"trial": point.trial.config, "weights": str(point.weights)}
         try:
-            export(**trial, target=str(folder.absolute()), about=about(run, content, row))
+            export(**trial, target=str(folder.absolute()), about=about(run, content, point))
         except expected as error:
-            raise UserError(f"{row['id']}: {' '.join(str(error).split())}") from error
-        yield row["id"], folder
+            raise UserError(f"{point.id}: {' '.join(str(error).split())}") from error
+        yield point, folder
 
 
-def chosen(content: dict[str, Any], names: Sequence[str]) -> list[dict[str, Any]]:
-    finished = {row["id"]: row for row in content["trials"] if row["epochs"]}
-    for name in names:
-        if name not in finished:
-            known = suggestion(name, finished)
-            raise UserError(f"{content['run']} has no trial {name!r} with a finished epoch{known}")
-    rows = [finished[name] for name in names] or [row for row in finished.values() if row["pareto"]]
-    if not rows:
+def pareto_set(content: dict[str, Any]) -> list[str]:
+    names = [row["id"] for row in content["candidates"] if row["pareto"]]
+    if not names:
         raise UserError(
             f"{content['run']} has no Pareto set yet; `sweeper resume {content['run']}` goes on with it, "
             "--trial exports a trial that has finished an epoch"
         )
-    return rows
+    return names
 
 
-def about(run: Run, content: dict[str, Any], row: dict[str, Any]) -> dict[str, Any]:
-    """What is known of a trial: where it comes from, its configuration, its metrics and what they are.
-
-    content: of pareto.json.  row: the trial's own in it.
-    """
+def about(run: Run, content: dict[str, Any], point: Point) -> dict[str, Any]:
+    """What is known of a trial after an epoch: where it comes from, its configuration, its metrics and what
+    they are. content: of pareto.json."""
+    own = row(run, point)
     return {
-        **{key: row[key] for key in ("method", "status", "pareto", "epochs", "seed", "drawn", "config")},
-        "trial": row["id"],
+        **{key: own[key] for key in ("method", "status", "epoch", "seed", "seeds", "drawn", "config")},
+        "pareto": any(member["id"] == point.id and member["pareto"] for member in content["candidates"]),
+        "trial": own["id"],
         "run": content["run"],
         "search_seed": content["seed"],
         "objectives": {way: content[way] for way in ("maximize", "minimize")},
         "subject_to": content["subject_to"],
-        **{split: measured(content, row, split) for split in SPLITS},
+        **{stage: measured(content, own, stage) for stage in STAGES},
         "data": content["data"],
-        "untrained": {split: measured(content, content["baseline"], split) for split in SPLITS},
+        "untrained": {stage: measured(content, content["baseline"], stage) for stage in STAGES},
         "versions": run.about["versions"],
     }
 
 
-def measured(content: dict[str, Any], row: dict[str, Any], split: str) -> dict[str, Any]:
+def measured(content: dict[str, Any], of: dict[str, Any], stage: str) -> dict[str, Any]:
     return {
-        "protocol": content[split]["text"],
-        "metrics": row[split],
-        "intervals": row["intervals"][split],
+        "protocol": content[stage]["text"],
+        "metrics": of[stage],
+        "intervals": of["intervals"][stage],
     }

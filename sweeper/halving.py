@@ -25,9 +25,9 @@ from typing import Any
 
 import numpy as np
 
+from sweeper.front import total_violation
 from sweeper.pareto import as_costs
 from sweeper.ranking import Fronts
-from sweeper.result import total_violation
 from sweeper.run import Decision, Metrics, Run, Status, TrialRecord
 from sweeper.spec import EarlyStopping, ParetoConfig, SweepSpec
 
@@ -148,7 +148,7 @@ def ending(record: TrialRecord, result: Report | None, pareto: ParetoConfig) -> 
         return "failed", str(result["failed"])
     if broken := not_finite(pareto, result):
         return "failed", f"{broken[0]} is {result[broken[0]]} after epoch {result['epoch']}"
-    if result["epoch"] < record.config["epochs"]:
+    if result["epoch"] < record.last_epoch:
         return "stopped", f"stopped early after epoch {result['epoch']}"
     return "completed", None
 
@@ -167,6 +167,6 @@ def of_run(run: Run) -> Halving | None:
             last = epoch["epoch"] >= trial.config["epochs"]
             if not halving.record(trial.number, epoch["epoch"], epoch["metrics"], last=last):
                 report = {**epoch["metrics"], "epoch": epoch["epoch"], "failed": None}
-                run.end_trial(trial.number, *ending(trial, report, run.spec.file.pareto))
+                run.end_trial(trial, *ending(trial, report, run.spec.file.pareto))
                 break
     return halving

@@ -8,7 +8,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from sweeper import budget, space
+from sweeper import budget, kept, space
 from sweeper.result import protocol
 from sweeper.run import Run
 from sweeper.spec import SweepSpec
@@ -34,12 +34,16 @@ def print_plan(sweep: SweepSpec) -> None:
         console.print(
             f"early stopping on {metrics}: one in {stopping.reduction_factor:g} goes on at epoch {rungs}"
         )
+    if search.seeds > 1:
+        console.print(f"then each configuration on the front is trained with {search.seeds - 1} more seeds")
+    console.print(kept.bound(sweep))
     resources = file.resources
     console.print(f"each trial: {resources.cpus:g} CPUs, {resources.gpus:g} GPUs; {side_by_side(sweep)}")
     console.print(f"maximize {', '.join(file.pareto.maximize)}; minimize {', '.join(file.pareto.minimize)}")
     for constraint in file.pareto.constraints:
         console.print(f"subject to {constraint}")
     console.print(f"search sees: {protocol(sweep, 'validation')['text']}")
+    console.print(f"candidates:  {protocol(sweep, 'final')['text']}")
     console.print(f"Pareto set:  {protocol(sweep, 'test')['text']}, once")
     table = Table(title="search space", title_justify="left", box=None)
     table.add_column("parameter")

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from sweeper.errors import UserError
-from sweeper.run import Run
+from sweeper.run import Point, Run
 from sweeper.tracking import Mirror, tracking_uri
 
 PACKAGES = ("mlflow", "numpy", "open_clip_torch", "pandas", "pillow", "torch", "torchvision", "transformers")
@@ -30,21 +30,21 @@ GRAY = base64.b64decode(
 """A grey image of 8 x 8 pixels as a PNG file."""
 
 
-def register(run: Run, trial: str, folder: Path, name: str) -> str:
+def register(run: Run, point: Point, folder: Path, name: str) -> str:
     """Registers an exported folder under `name` with the server of the run and returns the URI of the new
     version. It belongs to the trial's run in MLflow if there is one.
 
     Raises UserError if MLflow can't be reached or refuses.
     """
     try:
-        return _register(run, trial, folder, name)
+        return _register(run, point, folder, name)
     except Exception as error:  # whatever a server or its client raises
         reason = " ".join(str(error).split())[:300]
         server = tracking_uri(run)
-        raise UserError(f"{trial} can't be registered with MLflow at {server}: {reason}") from error
+        raise UserError(f"{point.id} can't be registered with MLflow at {server}: {reason}") from error
 
 
-def _register(run: Run, trial: str, folder: Path, name: str) -> str:
+def _register(run: Run, point: Point, folder: Path, name: str) -> str:
     import mlflow
     from mlflow.models import Model
 
@@ -56,14 +56,19 @@ def _register(run: Run, trial: str, folder: Path, name: str) -> str:
             artifact_path=None,
             name="model",
             flavor=mlflow.pyfunc,
-            run_id=mirror.ids.get(trial),
+            run_id=mirror.ids.get(point.trial.id),
             registered_model_name=name,
             python_model=str(run.spec.trainable.serving),
             artifacts={"export": str(folder.absolute())},
             signature=signature(origin),
             input_example=example(origin),
             pip_requirements=requirements(folder),
-            tags={"sweep_id": run.id, "trial_id": trial, "method": origin["method"]},
+            tags={
+                "sweep_id": run.id,
+                "trial_id": point.trial.id,
+                "epoch": point.epoch,
+                "method": origin["method"],
+            },
         )
     return f"models:/{name}/{logged.registered_model_version}"
 

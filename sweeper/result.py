@@ -1,154 +1,134 @@
-"""The result of a run: which trials are non-dominated, how sure that is, and all numbers a table needs."""
+"""The result of a run: all numbers that a table, a report or a script needs, and what they are."""
 
 from __future__ import annotations
 
 import csv
 import io
-import json
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
 from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
-
-from sweeper import budget, membership
-from sweeper.pareto import as_costs, non_dominated
-from sweeper.run import BASELINE, Metrics, Run, Split, TrialRecord
-from sweeper.spec import ParetoConfig, SweepSpec
-from sweeper.trainable import Resampled, Trainable
-
-Array = NDArray[np.float64]
-SPLITS: tuple[Split, Split] = ("validation", "test")
-DRAWS = 1000
-"""Samples of the images for P(optimal), whose standard error they make at most 1.6 points."""
-
-
-def front(sweep: SweepSpec, trials: Sequence[TrialRecord], baseline: Metrics) -> list[TrialRecord]:
-    """The completed trials that no other dominates on the validation images and that satisfy the
-    constraints. A trial stopped early is not one of them: an under-trained model has a low ECE."""
-    completed = [trial for trial in trials if trial.status == "completed" and trial.metrics]
-    if not completed:
-        return []
-    metrics = [trial.metrics or {} for trial in completed]
-    values = [[m[name] for name in sweep.file.pareto.metrics] for m in metrics]
-    costs = as_costs(values, sweep.file.pareto.directions)
-    violations = [total_violation(sweep, m, baseline) for m in metrics]
-    member = non_dominated(costs, violations)
-    return [completed[i] for i in np.flatnonzero(member)]
-
-
-def total_violation(sweep: SweepSpec, metrics: Metrics, baseline: Metrics) -> float:
-    return sum(c.violation(metrics[c.metric], baseline[c.metric]) for c in sweep.file.pareto.constraints)
-
-
-@dataclass(frozen=True)
-class Optimality:
-    """Probability of being Pareto-optimal by trial; `text` says what it is, or why it is not known."""
-
-    probability: dict[str, float]
-    text: str | None
-
-
-def optimality(run: Run, trials: Sequence[TrialRecord]) -> Optimality:
-    """For the completed trials whose validation records are there, and the untrained model's, to which
-    constraints may be relative. Trials of equal configuration are seeds of one, and share its probability."""
-    completed = [t for t in trials if t.status == "completed" and t.metrics and t.records.is_file()]
-    baseline = run.baseline_file.with_suffix(".parquet")
-    if not completed or not baseline.is_file():
-        return Optimality({}, None)
-    groups: dict[str, list[TrialRecord]] = {}
-    for trial in completed:
-        groups.setdefault(json.dumps(trial.config, sort_keys=True), []).append(trial)
-    pareto, seed = run.spec.file.pareto, run.spec.file.search.seed
-    names = list(dict.fromkeys([*pareto.metrics, *(c.metric for c in pareto.constraints)]))
-    files = [[baseline], *([trial.records for trial in group] for group in groups.values())]
-    try:
-        measured = run.spec.trainable.resample(files, names, draws=DRAWS, seed=seed)
-    except run.spec.trainable.errors as error:
-        return Optimality({}, f"P(optimal) is not known: {error}.")
-    shares = optimal_shares(pareto, names, measured, seed)
-    return Optimality(
-        {trial.id: float(p) for group, p in zip(groups.values(), shares, strict=True) for trial in group},
-        f"P(optimal): the probability that the true values are Pareto-optimal among those of {len(groups)} "
-        f"completed configurations, by {DRAWS} paired samples of the validation images (seed {seed}).",
-    )
-
-
-def optimal_shares(pareto: ParetoConfig, names: list[str], measured: Resampled, seed: int) -> Array:
-    """(C,) probabilities. measured: the metrics `names` of the untrained model and C configurations."""
-    untrained = membership.centred(measured.estimates[:1], measured.draws[:, :1])
-    values = membership.true_values(measured.estimates[1:], measured.draws[:, 1:], seed=seed)
-    draws, count, _ = values.shape
-    objectives = values[:, :, [names.index(name) for name in pareto.metrics]]
-    costs = as_costs(objectives, pareto.directions).reshape(draws, count, -1)
-    violation = np.zeros((draws, count))
-    for constraint in pareto.constraints:
-        of = names.index(constraint.metric)
-        violation += np.maximum(constraint.excess(values[:, :, of], untrained[:, :, of]), 0)
-    return membership.probability(costs, violation)
+from sweeper import budget, front, seeds
+from sweeper.optimality import optimality
+from sweeper.run import BASELINE, SPLIT, STAGES, Point, Run, Stage, TrialRecord
+from sweeper.spec import SweepSpec
+from sweeper.trainable import Trainable
 
 
 def result(run: Run) -> dict[str, Any]:
-    """The content of pareto.json: every trial with its validation metrics, the Pareto set and the
-    untrained model with their test metrics, and what all the numbers are."""
+    """The content of pareto.json.
+
+    `trials` has every trial with its validation metrics after the last epoch, and the highest probability
+    that one of its kept epochs is Pareto-optimal; `candidates` the points of the
+    front, a trial after an epoch each, with their metrics in each stage (`validation`, `final`, `test`), of
+    which those with `pareto` are the Pareto set; `baseline` the untrained model; and it says what all the
+    numbers are.
+    """
     sweep, trials = run.spec, run.trials()
     baseline = run.baseline()
-    members = {trial.id for trial in front(sweep, trials, baseline)} if baseline else set()
+    candidates = front.candidates(sweep, trials, baseline) if baseline else []
+    members = front.members(run, candidates)
     optimal = optimality(run, trials)
     return {
         "run": run.id,
         "maximize": sweep.file.pareto.maximize,
         "minimize": sweep.file.pareto.minimize,
         "subject_to": [str(constraint) for constraint in sweep.file.pareto.constraints],
-        "validation": protocol(sweep, "validation"),
-        "test": protocol(sweep, "test"),
-        "data": {split: run.sets(split) for split in SPLITS},
+        **{stage: protocol(sweep, stage) for stage in STAGES},
+        "data": {stage: run.sets(stage) for stage in STAGES},
         "probability": optimal.text,
         "seed": sweep.file.search.seed,
         "trials_planned": budget.planned(run, trials),
-        "baseline": {
-            "id": BASELINE,
-            "validation": baseline,
-            "test": run.baseline("test"),
-            "intervals": {split: run.baseline_intervals(split) for split in SPLITS},
-        },
+        "baseline": {"id": BASELINE, **stages(run, None)},
+        "candidates": [
+            {
+                **row(run, point),
+                "pareto": point in members,
+                "probability": optimal.probability.get(point.id),
+            }
+            for point in candidates
+        ],
         "trials": [
             {
-                "id": trial.id,
-                "method": trial.method,
+                **about(trial),
                 "status": trial.status,
                 "reason": trial.reason,
-                "pareto": trial.id in members,
-                "probability": optimal.probability.get(trial.id),
+                "pareto": any(point.trial is trial for point in members),
                 "epochs": len(trial.epochs),
-                "seed": trial.seed,
+                "kept": trial.kept,
+                "probability": max(
+                    (optimal.probability[p.id] for p in trial.points if p.id in optimal.probability),
+                    default=None,
+                ),
                 "validation": trial.metrics,
-                "test": trial.final,
-                "intervals": {"validation": trial.intervals, "test": trial.final_intervals},
-                "drawn": trial.drawn,
-                "config": trial.config,
+                "intervals": {"validation": trial.point().intervals if trial.epochs else None},
             }
             for trial in trials
         ],
     }
 
 
+def about(trial: TrialRecord) -> dict[str, Any]:
+    """What a trial is, whatever came of it."""
+    return {
+        "id": trial.id,
+        "method": trial.method,
+        "seed": trial.seed,
+        "drawn": trial.drawn,
+        "config": trial.config,
+    }
+
+
+def row(run: Run, point: Point) -> dict[str, Any]:
+    """All that is known of a point, but for how it compares with others."""
+    return {
+        **about(point.trial),
+        "id": point.id,
+        "trial": point.trial.id,
+        "epoch": point.epoch,
+        "status": point.trial.status,
+        **stages(run, point),
+        "fall": fall(run, point),
+        "seeds": seeds.spread(run, point),
+    }
+
+
+def stages(run: Run, point: Point | None) -> dict[str, Any]:
+    """The metrics of a point, or of the untrained model, in each stage, and their 95 % intervals."""
+    found = {stage: run.measured(point, stage) or {} for stage in STAGES}
+    return {
+        **{stage: of.get("metrics") for stage, of in found.items()},
+        "intervals": {stage: of.get("intervals") for stage, of in found.items()},
+    }
+
+
+def fall(run: Run, point: Point) -> dict[str, float] | None:
+    """How far the final attack brings the robust accuracy down, on the images that the search's saw, too."""
+    after = run.final_file(point.id, "validation").with_suffix(".parquet")
+    if not after.is_file() or not point.records.is_file():
+        return None
+    rulers = {"evaluation": run.spec.evaluation, "final": run.spec.final}
+    return run.spec.trainable.fall(before=str(point.records), after=str(after), **rulers)
+
+
 def objectives(content: Mapping[str, Any]) -> list[str]:
     return [*content["maximize"], *content["minimize"]]
 
 
-def ranked_members(content: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """The Pareto set, the best in the first objective first."""
+def ranked(content: Mapping[str, Any], rows: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Rows of `candidates` with the best in the first objective, on validation images, first."""
     first = objectives(content)[0]
     sign = -1 if first in content["maximize"] else 1
-    members = [row for row in content["trials"] if row["pareto"]]
-    return sorted(members, key=lambda row: sign * row["validation"][first])
+    return sorted(rows, key=lambda row: sign * (row["final"] or row["validation"])[first])
 
 
-def protocol(sweep: SweepSpec, split: str) -> dict[str, Any]:
-    """What a number on this split is: attack, images, calibration bins, seed; `text` says it in a line."""
-    evaluation = sweep.final if split == "test" else sweep.evaluation
+def ranked_members(content: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """The Pareto set, the best in the first objective first."""
+    return ranked(content, (row for row in content["candidates"] if row["pareto"]))
+
+
+def protocol(sweep: SweepSpec, stage: Stage) -> dict[str, Any]:
+    """What a number of this stage is: attack, images, calibration bins, seed; `text` says it in a line."""
+    evaluation, split = sweep.evaluation if stage == "validation" else sweep.final, SPLIT[stage]
     text = described(sweep.trainable, evaluation, split)
     return {"split": split, **evaluation, "ece": "top label, 15 equal-width bins, pooled", "text": text}
 
@@ -160,15 +140,33 @@ def described(trainable: Trainable, evaluation: dict[str, Any], split: str) -> s
 
 def to_csv(content: dict[str, Any]) -> str:
     """The Pareto set and the untrained model as CSV, full precision, one column per number."""
-    members = [trial for trial in content["trials"] if trial["pareto"]]
+    members = [row for row in content["candidates"] if row["pareto"]]
     names = list(dict.fromkeys(name for trial in content["trials"] for name in trial["drawn"]))
-    rows = [content["baseline"], *members]
-    metrics = list(dict.fromkeys(m for row in rows for split in SPLITS for m in row[split] or ()))
+    untrained = content["baseline"] | {"method": "untrained", "drawn": {}}
+    rows = [flat(row) for row in (untrained, *members)]
+    columns = sorted(dict.fromkeys(column for row in rows for column in row), key=order)
     buffer = io.StringIO()
     writer = csv.writer(buffer, lineterminator="\n")
-    columns = [f"{split}.{metric}" for split in SPLITS for metric in metrics]
     writer.writerow(["id", "method_name", *names, *columns])
-    for row in [content["baseline"] | {"method": "untrained", "drawn": {}}, *members]:
-        values = [(row[split] or {}).get(metric) for split in SPLITS for metric in metrics]
-        writer.writerow([row["id"], row["method"], *(row["drawn"].get(name) for name in names), *values])
+    for row, numbers in zip((untrained, *members), rows, strict=True):
+        settings = (row["drawn"].get(name) for name in names)
+        writer.writerow([row["id"], row["method"], *settings, *(numbers.get(column) for column in columns)])
     return buffer.getvalue()
+
+
+def flat(row: Mapping[str, Any]) -> dict[str, float]:
+    """All numbers of a row: `validation.robust_accuracy`, `seeds.test.robust_accuracy.sd`, ..."""
+    found = {f"{stage}.{name}": value for stage in STAGES for name, value in (row[stage] or {}).items()}
+    again = row.get("seeds") or {}
+    found |= {
+        f"seeds.{stage}.{metric}.{name}": value
+        for stage in STAGES
+        for metric, numbers in (again.get(stage) or {}).items()
+        for name, value in numbers.items()
+    }
+    return found | ({"seeds.count": again["count"]} if again else {})
+
+
+def order(column: str) -> int:
+    """Stages in their order, seeds last; within a stage columns keep theirs."""
+    return [*STAGES, "seeds"].index(column.partition(".")[0])

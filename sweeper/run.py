@@ -10,9 +10,13 @@
     baseline/validation.json    the untrained model, and .parquet: its per-image records
     trials/t000/config.json     the trial's configuration and seed
                /epoch-001.json  metrics after each epoch, and .parquet: per-image records
-               /checkpoint.safetensors
+               /epoch-001.safetensors   the weights, of those epochs that may stand on the front
+               /checkpoint.safetensors  what training goes on from; absent once it has ended
                /status.json     how it ended; absent while it has not
-    final/t000.json             the Pareto candidates (and baseline.json) on the test images
+    seeds/t000-1/               as trials/t000: trained again with another seed
+    final/validation/t000@2.json  candidates of the front, each a trial after an epoch, (and baseline.json)
+                                under the final attack
+    final/test/t000@2.json      what withstood it, (and baseline.json) on the test images
     pareto.json                 the result; pareto-1.json, ... what it was before each extension
     evaluations/                what `sweeper evaluate` measured
     exports/t000/               what `sweeper export` wrote
@@ -34,6 +38,7 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from datetime import datetime
 from functools import cached_property
+from itertools import count, takewhile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -44,11 +49,15 @@ if TYPE_CHECKING:
     from sweeper.search import Suggestion
 
 Split = Literal["validation", "test"]
+Stage = Literal["validation", "final", "test"]
+"""How a model is measured: as the search sees it, as `final` says on validation images, so on test images."""
 Status = Literal["completed", "stopped", "failed", "unfinished"]
 Metrics = dict[str, float]
 Intervals = dict[str, tuple[float, float]]
 
 BASELINE = "baseline"
+STAGES: tuple[Stage, ...] = ("validation", "final", "test")
+SPLIT: dict[Stage, Split] = {"validation": "validation", "final": "validation", "test": "test"}
 
 
 def write_json(path: Path, value: Any) -> None:
@@ -85,7 +94,11 @@ class Decision:
 
 @dataclass
 class TrialRecord:
-    """One trial as it lies in the run folder."""
+    """One trial as it lies in the run folder.
+
+    kept: the epochs whose weights are there, ascending.  wanted: of a trial that is another's with another
+    seed, the epochs that it is trained for; it ends after the last of them.
+    """
 
     number: int
     folder: Path
@@ -95,8 +108,8 @@ class TrialRecord:
     status: Status = "unfinished"
     reason: str | None = None
     epochs: list[dict[str, Any]] = field(default_factory=list)
-    final: Metrics | None = None
-    final_intervals: Intervals | None = None
+    kept: list[int] = field(default_factory=list)
+    wanted: list[int] = field(default_factory=list)
 
     @property
     def id(self) -> str:
@@ -112,14 +125,59 @@ class TrialRecord:
         return self.epochs[-1]["metrics"] if self.epochs else None
 
     @property
-    def intervals(self) -> Intervals | None:
+    def last_epoch(self) -> int:
+        """The one after which it has completed."""
+        return max(self.wanted, default=self.config["epochs"])
+
+    @property
+    def points(self) -> list[Point]:
+        """What of it may stand on the front."""
+        return [Point(self, epoch) for epoch in self.kept]
+
+    def point(self, epoch: int | None = None) -> Point:
+        """The trial after an epoch, the last one by default, kept or not."""
+        return Point(self, epoch or len(self.epochs))
+
+
+@dataclass(frozen=True)
+class Point:
+    """A trial as it was after one of its epochs: one model, whose weights may still be there."""
+
+    trial: TrialRecord
+    epoch: int
+
+    @property
+    def id(self) -> str:
+        return f"{self.trial.id}@{self.epoch}"
+
+    @property
+    def report(self) -> dict[str, Any]:
+        """What the epoch wrote."""
+        return self.trial.epochs[self.epoch - 1]
+
+    @property
+    def metrics(self) -> Metrics:
+        metrics: Metrics = self.report["metrics"]
+        return metrics
+
+    @property
+    def intervals(self) -> Intervals:
         """95 % intervals of those of `metrics` that have one."""
-        return self.epochs[-1].get("intervals", {}) if self.epochs else None
+        return dict(self.report.get("intervals", {}))
 
     @property
     def records(self) -> Path:
-        """Per-image validation records of the last epoch."""
-        return self.folder / f"epoch-{self.epochs[-1]['epoch']:03d}.parquet"
+        """Per-image validation records."""
+        return epoch_file(self.trial.folder, self.epoch, "parquet")
+
+    @property
+    def weights(self) -> Path:
+        return epoch_file(self.trial.folder, self.epoch, "safetensors")
+
+
+def epoch_file(folder: Path, epoch: int, suffix: str) -> Path:
+    """A file that a trial writes after an epoch; see the head of this module."""
+    return folder / f"epoch-{epoch:03d}.{suffix}"
 
 
 class Run:
@@ -242,10 +300,30 @@ class Run:
         folder = self.trial_folder(new.number)
         content = {"number": new.number, "seed": new.seed, "drawn": new.drawn, "trial": new.config}
         write_json(folder / "config.json", content)
-        return self._read_trial(folder)
+        return self.read_trial(folder)
 
-    def end_trial(self, number: int, status: Status, reason: str | None = None) -> None:
-        write_json(self.trial_folder(number) / "status.json", {"status": status, "reason": reason})
+    def end_trial(self, trial: TrialRecord, status: Status, reason: str | None = None) -> TrialRecord:
+        """Notes how it ended, and returns what it is then."""
+        write_json(trial.folder / "status.json", {"status": status, "reason": reason})
+        return self.read_trial(trial.folder)
+
+    def seed_folder(self, trial: TrialRecord, index: int) -> Path:
+        return self.path / "seeds" / f"{trial.id}-{index}"
+
+    def add_seed(self, trial: TrialRecord, index: int, seed: int, wanted: list[int]) -> TrialRecord:
+        """A trial with another seed, to be trained up to the last of the epochs that are wanted. One that
+        ended before is to be trained once more: it gives the same."""
+        folder = self.seed_folder(trial, index)
+        content = {"number": trial.number, "seed": seed, "drawn": trial.drawn, "trial": trial.config}
+        (folder / "status.json").unlink(missing_ok=True)
+        write_json(folder / "config.json", {**content, "wanted": wanted})
+        return self.read_trial(folder)
+
+    def seeds(self, trial: TrialRecord) -> list[TrialRecord]:
+        """The trainings of a trial with other seeds, in their order."""
+        folders = (self.seed_folder(trial, index) for index in count(1))
+        known = takewhile(lambda folder: (folder / "config.json").exists(), folders)
+        return [self.read_trial(folder) for folder in known]
 
     @property
     def rungs_file(self) -> Path:
@@ -267,55 +345,55 @@ class Run:
         with open(self.rungs_file, "a", encoding="utf-8") as file:
             file.write(json.dumps(asdict(decision), allow_nan=False) + "\n")
 
-    def keep_error(self, number: int | None, error_file: str) -> None:
-        """Copies a traceback into the folder of the failed trial, or of the run for None."""
-        folder = self.path if number is None else self.trial_folder(number)
-        shutil.copy(error_file, folder / "error.txt")
+    def keep_error(self, folder: str | None, error_file: str) -> None:
+        """Copies a traceback into the folder of the failed training, or of the run for None."""
+        shutil.copy(error_file, Path(folder or self.path) / "error.txt")
 
     def trial(self, number: int) -> TrialRecord:
-        return self._read_trial(self.trial_folder(number))
+        return self.read_trial(self.trial_folder(number))
 
     def trials(self) -> list[TrialRecord]:
         """All trials in order of their numbers."""
         files = self.path.glob("trials/t*/config.json")
-        return sorted((self._read_trial(file.parent) for file in files), key=lambda trial: trial.number)
+        return sorted((self.read_trial(file.parent) for file in files), key=lambda trial: trial.number)
 
-    def _read_trial(self, folder: Path) -> TrialRecord:
+    def read_trial(self, folder: Path) -> TrialRecord:
+        """A trial, or one that was trained with another seed, as it lies in its folder."""
         config = read_json(folder / "config.json")
         trial = TrialRecord(config["number"], folder, config["trial"], config["drawn"], config["seed"])
-        trial.epochs = [read_json(file) for file in sorted(folder.glob("epoch-*.json"))]
+        names = sorted(name for name in os.listdir(folder) if name.startswith("epoch-"))
+        trial.epochs = [read_json(folder / name) for name in names if name.endswith(".json")]
+        trial.kept = [int(name[6:9]) for name in names if name.endswith(".safetensors")]
+        trial.wanted = config.get("wanted", [])
         ended = read_json(folder / "status.json")
         if ended is not None:
             trial.status, trial.reason = ended["status"], ended["reason"]
-        final = read_json(self.final_file(trial.id))
-        if final is not None:
-            trial.final, trial.final_intervals = final["metrics"], final.get("intervals", {})
         return trial
 
     @property
     def baseline_file(self) -> Path:
         return self.path / BASELINE / "validation.json"
 
-    def final_file(self, trial_id: str) -> Path:
-        return self.path / "final" / f"{trial_id}.json"
+    def final_file(self, name: str, split: Split) -> Path:
+        """Of a point, by its id, or of the untrained model: measured as `final` says."""
+        return self.path / "final" / split / f"{name}.json"
 
-    def baseline(self, split: Split = "validation") -> Metrics | None:
-        """The untrained model's metrics on a split; None until they were measured."""
-        result = self._baseline(split)
+    def measured(self, point: Point | None, stage: Stage) -> dict[str, Any] | None:
+        """What was measured of a point, or of the untrained model for None, in a stage: `metrics`,
+        `intervals` and `sets`; None if it was not."""
+        if stage == "validation":
+            return point.report if point else read_json(self.baseline_file)
+        return read_json(self.final_file(point.id if point else BASELINE, SPLIT[stage]))
+
+    def baseline(self, stage: Stage = "validation") -> Metrics | None:
+        """The untrained model's metrics in a stage; None until they were measured."""
+        result = self.measured(None, stage)
         return None if result is None else result["metrics"]
 
-    def baseline_intervals(self, split: Split) -> Intervals | None:
-        """The 95 % intervals of those of `baseline` that have one."""
-        result = self._baseline(split)
-        return None if result is None else result.get("intervals", {})
-
-    def sets(self, split: Split) -> list[dict[str, Any]]:
-        """What the images of a split are, of each set; empty until they were first measured on."""
-        result = self._baseline(split)
+    def sets(self, stage: Stage) -> list[dict[str, Any]]:
+        """What the images of a stage are, of each set; empty until they were first measured on."""
+        result = self.measured(None, stage)
         return [] if result is None else result.get("sets", [])
-
-    def _baseline(self, split: Split) -> Any:
-        return read_json(self.baseline_file if split == "validation" else self.final_file(BASELINE))
 
     def pareto(self) -> dict[str, Any]:
         """The result: see `sweeper.result`."""

@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from importlib.metadata import version
 from pathlib import Path
 
-from sweeper import result, space, warm
+from sweeper import kept, result, space, warm
 from sweeper.budget import Clock
 from sweeper.cluster import Cluster
 from sweeper.display import Display
@@ -84,11 +84,14 @@ def work(run: Run, cluster: Cluster, concurrent: int, display: Display, notify: 
     from ray.tune.schedulers import FIFOScheduler
 
     from sweeper import halving
+    from sweeper.jobs import Jobs
     from sweeper.search import Search
     from sweeper.tune import Scheduler, Searcher, Watcher, trial_name
     from sweeper.worker import Worker
 
     sweep, stopping = run.spec, halving.of_run(run)
+    for trial in run.trials():
+        kept.tidy(run, trial, run.baseline())
     search = Search(
         sweep,
         run.path / "study.journal",
@@ -98,7 +101,7 @@ def work(run: Run, cluster: Cluster, concurrent: int, display: Display, notify: 
         known=run.trials(),
         warm=run.warm_start()["trials"],
     )
-    searcher = Searcher(run, search, cluster.threads, concurrent, display.clock)
+    searcher = Searcher(run, search, Jobs(run, cluster.threads, concurrent), display.clock)
     if not searcher.finished:
         trainable = tune.with_resources(
             Worker, {"cpu": sweep.file.resources.cpus, "gpu": sweep.file.resources.gpus}

@@ -194,9 +194,9 @@ def optuna_distribution(distribution: Choice | Range) -> optuna.distributions.Ba
     return optuna.distributions.FloatDistribution(distribution.low, distribution.high, log=distribution.log)
 
 
-def trial_seed(sweep_seed: int, config: dict[str, Any]) -> int:
-    """A trial's training seed: a hash of the sweep's seed and its configuration."""
-    return stable_hash(sweep_seed, "trial", config) % 2**31
+def trial_seed(sweep_seed: int, config: dict[str, Any], index: int = 0) -> int:
+    """A trial's training seed: a hash of the sweep's seed and its configuration. index: of a further one."""
+    return stable_hash(sweep_seed, "trial", config, *([index] if index else [])) % 2**31
 
 
 def stable_hash(*parts: Any) -> int:

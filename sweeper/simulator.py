@@ -25,6 +25,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from sweeper import kept
 from sweeper.errors import UserError
 from sweeper.halving import Halving, ending
 from sweeper.run import BASELINE, Decision, Metrics, Run, TrialRecord
@@ -198,6 +199,9 @@ class Simulator:
         metrics = self.running[trial.number].metrics[len(trial.epochs)]
         epoch = len(trial.epochs) + 1
         trial.epochs.append({"epoch": epoch, "metrics": metrics})
+        trial.kept = kept.chosen(
+            self.sweep, [point.report for point in (*trial.points, trial.point(epoch))], self.curves.baseline
+        )
         self.done.trace.append((trial.number, epoch))
         last = epoch == trial.config["epochs"]
         goes_on = self.halving is None or self.halving.record(trial.number, epoch, metrics, last=last)

@@ -3,7 +3,7 @@
     name: my-sweep
     trial: {...}         # one trial's configuration, distributions in place of some values
     evaluation: {...}    # how every trial is measured; the same for all
-    final: {...}         # how the Pareto set is measured on the test images, once
+    final: {...}         # how candidates of the Pareto set are measured before they are called optimal
     pareto: {...}        # metrics to maximize and minimize, constraints
     search: {...}  resources: {...}  tracking: {...}
     profiles: {...}      # named partial overrides of all of the above
@@ -86,6 +86,12 @@ class ParetoConfig(Section):
         {}, description='Constraints, as in `{clean_accuracy: ">= 0.9 * baseline"}`.'
     )
 
+    epochs: PositiveInt = Field(
+        3,
+        description="Epochs of a trial that can stand on the front, at most: of those that none of its "
+        "others dominates. The weights of so many are kept.",
+    )
+
     @property
     def metrics(self) -> list[str]:
         return [*self.maximize, *self.minimize]
@@ -150,6 +156,11 @@ class SearchConfig(Section):
     )
     startup_trials: PositiveInt = Field(10, description="Trials drawn at random before TPE or GP learns.")
     seed: int = Field(0, ge=0)
+    seeds: PositiveInt = Field(
+        1,
+        description="Trainings of each configuration on the front, the search's own included, whose mean and "
+        "spread are reported.",
+    )
     concurrent: PositiveInt | None = Field(None, description="Trials at a time; what fits by default.")
     early_stopping: EarlyStopping | None = None
     warm_start: list[str] = Field(
@@ -328,8 +339,11 @@ def validate(root: Node) -> SweepSpec:
     if lines:
         raise SpecError(list(dict.fromkeys(lines)))
     evaluation = trainable.evaluation.model_validate(file.evaluation).model_dump(mode="json")
-    final = evaluation | {"images": None} if file.final is None else file.final
-    final = trainable.evaluation.model_validate(final).model_dump(mode="json")
+    final = (
+        trainable.final(evaluation)
+        if file.final is None
+        else trainable.evaluation.model_validate(file.final).model_dump(mode="json")
+    )
     sweep = SweepSpec(file, root, trainable, metrics, evaluation, final)
     if lines := list(check_trials(sweep, resolved.places)):
         raise SpecError(lines)

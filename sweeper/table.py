@@ -9,20 +9,23 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from sweeper.result import SPLITS, objectives, ranked_members
-from sweeper.run import Intervals, Metrics
+from sweeper.result import objectives, ranked, ranked_members
+from sweeper.run import STAGES, Intervals, Metrics, Stage
 from trainables.metrics.names import ZERO_GRADIENTS
 
 ARROW = {"maximize": "↑", "minimize": "↓"}
+LABEL: dict[Stage, str] = {"validation": "search", "final": "final", "test": "test"}
 
 
 def pareto_table(content: dict[str, Any]) -> RenderableType:
-    """The Pareto set and the untrained model on the validation and the test images; below, the
-    configurations and what the numbers are."""
+    """The untrained model and the candidates of the front, as the search saw them, under the final attack,
+    and, if they are Pareto-optimal then, on the test images; below, their configurations and what the numbers
+    are."""
     columns = [(name, ARROW[way]) for way in ARROW for name in content[way]]
     members = ranked_members(content)
+    others = ranked(content, (row for row in content["candidates"] if not row["pareto"]))
     table = Table(
-        title=f"Pareto set of {content['run']}: {len(members)} of {len(content['trials'])} trials",
+        title=f"Pareto set of {content['run']}: {counted(members)} of {len(content['trials'])} trials",
         title_justify="left",
         box=None,
         collapse_padding=True,  # to fit three objectives into 80 columns
@@ -31,38 +34,91 @@ def pareto_table(content: dict[str, Any]) -> RenderableType:
     )
     table.add_column("")
     table.add_column("")
-    for split in ("val", "test"):
-        for name, arrow in columns:
-            words = name.replace("_", "\n").replace(".", "\n")
-            table.add_column(f"{split}\n{words} {arrow}", justify="right")
+    for name, arrow in columns:
+        words = name.replace("_", "\n", 1).replace(".", "\n")
+        table.add_column(f"{words} {arrow}", justify="left", no_wrap=True)
     table.add_column("P(opti-\nmal)", justify="right")
-    untrained = content["baseline"] | {"id": "", "method": "untrained"}
-    for row in (untrained, *members):
-        numbers = [
-            f"{number(row[split], name)}\n{interval(row['intervals'][split], name)}".rstrip()
-            for split in SPLITS
-            for name, _ in columns
-        ]
-        table.add_row(
-            row["id"],
-            row["method"],
-            *numbers,
-            percent(row.get("probability")),
-            style="dim" if row is untrained else None,
-        )
-    configurations = [f"{row['id']} {row['method']}: {settings(row['drawn'])}" for row in members]
+    names = [name for name, _ in columns]
+    untrained = content["baseline"] | {"id": "untrained", "method": ""}
+    add_model(table, untrained, names, "dim")
+    for row in members:
+        add_model(table, row, names)
+    for row in others:
+        add_model(table, row, names, "dim")
+    shown = [*members, *others]
+    configurations = [f"{row['id']} {row['method']}: {settings(row['drawn'])}" for row in shown]
     notes = [
-        f"val: {content['validation']['text']}",
-        f"test: {content['test']['text']}",
+        *(f"{LABEL[stage]}: {content[stage]['text']}" for stage in STAGES),
         *images_of(content),
-        "Below a number: its 95 % interval.",
+        "Beside a number: its 95 % interval. A name is a trial's, after the epoch behind the @.",
+        *again(shown),
         *([content["probability"]] if content["probability"] else []),
-        *calibrated_by_chance(content, [untrained, *members]),
-        *missing_gradients([untrained, *members]),
+        *dropped(others),
+        *masked(shown),
+        *calibrated_by_chance(content, [untrained, *shown]),
+        *missing_gradients([untrained, *shown]),
         "Chosen on validation images; test images were touched once, for this table.",
         *(f"Subject to {constraint}." for constraint in content["subject_to"]),
     ]
     return Group(table, Text(), *map(Text, configurations), Text(), *(Text(note, "dim") for note in notes))
+
+
+def counted(members: list[dict[str, Any]]) -> str:
+    trials = len({row["trial"] for row in members})
+    return str(trials) if trials == len(members) else f"{len(members)} models of {trials}"
+
+
+def add_model(table: Table, row: dict[str, Any], names: list[str], style: str | None = None) -> None:
+    """A line for each stage in which the model was measured, and for its other seeds."""
+    lines = [
+        (LABEL[stage], [with_interval(row, stage, name) for name in names])
+        for stage in STAGES
+        if row[stage] is not None
+    ]
+    seeds = row.get("seeds") or {}
+    for stage in STAGES:
+        if seeds.get(stage):
+            cells = [f"{seeds[stage][n]['mean']:.4f} ±{seeds[stage][n]['sd']:.3f}" for n in names]
+            lines.append((f"{LABEL[stage]} x{seeds['count']}", cells))
+    heads = [row["id"], row["method"]]
+    for index, (label, cells) in enumerate(lines):
+        head = heads[index] if index < len(heads) else ""
+        table.add_row(head, label, *cells, "" if index else percent(row.get("probability")), style=style)
+
+
+def with_interval(row: dict[str, Any], stage: str, name: str) -> str:
+    return f"{number(row[stage], name)} {interval(row['intervals'][stage], name)}".rstrip()
+
+
+def again(rows: list[dict[str, Any]]) -> Iterator[str]:
+    """What lines of several seeds are."""
+    counts = {row["seeds"]["count"] for row in rows if row["seeds"]}
+    if counts:
+        yield (
+            f"x{max(counts)}: mean and standard deviation over so many trainings of the configuration that "
+            "differ in their seed, the one above included."
+        )
+    for row in rows:
+        if row["seeds"] and row["seeds"]["failed"]:
+            yield f"Warning: {row['seeds']['failed']} further trainings of {row['trial']} failed."
+
+
+def dropped(rows: list[dict[str, Any]]) -> Iterator[str]:
+    if rows:
+        names = ", ".join(row["id"] for row in rows)
+        yield f"Not Pareto-optimal any more under the final attack: {names}."
+
+
+def masked(rows: list[dict[str, Any]]) -> Iterator[str]:
+    """A warning for each model whose robustness may be masked gradients'."""
+    for row in rows:
+        if row["fall"] and row["fall"]["masked"]:
+            before, after, images = (row["fall"][key] for key in ("before", "after", "images"))
+            yield (
+                f"Warning: the final attack brings the robust accuracy of {row['id']} from {before:.3f} down "
+                f"to {after:.3f} on the same {images:.0f} images: its gradients may be masked; see `sweeper "
+                f"evaluate {row['id']} --sanity`."
+            )
 
 
 def number(metrics: Metrics | None, name: str) -> str:
@@ -86,11 +142,11 @@ def interval(intervals: Intervals | None, name: str) -> str:
 
 def images_of(content: dict[str, Any]) -> Iterator[str]:
     """Which images of each set the numbers are from, and what there is to know of these data."""
-    for short, split in (("val", "validation"), ("test", "test")):
+    for split in ("validation", "test"):
         sets = content["data"][split]
         if sets:
-            yield f"{short} images: " + ", ".join(f"{of['origin']} of {of['set']}" for of in sets)
-    sets = [of for split in SPLITS for of in content["data"][split]]
+            yield f"{split} images: " + ", ".join(f"{of['origin']} of {of['set']}" for of in sets)
+    sets = [of for stage in STAGES for of in content["data"][stage]]
     notes = [f"Note: {of['set']}: {note}." for of in sets for note in of["notes"]]
     yield from dict.fromkeys(notes)
 
@@ -99,11 +155,12 @@ def calibrated_by_chance(content: dict[str, Any], rows: list[dict[str, Any]]) ->
     """How large an ECE on so few images says nothing, for each ECE that is an objective."""
     for name in objectives(content):
         quantiles = {
-            split: max((row[split] or {}).get(f"{name}_null_95", 0.0) for row in rows) for split in SPLITS
+            LABEL[stage]: max((row[stage] or {}).get(f"{name}_null_95", 0.0) for row in rows)
+            for stage in STAGES
         }
         if any(quantiles.values()):
             shown = ", ".join(
-                f"{quantile:.3f} ({split})" for split, quantile in quantiles.items() if quantile
+                f"{quantile:.3f} ({label})" for label, quantile in quantiles.items() if quantile
             )
             yield f"A perfectly calibrated model scores a {name} of up to {shown}, by chance."
 
@@ -111,7 +168,7 @@ def calibrated_by_chance(content: dict[str, Any], rows: list[dict[str, Any]]) ->
 def missing_gradients(rows: list[dict[str, Any]]) -> Iterator[str]:
     """A warning where the attack had nothing to follow, and robustness is overstated for it."""
     for row in rows:
-        share = max((row[split] or {}).get("zero_gradients", 0.0) for split in SPLITS)
+        share = max((row[stage] or {}).get("zero_gradients", 0.0) for stage in STAGES)
         if share > ZERO_GRADIENTS:
             yield (
                 f"Warning: {share:.1%} of the attack's gradients on {row['id'] or row['method']} are exactly "

@@ -15,13 +15,14 @@ import logging
 import os
 import threading
 import time
+from collections.abc import Collection
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 
 from rich.console import Console
 
-from sweeper.run import BASELINE, Metrics, Run, TrialRecord, read_json
+from sweeper.run import BASELINE, SPLIT, Metrics, Point, Run, Stage, TrialRecord, read_json
 from sweeper.tree import walk
 
 SWEEP, TRIAL, PARENT = "sweep_id", "trial_id", "mlflow.parentRunId"
@@ -104,20 +105,23 @@ class Mirror:
             self.client.log_artifact(parent, str(run.path / "sweep.yaml"))
         final = read_json(run.path / "pareto.json")  # written last, when the report is there too
         self._deliver_baseline(final is not None)
-        members = {t["id"] for t in final["trials"] if t["pareto"]} if final else None
+        members = {row["id"]: row for row in final["candidates"] if row["pareto"]} if final else None
         for trial in run.trials():
             if trial.id not in self.ended:
                 self._deliver_trial(trial, members)
+            for twin in run.seeds(trial):
+                if twin.id not in self.ended:
+                    self._deliver_trial(twin, members, {"seed_of": trial.id})
         if final is not None and "" not in self.ended:
             for file in ("pareto.json", "sweep.yaml"):  # the latter is another one if the run was extended
                 self.client.log_artifact(parent, str(run.path / file))
             self.client.log_artifacts(parent, str(run.path / "report"), "report")
             self.client.log_metric(parent, "trials", len(final["trials"]))
-            self.client.log_metric(parent, "pareto_trials", len(members or ()))
+            self.client.log_metric(parent, "pareto_set", len(members or ()))
             self._end("", "FINISHED")
 
     def _deliver_baseline(self, final: bool) -> None:
-        validation, test = self.run.baseline(), self.run.baseline("test")
+        validation = self.run.baseline()
         if validation is None or BASELINE in self.ended:
             return
         tags = {"kind": "baseline", "method": "untrained"}
@@ -125,15 +129,19 @@ class Mirror:
         if self.epochs[BASELINE] == 0:
             self._log(run_id, {"epoch": 1} | named("validation", validation), step=0)
             self.epochs[BASELINE] = 1
-        if final and test is not None:
-            self._log(run_id, named("test", test), step=0)
+        if final:
+            self._deliver_measured(run_id, None)
             self._log_records(run_id, self.run.baseline_file, "records")
             self._end(BASELINE, "FINISHED")
 
-    def _deliver_trial(self, trial: TrialRecord, members: set[str] | None) -> None:
+    def _deliver_trial(
+        self, trial: TrialRecord, members: Collection[str] | None, tags: dict[str, str] | None = None
+    ) -> None:
+        """members: the ids of the points of the Pareto set; None before the end of the sweep."""
         params = {"seed": trial.seed, **walk(trial.config)}
         new = trial.id not in self.ids
-        run_id = self._run_id(trial.id, f"{trial.id} {trial.method}", {"method": trial.method}, params)
+        tags = {"method": trial.method, **(tags or {})}
+        run_id = self._run_id(trial.id, f"{trial.id} {trial.method}", tags, params)
         if new:
             self.client.log_artifact(run_id, str(trial.folder / "config.json"))
         for epoch in trial.epochs[self.epochs[trial.id] :]:
@@ -144,17 +152,27 @@ class Mirror:
         if trial.status == "unfinished" or members is None:
             return
         self.client.set_tag(run_id, "status", trial.status)
-        self.client.set_tag(run_id, "pareto", str(trial.id in members).lower())
+        epochs = [point.epoch for point in trial.points if point.id in members]
+        self.client.set_tag(run_id, "pareto", str(bool(epochs)).lower())
+        if epochs:
+            self.client.set_tag(run_id, "pareto_epochs", ", ".join(map(str, epochs)))
         if trial.reason:
             self.client.set_tag(run_id, "reason", trial.reason)
-        if trial.final is not None:
-            self._log(run_id, named("test", trial.final), step=len(trial.epochs))
-            self._log_records(run_id, self.run.final_file(trial.id), "records/test")
-        if trial.epochs:
-            self._log_records(run_id, trial.records, "records")
-        for plot in sorted((self.run.path / "report").glob(f"{trial.id}-*.png")):
+        for point in trial.points:
+            self._deliver_measured(run_id, point)
+            self._log_records(run_id, point.records, "records")
+        for plot in sorted((self.run.path / "report").glob(f"{trial.id}@*.png")):
             self.client.log_artifact(run_id, str(plot), "plots")
         self._end(trial.id, "FAILED" if trial.status == "failed" else "FINISHED")
+
+    def _deliver_measured(self, run_id: str, point: Point | None) -> None:
+        """What `final` measured of a point, or of the untrained model, on either split."""
+        stages: tuple[Stage, Stage] = ("final", "test")
+        for stage in stages:
+            if (measured := self.run.measured(point, stage)) is not None:
+                self._log(run_id, named(stage, measured["metrics"]), step=point.epoch if point else 0)
+                file = self.run.final_file(point.id if point else BASELINE, SPLIT[stage])
+                self._log_records(run_id, file, f"records/{stage}")
 
     def _log(self, run_id: str, metrics: Metrics, step: int) -> None:
         from mlflow.entities import Metric

@@ -2,8 +2,10 @@
 
 A package offers a trainable under the entry-point group `sweeper.trainables`: a dictionary with
 `trial` and `evaluation` (pydantic models), `metrics` (names a trial reports), `describe` (an evaluation
-in a line), `trainable` (a class with `step`, `save` and `load`), `measurement` (a pydantic model of what is
-measured and how: `model`, `data`, `evaluation`), `measure` (evaluates a model), `sanity` (is its robustness
+in a line), `final` (the default of `final`, from an evaluation), `trainable` (a class with `step`, `save` and
+`load`), `measurement` (a pydantic model of what is
+measured and how: `model`, `data`, `evaluation`), `measure` (evaluates a model), `fall` (how much accuracy a
+stronger attack takes), `sanity` (is its robustness
 to be believed?), `resample` (metrics on resampled images, from record files), `benchmark` (a result as
 clip_benchmark writes it), `errors` (exceptions that are no mistake of the program), `check` and
 `check_measurement` (is all there that a trial, a measurement needs?), `check_unchanged` (are the data still
@@ -92,6 +94,14 @@ class Trainable:
     @property
     def measure(self) -> Callable[..., None]:
         return self._get("measure")
+
+    @property
+    def final(self) -> Callable[[dict[str, Any]], dict[str, Any]]:
+        return self._get("final")
+
+    @property
+    def fall(self) -> Callable[..., dict[str, float] | None]:
+        return self._get("fall")
 
     @property
     def sanity(self) -> Callable[..., list[tuple[str, bool | None, str]]]:

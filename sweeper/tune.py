@@ -5,22 +5,22 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from itertools import chain
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ray.tune import Callback
 from ray.tune.schedulers import FIFOScheduler
 from ray.tune.search import Searcher as RaySearcher
 
-from sweeper import budget, result
+from sweeper import budget, kept
 from sweeper.budget import Clock
 from sweeper.halving import Halving, Report, ending
-from sweeper.run import BASELINE, Run, Split, TrialRecord
+from sweeper.jobs import Job, Jobs
+from sweeper.run import Run, TrialRecord
 from sweeper.search import Search
 
 if TYPE_CHECKING:
     from sweeper.display import Display
-
-Job = dict[str, Any]
 
 
 def trial_name(trial: Any) -> str:
@@ -38,67 +38,59 @@ class Stateless:
 class Searcher(Stateless, RaySearcher):
     """Hands out all the work of a sweep that is left, to workers that stay: the untrained model's
     measurement, the trials that an earlier driver left unfinished, new trials, and when all have
-    ended, the measurement of the Pareto set and of the untrained model on the test images.
+    ended, what makes sure of the front (see `Jobs.following`).
     """
 
-    def __init__(self, run: Run, search: Search, threads: int, concurrent: int, clock: Clock) -> None:
+    def __init__(self, run: Run, search: Search, jobs: Jobs, clock: Clock) -> None:
         super().__init__()
-        self.run, self.search, self.clock = run, search, clock
-        self.threads, self.concurrent = threads, concurrent
+        self.run, self.search, self.jobs, self.clock = run, search, jobs, clock
         self.unfinished = [trial for trial in run.trials() if trial.status == "unfinished"]
         self.trials: dict[str, TrialRecord] = {}
-        self.waiting = [] if run.baseline() else [self._measurement(None, "validation")]
-        self.measuring: dict[str, str] = {}
-        self.final = False
+        self.others: dict[str, Job] = {}  # what runs and is no trial of the search
+        self.waiting = [] if run.baseline() else [jobs.measurement(None, "validation")]
+        self.finished = False  # whether there is nothing left to do
         self.broken: str | None = None  # why the sweep can't be finished
-        self._plan_final()
-
-    @property
-    def finished(self) -> bool:
-        """Whether there is nothing left to do."""
-        return self.final and not self.waiting and not self.measuring
+        self._plan()
 
     def suggest(self, trial_id: str) -> Job | str | None:
         """The next job; None if there is none yet, FINISHED if there will be none."""
-        self._plan_final()  # a budget may have run out since a trial ended
-        if self.waiting and not self.broken:
-            job = self.waiting.pop(0)
-            self.measuring[trial_id] = job["id"]
-            return job
+        self._plan()  # a budget may have run out since a trial ended
         if self.finished or self.broken:
             return str(self.FINISHED)
+        if self.waiting:
+            self.others[trial_id] = self.waiting.pop(0)
+            return self.others[trial_id]
         record = self.unfinished.pop(0) if self.unfinished else self._new_trial()
         if record is None:
             return None
         self.trials[trial_id] = record
-        return {
-            "trainable": self.run.spec.trainable.name,
-            "id": record.id,
-            "number": record.number,
-            "trial": record.config,
-            "evaluation": self.run.spec.evaluation,
-            "seed": record.seed,
-            "folder": str(record.folder),
-            "threads": self.threads,
-            "cache": str(self.run.cache),
-            "cpus": self.run.spec.file.resources.cpus,
-            "gpus": self.run.spec.file.resources.gpus,
-            "concurrent": self.concurrent,
-        }
+        return self.jobs.trial(record)
+
+    def on_trial_result(self, trial_id: str, result: Report) -> None:
+        if trial_id in self.trials:
+            kept.tidy(self.run, self.run.trial(self.trials[trial_id].number), self.search.baseline)
 
     def on_trial_complete(self, trial_id: str, result: Report | None = None, error: bool = False) -> None:
-        if trial_id in self.measuring:
-            job = self.measuring.pop(trial_id)
-            reason = f"see {self.run.path / 'error.txt'}" if error or result is None else result["failed"]
-            if reason:
-                self.broken = f"{job} could not be measured: {reason}"
-            self.search.baseline = self.run.baseline()
+        report = None if error else result
+        if trial_id in self.trials:
+            self.search.end(self._end(self.trials.pop(trial_id), report))
+        elif "measure" in self.others[trial_id]:
+            self._measured(self.others.pop(trial_id)["id"], report)
         else:
-            record = self.trials.pop(trial_id)
-            status, reason = ending(record, None if error else result, self.run.spec.file.pareto)
-            self.run.end_trial(record.number, status, reason)
-            self.search.end(self.run.trial(record.number))
-        self._plan_final()
+            self._end(self.run.read_trial(Path(self.others.pop(trial_id)["folder"])), report)
+        self._plan()
+
+    def _end(self, trial: TrialRecord, report: Report | None) -> TrialRecord:
+        """Notes how a training ended, and takes away what is not needed of it any more."""
+        ended = self.run.end_trial(trial, *ending(trial, report, self.run.spec.file.pareto))
+        kept.tidy(self.run, ended, self.search.baseline)
+        return self.run.read_trial(trial.folder)
+
+    def _measured(self, job: str, report: Report | None) -> None:
+        reason = f"see {self.run.path / 'error.txt'}" if report is None else report["failed"]
+        if reason:
+            self.broken = f"{job} could not be measured: {reason}"
+        self.search.baseline = self.run.baseline()
 
     def _new_trial(self) -> TrialRecord | None:
         if self._all_started():
@@ -114,41 +106,14 @@ class Searcher(Stateless, RaySearcher):
         trials = chain(self.search.ended.values(), running)
         return budget.used_up(self.run, trials, self.clock.seconds)
 
-    def _plan_final(self) -> None:
-        """Queues the measurements on test images, once all trials and the baseline are there."""
-        if self.final or self.trials or self.unfinished or not self._all_started():
+    def _plan(self) -> None:
+        """Queues what comes after the search, a stage at a time, each when the one before is done."""
+        busy = self.waiting or self.others or self.trials or self.unfinished
+        if busy or self.broken or self.finished or not self._all_started():
             return
-        baseline = self.run.baseline()
-        if baseline is None:
-            return
-        self.final = True
         self.clock.write()
-        members = result.front(self.run.spec, self.run.trials(), baseline)
-        self.waiting = [
-            self._measurement(trial, "test")
-            for trial in (None, *members)
-            if not self.run.final_file(trial.id if trial else BASELINE).exists()
-        ]
-
-    def _measurement(self, trial: TrialRecord | None, split: Split) -> Job:
-        """The job that measures a trial, or the untrained model for None, on a split."""
-        sweep, name = self.run.spec, trial.id if trial else BASELINE
-        config = trial.config if trial else sweep.base_trial()
-        target = self.run.final_file(name) if split == "test" else self.run.baseline_file
-        return {
-            "trainable": sweep.trainable.name,
-            "id": f"{name}-{split}",
-            "measure": {
-                "model": config["model"],
-                "data": config["data"],
-                "evaluation": sweep.final if split == "test" else sweep.evaluation,
-                "split": split,
-                "target": str(target),
-                "checkpoint": str(trial.folder) if trial else None,
-                "threads": self.threads,
-                "cache": str(self.run.cache),
-            },
-        }
+        self.waiting = self.jobs.following()
+        self.finished = not self.waiting
 
     def save(self, checkpoint_path: str) -> None:
         """Nothing: the run folder has it all."""
@@ -170,6 +135,8 @@ class Scheduler(Stateless, FIFOScheduler):
         self.run, self.halving = run, halving
 
     def on_trial_result(self, controller: Any, trial: Any, result: Report) -> str:
+        if "number" not in trial.config:
+            return str(self.CONTINUE)
         goes_on = self.halving.record(trial.config["number"], result["epoch"], result)
         return str(self.CONTINUE if goes_on else self.STOP)
 
@@ -177,7 +144,7 @@ class Scheduler(Stateless, FIFOScheduler):
         """Tune comes here with a last report that it did not ask about, and with those that were stopped."""
         if "measure" in trial.config:
             self.halving.baseline = self.run.baseline()
-        elif not result["failed"]:
+        elif "number" in trial.config and not result["failed"]:
             self.halving.record(trial.config["number"], result["epoch"], result, last=True)
 
 
@@ -188,10 +155,7 @@ class Watcher(Stateless, Callback):
         self.run, self.display, self.notify = run, display, notify
 
     def on_trial_start(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
-        if "measure" not in trial.config:
-            self.display.stage("searching")
-        elif trial.config["measure"]["split"] == "test":
-            self.display.stage("measuring the Pareto set on test images")
+        self.display.stage(trial.config["stage"])
         self._refresh(trial)
 
     def on_trial_result(
@@ -204,11 +168,11 @@ class Watcher(Stateless, Callback):
 
     def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         if trial.error_file:
-            self.run.keep_error(trial.config.get("number"), trial.error_file)
+            self.run.keep_error(trial.config.get("folder"), trial.error_file)
         self._refresh(trial)
 
     def _refresh(self, trial: Any) -> None:
-        if "measure" not in trial.config:
+        if "number" in trial.config:
             self.display.clock.write()
             self.display.update(self.run.trial(trial.config["number"]))
         self.notify()

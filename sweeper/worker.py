@@ -13,7 +13,7 @@ from sweeper.trainable import Trainable
 
 
 class Measurement:
-    """The evaluation of a finished or untrained model, as a trial of a single step."""
+    """The evaluation of a trained or untrained model, as a trial of a single step."""
 
     def __init__(self, trainable: Trainable, arguments: dict[str, Any]) -> None:
         self.trainable, self.arguments = trainable, arguments

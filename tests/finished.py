@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from sweeper import spec
-from sweeper.result import front
-from sweeper.run import Run, TrialRecord, write_json
+from sweeper import front, kept, spec
+from sweeper.jobs import Jobs
+from sweeper.run import Point, Run, Stage, write_json
 from sweeper.search import Suggestion
 from trainables import finetune
 
@@ -42,22 +42,14 @@ def finished_run(root: Path) -> Run:
             continue
         work = {"trial": config, "evaluation": run.spec.evaluation, "seed": number}
         finetune.Finetune({**work, "folder": str(record.folder), "threads": 1, "cpus": 1, "gpus": 0}).step()
-        run.end_trial(number, "completed")
-    for trial in (None, *front(run.spec, run.trials(), run.baseline() or {})):
-        measure(run, trial, final=True)
+        kept.tidy(run, run.end_trial(record, "completed"), run.baseline())
+    candidates = front.candidates(run.spec, run.trials(), run.baseline() or {})
+    for stage, models in (("final", candidates), ("test", front.members(run, candidates))):
+        for point in (None, *models):
+            measure(run, point, stage)
     write_json(run.path / "pareto.json", run.pareto())
     return run
 
 
-def measure(run: Run, trial: TrialRecord | None, *, final: bool = False) -> None:
-    config = trial.config if trial else run.spec.base_trial()
-    target = run.final_file(trial.id if trial else "baseline") if final else run.baseline_file
-    finetune.measure(
-        model=config["model"],
-        data=config["data"],
-        evaluation=run.spec.final if final else run.spec.evaluation,
-        split="test" if final else "validation",
-        target=str(target),
-        checkpoint=str(trial.folder) if trial else None,
-        threads=1,
-    )
+def measure(run: Run, point: Point | None, stage: Stage = "validation") -> None:
+    finetune.measure(**Jobs(run, threads=1, concurrent=1).measurement(point, stage)["measure"])

@@ -30,8 +30,8 @@ class Replay(tune.Trainable):
     def step(self) -> dict[str, Any]:
         if "measure" in self.config:
             target = Path(self.config["measure"]["target"])
-            target.parent.mkdir(exist_ok=True)
-            target.write_text('{"metrics": {}}')
+            target.parent.mkdir(exist_ok=True, parents=True)
+            target.write_text(json.dumps({"metrics": self.measured()}))
             return {"done": True, "epoch": 0, "failed": None}
         folder, number = Path(self.config["folder"]), self.config["number"]
         recording = json.loads((folder.parents[1] / "recording.json").read_text())
@@ -41,8 +41,17 @@ class Replay(tune.Trainable):
         if all(math.isfinite(value) for value in metrics.values()):
             content = json.dumps({"epoch": epoch, "metrics": metrics})
             (folder / f"epoch-{epoch:03d}.json").write_text(content)
+            (folder / f"epoch-{epoch:03d}.safetensors").touch()
         done = epoch == self.config["trial"]["epochs"]
         return {**metrics, "epoch": epoch, "images_per_second": 1.0, "failed": None, "done": done}
+
+    def measured(self) -> dict[str, float]:
+        """As in training: neither another attack nor other images make a difference here."""
+        measure = self.config["measure"]
+        untrained = Path(measure["target"]).parents[2] / "baseline" / "validation.json"
+        file = Path(measure["weights"]).with_suffix(".json") if measure["weights"] else untrained
+        metrics: dict[str, float] = json.loads(file.read_text())["metrics"]
+        return metrics
 
     def save_checkpoint(self, checkpoint_dir: str) -> None:
         """The folder has it all."""

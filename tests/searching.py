@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 from sweeper.budget import Clock
-from sweeper.run import BASELINE, Run, write_json
+from sweeper.jobs import Jobs
+from sweeper.run import BASELINE, Run, epoch_file, read_json, write_json
 from sweeper.search import Search
 from sweeper.tune import Searcher
 
@@ -42,7 +44,7 @@ class Workers:
             known=run.trials(),
             warm=run.warm_start()["trials"],
         )
-        self.searcher = Searcher(run, search, 1, side, self.clock)
+        self.searcher = Searcher(run, search, Jobs(run, threads=1, concurrent=side), self.clock)
 
     def go(self, epochs: int = 10_000) -> None:
         """Until the sweep is finished, or that many epochs were trained; then it is abandoned."""
@@ -60,13 +62,12 @@ class Workers:
 
     def _step(self, name: str, job: Any) -> int:
         if "measure" in job:
-            write_json(
-                self.run.path / "final" / f"{job['id'].removesuffix('-test')}.json", {"metrics": UNTRAINED}
-            )
-            self.measured.append(job["id"].removesuffix("-test"))
+            write_json(Path(job["measure"]["target"]), {"metrics": self._measured(job["measure"])})
+            if job["measure"]["split"] == "test":
+                self.measured.append(job["id"].removesuffix("-test"))
             self.searcher.on_trial_complete(name, {"failed": None})
             return 0
-        trial = self.run.trial(job["number"])
+        trial = self.run.read_trial(Path(job["folder"]))
         epoch, metrics = len(trial.epochs) + 1, metrics_of(trial.config)
         report = {
             "epoch": epoch,
@@ -74,13 +75,24 @@ class Workers:
             "training_seconds": self.seconds,
             "evaluation_seconds": 0,
         }
-        write_json(trial.folder / f"epoch-{epoch:03d}.json", report)
-        if epoch < trial.config["epochs"]:
+        write_json(epoch_file(trial.folder, epoch, "json"), report)
+        epoch_file(trial.folder, epoch, "safetensors").touch()
+        (trial.folder / "checkpoint.safetensors").touch()
+        result = {**metrics, "epoch": epoch, "failed": None}
+        if epoch < trial.last_epoch:
             self.jobs[name] = job
+            self.searcher.on_trial_result(name, result)
         else:
-            self.searcher.on_trial_complete(name, {**metrics, "epoch": epoch, "failed": None})
+            self.searcher.on_trial_complete(name, result)
         return 1
+
+    def _measured(self, measure: dict[str, Any]) -> dict[str, float]:
+        """As in training: neither another attack nor other images make a difference here."""
+        if measure["weights"] is None:
+            return UNTRAINED
+        metrics: dict[str, float] = read_json(Path(measure["weights"]).with_suffix(".json"))["metrics"]
+        return metrics
 
 
 def members(run: Run) -> list[str]:
-    return [BASELINE, *(row["id"] for row in run.pareto()["trials"] if row["pareto"])]
+    return [BASELINE, *(row["id"] for row in run.pareto()["candidates"] if row["pareto"])]

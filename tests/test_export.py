@@ -58,7 +58,7 @@ def folders(run):
 
 
 def trained(run, trial):
-    return fine_tuned(ModelConfig(), run.path / "trials" / trial, "cpu")
+    return fine_tuned(ModelConfig(), run.path / "trials" / trial / "epoch-001.safetensors", "cpu")
 
 
 def loaded(folder):
@@ -158,13 +158,14 @@ def one_trial(tmp_path, model, name="trial"):
     trainer.train_epoch()
     checkpoint, target = tmp_path / name, tmp_path / f"{name}-export"
     checkpoint.mkdir()
-    checkpoints.save(checkpoint, trainer.state())
+    weights = checkpoint / "epoch-001.safetensors"
+    checkpoints.save(weights, checkpoints.weights(trainer.state()))
     of = {"training_set": {**trainer.images.about(), "class_names": list(trainer.images.classes)}}
     (checkpoint / "epoch-001.json").write_text(json.dumps(of))
     exporting.export(
-        trial=config.model_dump(mode="json"), checkpoint=str(checkpoint), target=str(target), about=ABOUT
+        trial=config.model_dump(mode="json"), weights=str(weights), target=str(target), about=ABOUT
     )
-    return fine_tuned(config.model, checkpoint, "cpu"), target
+    return fine_tuned(config.model, weights, "cpu"), target
 
 
 NOTHING = {"protocol": "none", "metrics": None, "intervals": None}
@@ -349,7 +350,7 @@ def test_a_target_that_is_no_export_is_kept(tmp_path):
     (tmp_path / "mine").mkdir()
     trial = {"method": {"name": "tecoa"}}
     with pytest.raises(ModelError, match="no earlier export"):
-        exporting.export(trial=trial, checkpoint="", target=str(tmp_path / "mine"), about={})
+        exporting.export(trial=trial, weights="", target=str(tmp_path / "mine"), about={})
 
 
 # MLflow

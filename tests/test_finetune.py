@@ -30,7 +30,7 @@ EVALUATION = {"attack": {"epsilon": "4/255", "steps": 1}, "images": 40}
 METRICS = set(trial_metrics(TrialConfig.model_validate(TRIAL), EvaluationConfig.model_validate(EVALUATION)))
 
 
-def trainable(folder, **changes):
+def trainable(folder, *, until=None, **changes):
     config = {
         "trial": TRIAL | changes,
         "evaluation": EVALUATION,
@@ -39,6 +39,7 @@ def trainable(folder, **changes):
         "threads": 1,
         "cpus": 1,
         "gpus": 0,
+        "until": until,
     }
     return finetune.Finetune(config)
 
@@ -68,7 +69,7 @@ def test_nothing_is_decoded_that_is_not_measured(tmp_path, monkeypatch):
         "load",
         lambda config, split, *a, **k: loaded.append((config, split)) or load(config, split, *a, **k),
     )
-    what = {"model": {}, "data": TRIAL["data"], "split": "test", "checkpoint": None, "threads": 1}
+    what = {"model": {}, "data": TRIAL["data"], "split": "test", "weights": None, "threads": 1}
     what["evaluation"] = EVALUATION | {"further_sets": ["digits"], "images": 10}
     finetune.measure(**what, target=str(tmp_path / "result.json"))
     assert loaded == [
@@ -91,7 +92,7 @@ def test_further_sets_are_measured_as_transfer(tmp_path):
         evaluation=evaluation,
         split="test",
         target=str(target),
-        checkpoint=None,
+        weights=None,
         threads=1,
     )
     result = json.loads(target.read_text())
@@ -136,7 +137,10 @@ def test_a_lost_trial_goes_on_from_its_folder_to_the_same_end(finished, tmp_path
     assert without_times(trainable(tmp_path).step()) == without_times(reports[0])
     again = trainable(tmp_path)  # another process, after the first was lost
     assert without_times(again.step()) == without_times(reports[1])
-    whole, resumed = checkpoints.load(folder), checkpoints.load(tmp_path)
+    whole, resumed = (
+        checkpoints.load(folder / checkpoints.FILE),
+        checkpoints.load(tmp_path / checkpoints.FILE),
+    )
     assert whole.keys() == resumed.keys()
     assert all(torch.equal(whole[name], resumed[name]) for name in whole)
     assert without_times(trainable(tmp_path).step()) == without_times(reports[1])  # nothing left to do
@@ -156,7 +160,7 @@ def test_a_trial_does_not_go_on_and_is_not_measured_on_other_images(tmp_path, mo
     moved = {"train": {"image_folder": str(tmp_path / "moved")}}
     assert trainable(tmp_path / "trial", data=data, batch_size=8).step()["failed"] is None
     what = {"model": {}, "evaluation": EVALUATION, "split": "test", "threads": 1}
-    what |= {"checkpoint": str(tmp_path / "trial")}
+    what |= {"weights": str(tmp_path / "trial" / "epoch-001.safetensors")}
     finetune.measure(**what, data=moved, target=str(tmp_path / "moved.json"))
 
     Image.fromarray(pixels).save(tmp_path / "images" / "bag" / "new.png")
@@ -195,15 +199,15 @@ def test_a_finished_trial_is_measured_once_and_with_its_own_weights(finished, tm
     trial = TrialConfig.model_validate(TRIAL).model_dump(mode="json")
     what = {"model": trial["model"], "data": trial["data"], "evaluation": EVALUATION}
     what |= {"split": "validation", "threads": 1}
-    finetune.measure(**what, target=str(target), checkpoint=str(folder))
+    finetune.measure(**what, target=str(target), weights=str(folder / "epoch-002.safetensors"))
     metrics = json.loads(target.read_text())["metrics"]
     assert metrics == pytest.approx({name: reports[1][name] for name in metrics})
     before = target.stat().st_mtime_ns
-    finetune.measure(**what, target=str(target), checkpoint=str(folder))
+    finetune.measure(**what, target=str(target), weights=str(folder / "epoch-002.safetensors"))
     assert target.stat().st_mtime_ns == before
 
     baseline = tmp_path / "baseline.json"
-    finetune.measure(**what, target=str(baseline), checkpoint=None)
+    finetune.measure(**what, target=str(baseline), weights=None)
     assert json.loads(baseline.read_text())["metrics"] != metrics
 
 
@@ -215,7 +219,7 @@ def test_the_untrained_model_is_measured_once_for_all_sweeps_of_a_folder(tmp_pat
         "evaluation": EVALUATION,
         "split": split,
         "threads": 1,
-        "checkpoint": None,
+        "weights": None,
     }
     finetune.measure(**what, target=str(tmp_path / "alone" / "a.json"))
     finetune.measure(**what, target=str(tmp_path / "one" / "a.json"), cache=str(tmp_path / "cache"))
@@ -232,9 +236,16 @@ def test_a_trial_is_not_taken_for_the_untrained_model(finished, tmp_path):
     folder, _ = finished
     what = {"model": {}, "data": TRIAL["data"], "evaluation": EVALUATION, "split": "validation", "threads": 1}
     cache = str(tmp_path / "cache")
-    finetune.measure(**what, target=str(tmp_path / "untrained.json"), checkpoint=None, cache=cache)
-    finetune.measure(**what, target=str(tmp_path / "trial.json"), checkpoint=str(folder), cache=cache)
-    finetune.measure(**what, target=str(tmp_path / "alone.json"), checkpoint=str(folder))
+    finetune.measure(**what, target=str(tmp_path / "untrained.json"), weights=None, cache=cache)
+    finetune.measure(
+        **what,
+        target=str(tmp_path / "trial.json"),
+        weights=str(folder / "epoch-002.safetensors"),
+        cache=cache,
+    )
+    finetune.measure(
+        **what, target=str(tmp_path / "alone.json"), weights=str(folder / "epoch-002.safetensors")
+    )
     assert (tmp_path / "trial.json").read_text() == (tmp_path / "alone.json").read_text()
     assert (tmp_path / "trial.json").read_text() != (tmp_path / "untrained.json").read_text()
 
@@ -329,9 +340,35 @@ def test_a_trial_whose_folder_for_shared_results_can_not_be_written_runs_all_the
     assert without_times(report) == without_times(finished[1][0])
 
 
-def test_without_a_checkpoint_there_is_no_fine_tuned_model(tmp_path):
-    with pytest.raises(FileNotFoundError, match="no readable checkpoint"):
-        finetune.fine_tuned(TrialConfig.model_validate(TRIAL).model, tmp_path)
+def test_without_weights_there_is_no_fine_tuned_model(tmp_path):
+    with pytest.raises(FileNotFoundError, match="no readable weights"):
+        finetune.fine_tuned(TrialConfig.model_validate(TRIAL).model, tmp_path / "epoch-001.safetensors")
+
+
+def test_a_shorter_training_is_the_beginning_of_the_whole(finished, tmp_path):
+    """As trainings with other seeds need no more epochs than their candidate's."""
+    folder, reports = finished
+    shorter = trainable(tmp_path, until=1)
+    report = shorter.step()
+    assert report["done"]
+    assert without_times(report | {"done": False}) == without_times(reports[0])
+    assert trainable(tmp_path, until=1).step()["done"]  # nothing left to do
+    assert [file.name for file in sorted(tmp_path.glob("epoch-*.json"))] == ["epoch-001.json"]
+    name = "epoch-001.safetensors"
+    assert (tmp_path / name).read_bytes() == (folder / name).read_bytes()
+
+
+def test_each_epoch_leaves_its_weights(finished, tmp_path):
+    folder, reports = finished
+    trial = TrialConfig.model_validate(TRIAL).model_dump(mode="json")
+    what = {"model": trial["model"], "data": trial["data"], "evaluation": EVALUATION}
+    what |= {"split": "validation", "threads": 1}
+    for epoch, report in enumerate(reports, start=1):
+        target, weights = tmp_path / f"{epoch}.json", folder / f"epoch-{epoch:03d}.safetensors"
+        finetune.measure(**what, target=str(target), weights=str(weights))
+        metrics = json.loads(target.read_text())["metrics"]
+        assert metrics == pytest.approx({name: report[name] for name in metrics})
+    assert all(name.startswith("model.") for name in checkpoints.load(weights))
 
 
 def test_check_tells_what_is_missing(monkeypatch, tmp_path):
@@ -357,8 +394,10 @@ def test_a_trained_text_tower_is_not_taken_for_the_pre_trained_one(tmp_path):
     report = run.step()
     what = {"model": {}, "data": TRIAL["data"], "evaluation": EVALUATION, "split": "validation", "threads": 1}
     what |= {"cache": str(tmp_path / "cache")}
-    finetune.measure(**what, target=str(tmp_path / "untrained.json"), checkpoint=None)
-    finetune.measure(**what, target=str(tmp_path / "trial.json"), checkpoint=str(tmp_path / "trial"))
+    finetune.measure(**what, target=str(tmp_path / "untrained.json"), weights=None)
+    finetune.measure(
+        **what, target=str(tmp_path / "trial.json"), weights=str(tmp_path / "trial" / "epoch-001.safetensors")
+    )
     metrics = json.loads((tmp_path / "trial.json").read_text())["metrics"]
     assert metrics == pytest.approx({name: report[name] for name in metrics})
     assert metrics != json.loads((tmp_path / "untrained.json").read_text())["metrics"]

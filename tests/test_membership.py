@@ -147,28 +147,30 @@ def synthetic_run(root: Path, pareto: str = PARETO, trials: int = 10) -> Run:
         config = run.spec.trial({**run.spec.base_trial(), "epochs": number + 1})
         trial = run.add_trial(Suggestion(number, config, {}, seed=number))
         evaluated(trial.folder / "epoch-001.json", number + 1, 0.3 + 0.06 * number)
-        run.end_trial(number, "completed")
+        trial.point(1).weights.touch()
+        run.end_trial(trial, "completed")
     return run
 
 
 def test_a_run_says_how_probably_each_trial_is_optimal(tmp_path: Path) -> None:
     run = synthetic_run(tmp_path)
-    run.trial(4).records.unlink()
-    run.end_trial(5, "stopped")
+    run.trial(4).point().records.unlink()
+    run.end_trial(run.trial(5), "failed")
+    run.end_trial(run.trial(6), "stopped")
     content = result(run)
     probability = [row["probability"] for row in content["trials"]]
     assert [p is None for p in probability] == [number in (4, 5) for number in range(10)]
     assert probability[0] < 0.2
     assert 0.8 < probability[9] <= 1
     assert content["probability"] == (
-        "P(optimal): the probability that the true values are Pareto-optimal among those of 8 completed "
-        "configurations, by 1000 paired samples of the validation images (seed 3)."
+        "P(optimal): the probability that the true values are Pareto-optimal among those of 8 models "
+        "(trials after an epoch), by 1000 paired samples of the validation images (seed 3)."
     )
     assert json.loads(json.dumps(content, allow_nan=False)) == result(run)
     console = Console(width=160, record=True)
     console.print(pareto_table(content))
     text = console.export_text()
-    assert "P(optimal)" in text
+    assert "P(opti" in text
     assert f"{probability[9]:.0%}".replace("%", " %") in text
 
 
@@ -187,7 +189,7 @@ def test_seeds_of_a_configuration_share_its_probability(tmp_path: Path) -> None:
         write_json(file, json.loads(file.read_text()) | {"trial": run.trial(9).config})
     content = result(run)
     assert len({content["trials"][number]["probability"] for number in (3, 8, 9)}) == 1
-    assert "among those of 8 completed configurations" in content["probability"]
+    assert "among those of 8 models" in content["probability"]
 
 
 def test_what_can_not_be_resampled_is_said(tmp_path: Path) -> None:

@@ -111,8 +111,8 @@ def test_what_the_text_tower_learns_is_restored_and_the_frozen_texts_stay(tmp_pa
     moved = {name for name in before if not torch.equal(before[name], after[name])}
     assert moved == {name for name, _ in run.model.clip.named_parameters()}
     assert torch.equal(run.pretrained.encode_classes(*run.vocabulary), frozen)
-    checkpoints.save(tmp_path, run.state())
-    restored = finetune.fine_tuned(trial("tecoa", **changes).model, tmp_path)
+    checkpoints.save(tmp_path / checkpoints.FILE, run.state())
+    restored = finetune.fine_tuned(trial("tecoa", **changes).model, tmp_path / checkpoints.FILE)
     assert same(weights(restored), after)
 
 
@@ -139,8 +139,10 @@ def test_only_the_last_blocks_are_trained_and_a_checkpoint_holds_no_others(tmp_p
     assert {int(name.split(".")[3]) for name in moved if name.startswith("visual.transformer.")} == last
     state = run.state()
     assert {name.removeprefix("model.") for name in state if name.startswith("model.")} == moved
-    checkpoints.save(tmp_path, state)
-    assert same(weights(finetune.fine_tuned(trial("tecoa", **changes).model, tmp_path)), after)
+    checkpoints.save(tmp_path / checkpoints.FILE, state)
+    assert same(
+        weights(finetune.fine_tuned(trial("tecoa", **changes).model, tmp_path / checkpoints.FILE)), after
+    )
 
 
 def saved_bytes(compute, model):
@@ -221,11 +223,11 @@ def test_a_smaller_micro_batch_stays_and_survives_a_restore(monkeypatch, tmp_pat
     run = trainer("tecoa", epochs=2)
     memory_for(monkeypatch, 16)
     run.train_epoch()
-    checkpoints.save(tmp_path, run.state())
+    checkpoints.save(tmp_path / checkpoints.FILE, run.state())
     again = run.train_epoch()
     assert (again.micro_batch, again.out_of_memory) == (16, 0)
     restored = trainer("tecoa", epochs=2)
-    restored.load_state(checkpoints.load(tmp_path))
+    restored.load_state(checkpoints.load(tmp_path / checkpoints.FILE))
     summary = restored.train_epoch()
     assert (summary.micro_batch, summary.out_of_memory) == (16, 0)
     assert same(weights(restored.model), weights(run.model))

@@ -340,10 +340,10 @@ def test_a_restored_run_goes_on_bit_for_bit(tmp_path, method, optimizer):
 
     first = make()
     first.train_epoch()
-    checkpoints.save(tmp_path, first.state())
+    checkpoints.save(tmp_path / checkpoints.FILE, first.state())
     first.train_epoch()  # what goes on after a checkpoint does not change it
     second = make()
-    second.load_state(checkpoints.load(tmp_path))
+    second.load_state(checkpoints.load(tmp_path / checkpoints.FILE))
     assert second.epoch == 1
     second.train_epoch()
 
@@ -353,17 +353,17 @@ def test_a_restored_run_goes_on_bit_for_bit(tmp_path, method, optimizer):
 
 
 def test_a_checkpoint_is_whole_or_not_there(tmp_path):
-    assert checkpoints.load(tmp_path) is None
+    assert checkpoints.load(tmp_path / checkpoints.FILE) is None
     tensors = {"epoch": torch.tensor(3), "model.a": torch.rand(4, 5)}
-    checkpoints.save(tmp_path, tensors)
-    assert same(checkpoints.load(tmp_path), tensors)
+    checkpoints.save(tmp_path / checkpoints.FILE, tensors)
+    assert same(checkpoints.load(tmp_path / checkpoints.FILE), tensors)
     assert [file.name for file in tmp_path.iterdir()] == [checkpoints.FILE]
     data = (tmp_path / checkpoints.FILE).read_bytes()
     for length in range(len(data)):
         (tmp_path / checkpoints.FILE).write_bytes(data[:length])
-        assert checkpoints.load(tmp_path) is None, length
-    checkpoints.save(tmp_path, tensors)
-    assert same(checkpoints.load(tmp_path), tensors)
+        assert checkpoints.load(tmp_path / checkpoints.FILE) is None, length
+    checkpoints.save(tmp_path / checkpoints.FILE, tensors)
+    assert same(checkpoints.load(tmp_path / checkpoints.FILE), tensors)
 
 
 @pytest.mark.gpu
@@ -373,9 +373,9 @@ def test_an_epoch_and_a_restore_on_cuda(tmp_path, method):
     run = trainer(method, epochs=2, optimizer=optimizer, device="cuda")
     assert math.isfinite(run.train_epoch().loss)
     assert all(value.is_cuda and value.isfinite().all() for value in run.trained_weights().values())
-    checkpoints.save(tmp_path, run.state())
+    checkpoints.save(tmp_path / checkpoints.FILE, run.state())
     restored = trainer(method, epochs=2, optimizer=optimizer, device="cuda")
-    restored.load_state(checkpoints.load(tmp_path))
+    restored.load_state(checkpoints.load(tmp_path / checkpoints.FILE))
     assert math.isfinite(restored.train_epoch().loss)
 
 

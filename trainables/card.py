@@ -14,7 +14,12 @@ if TYPE_CHECKING:
     from trainables.config import AttackConfig, TrialConfig
 
 METRICS = ("clean_accuracy", "robust_accuracy", "clean_ece", "robust_ece", "clean_nll", "robust_nll")
-SPLITS = ("validation", "test")
+STAGES = {
+    "validation": "Validation images, as the search saw them",
+    "final": "Validation images, under the final attack",
+    "test": "Test images",
+}
+"""How it was measured, see `sweeper.run.Stage`."""
 SHOWN = 5
 """Prompts that are listed."""
 
@@ -73,8 +78,8 @@ def membership(origin: dict[str, Any]) -> str:
 def method(origin: dict[str, Any]) -> str:
     configuration = f"```yaml\n{as_yaml(origin['config'])}```"
     return (
-        f"Objective `{origin['method']}`, {origin['epochs']} epochs, seed {origin['seed']}. The whole "
-        f"configuration of the trial:\n\n{configuration}"
+        f"Objective `{origin['method']}`, after epoch {origin['epoch']} of {origin['config']['epochs']}, "
+        f"seed {origin['seed']}. The whole configuration of the trial:\n\n{configuration}"
     )
 
 
@@ -83,9 +88,9 @@ def data(origin: dict[str, Any]) -> str:
     prompts = ", ".join(f"`{template}`" for template in of["templates"][:SHOWN])
     more = f" and {len(of['templates']) - SHOWN} more" if len(of["templates"]) > SHOWN else ""
     measured = [
-        f"* {split}: {of['images']} images, {of['origin']} of {of['set']}"
-        for split in SPLITS
-        for of in origin["data"][split]
+        f"* {stage}: {of['images']} images, {of['origin']} of {of['set']}"
+        for stage in STAGES
+        for of in origin["data"][stage]
     ]
     lines = "\n".join(measured)
     return (
@@ -105,18 +110,18 @@ def attack(config: AttackConfig) -> str:
 
 
 def metrics(origin: dict[str, Any]) -> str:
-    """A table for each split, the untrained model beside the fine-tuned one, and what the numbers are."""
+    """A table for each stage, the untrained model beside the fine-tuned one, and what the numbers are."""
     objectives = [name for names in origin["objectives"].values() for name in names]
     names = list(dict.fromkeys([*objectives, *METRICS]))
     return "\n\n".join(
-        part for split in SPLITS for part in of_split(split, origin[split], origin["untrained"][split], names)
+        part for stage in STAGES for part in of_stage(stage, origin[stage], origin["untrained"][stage], names)
     )
 
 
-def of_split(split: str, own: dict[str, Any], untrained: dict[str, Any], names: list[str]) -> Iterator[str]:
-    yield f"### {split.capitalize()} images\n\n{own['protocol']}. In brackets: 95 % intervals."
+def of_stage(stage: str, own: dict[str, Any], untrained: dict[str, Any], names: list[str]) -> Iterator[str]:
+    yield f"### {STAGES[stage]}\n\n{own['protocol']}. In brackets: 95 % intervals."
     if own["metrics"] is None:
-        yield "Not measured: test images are for the Pareto set and the untrained model."
+        yield "Not measured: this is for the candidates of the Pareto set and the untrained model."
         return
     rows = ["| metric | this model | untrained |", "|---|---|---|"]
     for name in names:

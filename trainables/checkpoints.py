@@ -1,4 +1,7 @@
-"""Checkpoints: flat safetensors files, whole or not there at all, without any pickled object."""
+"""Checkpoints: flat safetensors files, whole or not there at all, without any pickled object.
+
+A trial's folder holds one that training goes on from, `FILE`, and the trained weights after each epoch.
+"""
 
 from __future__ import annotations
 
@@ -15,17 +18,24 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 FILE = "checkpoint.safetensors"
+MODEL = "model."
+"""What the names of the trained weights begin with."""
 
 
-def save(folder: Path, tensors: dict[str, Tensor]) -> None:
-    """Replaces the folder's checkpoint at once: a reader sees the old one or the new one."""
-    with whole(folder / FILE) as written:
+def save(file: Path, tensors: dict[str, Tensor]) -> None:
+    """Replaces the file at once: a reader sees the old one or the new one."""
+    with whole(file) as written:
         save_file({name: tensor.cpu() for name, tensor in tensors.items()}, written)
 
 
-def load(folder: Path) -> dict[str, Tensor] | None:
-    """The folder's checkpoint on the CPU; None if there is none, or it can't be read."""
+def load(file: Path) -> dict[str, Tensor] | None:
+    """The file's tensors on the CPU; None if there is none, or it can't be read."""
     try:
-        return load_file(folder / FILE)
+        return load_file(file)
     except (FileNotFoundError, SafetensorError):
         return None
+
+
+def weights(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Those of a checkpoint that are trained weights, by their names in it."""
+    return {name: tensor for name, tensor in tensors.items() if name.startswith(MODEL)}

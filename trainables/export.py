@@ -26,7 +26,7 @@ from safetensors.torch import save_file
 from trainables.card import card
 from trainables.config import TrialConfig
 from trainables.errors import ModelError
-from trainables.finetune import fine_tuned, last_epoch
+from trainables.finetune import fine_tuned, training_set
 from trainables.licences import hub_id, licence
 from trainables.models import PixelClip, class_prompts
 from trainables.sources import CONFIG, KNOWN_WEIGHTS, split_name
@@ -39,9 +39,9 @@ SERVING = Path(__file__).with_name("serving.py")
 """The code with which MLflow serves an exported folder."""
 
 
-def export(*, trial: dict[str, Any], checkpoint: str, target: str, about: dict[str, Any]) -> dict[str, Any]:
-    """Writes the model of a trial's checkpoint to the folder `target`: whole, or not there at all. An
-    earlier export in its place is replaced.
+def export(*, trial: dict[str, Any], weights: str, target: str, about: dict[str, Any]) -> dict[str, Any]:
+    """Writes the model with the weights that an epoch of a trial wrote to the folder `target`: whole, or not
+    there at all. An earlier export in its place is replaced.
 
     about: what is known of the trial, see `sweeper.export.about`. Returns the content of sweep.json, which
     is `about` with the training set's class names and prompts, the licence and the base model.
@@ -51,8 +51,8 @@ def export(*, trial: dict[str, Any], checkpoint: str, target: str, about: dict[s
     config, folder = TrialConfig.model_validate(trial), Path(target)
     if folder.exists() and not (folder / ORIGIN).is_file():
         raise ModelError(f"{folder} is there and is no earlier export (no {ORIGIN} in it); export elsewhere")
-    model = fine_tuned(config.model, Path(checkpoint), "cpu")
-    trained_on = last_epoch(Path(checkpoint))["training_set"]
+    model = fine_tuned(config.model, Path(weights), "cpu")
+    trained_on = training_set(Path(weights))
     classes, templates = trained_on.pop("class_names"), trained_on["templates"]
     base = licence(config.model)
     origin = {

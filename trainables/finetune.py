@@ -1,7 +1,9 @@
 """The trainable of a sweep: one trial, epoch by epoch, and the evaluation of a finished trial.
 
 A trial's folder is its memory. Every epoch writes, in this order, `epoch-NNN.parquet` (per-image
-records), `epoch-NNN.json` (metrics) and `checkpoint.safetensors`; the checkpoint commits the epoch.
+records), `epoch-NNN.json` (metrics), `epoch-NNN.safetensors` (the trained weights) and
+`checkpoint.safetensors`; the latter commits the epoch. Which epochs' weights are worth keeping is for
+the sweeper to say, which knows what trials are judged by: it takes away the others.
 A trial that starts in a folder with a checkpoint goes on from it, whatever ended it before: a lost
 worker, a killed driver, Ctrl-C. As an epoch depends on the seed and its number alone, an epoch that
 has to be repeated gives the same numbers.
@@ -60,7 +62,8 @@ class Finetune:
     config: `trial` and `evaluation` (configurations as plain dictionaries), `seed`, `folder`, `threads` (CPU
     threads this trial may use), `cpus`, `gpus` and `concurrent` (its share of the machine, and how many
     trials have one), `cache` (folder of what is computed once for all trials; without one it is computed by
-    each).
+    each), `until` (the epoch to end after, the trial's last by default: a shorter training with the same
+    learning rates is the beginning of the whole one).
     """
 
     def __init__(self, config: dict[str, Any]) -> None:
@@ -69,6 +72,7 @@ class Finetune:
         self.folder.mkdir(parents=True, exist_ok=True)
         self.trial = TrialConfig.model_validate(config["trial"])
         self.evaluation = EvaluationConfig.model_validate(config["evaluation"])
+        self.until: int = config.get("until") or self.trial.epochs
         self.refusal: str | None = None
         try:
             self._prepare(config)
@@ -92,7 +96,7 @@ class Finetune:
     def step(self) -> Report:
         if self.refusal is not None:
             return self._failure(self.refusal, epoch=0)
-        if self.trainer.epoch >= self.trial.epochs:  # restarted after its last epoch was committed
+        if self.trainer.epoch >= self.until:  # restarted after its last epoch was committed
             return self._report(json.loads(epoch_file(self.folder, self.trainer.epoch).read_text()))
         try:
             summary = self.trainer.train_epoch()
@@ -121,8 +125,10 @@ class Finetune:
             "out_of_memory": summary.out_of_memory,
             "evaluation_seconds": time.perf_counter() - started,
         }
-        write_results(epoch_file(self.folder, summary.epoch), epoch, result)
-        self.save(str(self.folder))
+        file, state = epoch_file(self.folder, summary.epoch), self.trainer.state()
+        write_results(file, epoch, result)
+        checkpoints.save(file.with_suffix(".safetensors"), checkpoints.weights(state))
+        checkpoints.save(self.folder / checkpoints.FILE, state)
         return self._report(epoch)
 
     def _report(self, epoch: Report) -> Report:
@@ -131,7 +137,7 @@ class Finetune:
             "epoch": epoch["epoch"],
             "images_per_second": epoch["images_per_second"],
             "failed": None,
-            "done": epoch["epoch"] >= self.trial.epochs,
+            "done": epoch["epoch"] >= self.until,
         }
 
     def _failure(self, reason: str, epoch: int) -> Report:
@@ -146,31 +152,31 @@ class Finetune:
 
     def save(self, folder: str) -> None:
         """Everything `load` needs to go on from here, as one checkpoint in `folder`."""
-        checkpoints.save(Path(folder), self.trainer.state())
+        checkpoints.save(Path(folder) / checkpoints.FILE, self.trainer.state())
 
     def load(self, folder: str) -> None:
         """Goes on from the checkpoint that `save` wrote to `folder`, if it can be read. Raises DataError if
         it was trained on other images."""
-        checkpoint = checkpoints.load(Path(folder))
+        checkpoint = checkpoints.load(Path(folder) / checkpoints.FILE)
         if checkpoint is not None:
-            check_images(Path(folder), self.trainer.images.digest)
             self.trainer.load_state(checkpoint)
+            check_images(epoch_file(self.folder, self.trainer.epoch), self.trainer.images.digest)
 
 
 def epoch_file(folder: Path, epoch: int) -> Path:
     return folder / f"epoch-{epoch:03d}.json"
 
 
-def last_epoch(folder: Path) -> Report:
-    """What a trial's last epoch wrote."""
-    report: Report = json.loads(max(folder.glob("epoch-*.json")).read_text())
-    return report
+def training_set(file: Path) -> dict[str, Any]:
+    """What is known of the images that a trial was trained on. file: any of those that an epoch wrote."""
+    known: dict[str, Any] = json.loads(file.with_suffix(".json").read_text())["training_set"]
+    return known
 
 
-def check_images(folder: Path, digest: str) -> None:
-    """Raises DataError unless a trial's training images are still those of its last epoch. Splits that are
-    cut change with a single image: what is a test image now may have been trained on."""
-    known = last_epoch(folder)["training_set"]
+def check_images(file: Path, digest: str) -> None:
+    """Raises DataError unless a trial's training images are still those of an epoch. Splits that are cut
+    change with a single image: what is a test image now may have been trained on. file: as above."""
+    known = training_set(file)
     if known.get("digest", digest) != digest:  # earlier versions did not record it
         raise DataError(
             f"the training images of {known['set']!r} are not those that this trial was trained on: some "
@@ -228,20 +234,20 @@ def store_at(cache: str | None) -> Store:
 
 
 def fine_tuned(
-    config: ModelConfig, folder: Path | None, device: str | None = None, store: Store = NOWHERE
+    config: ModelConfig, weights: Path | None, device: str | None = None, store: Store = NOWHERE
 ) -> PixelClip:
-    """The model of a trial's checkpoint; the pre-trained one without a folder.
+    """The model with the trained weights of a file; the pre-trained one without.
 
-    The checkpoint alone says which weights were trained: method and optimiser are of no concern here.
+    The file alone says which weights were trained: method and optimiser are of no concern here.
     """
     pretrained = models.load(config.name, config.pretrained, device or default_device())
     pretrained.keep_class_texts(store)
-    if folder is None:
+    if weights is None:
         return pretrained
-    tensors = checkpoints.load(folder)
+    tensors = checkpoints.load(weights)
     if tensors is None:
-        raise FileNotFoundError(f"no readable checkpoint in {folder}")
-    trained = {k.removeprefix("model."): v for k, v in tensors.items() if k.startswith("model.")}
+        raise FileNotFoundError(f"no readable weights in {weights}")
+    trained = {k.removeprefix(checkpoints.MODEL): v for k, v in checkpoints.weights(tensors).items()}
     text = not all(name.startswith("visual.") for name in trained)
     model = models.trainable_copy(pretrained, text=text)
     model.clip.load_state_dict(trained, strict=False)
@@ -255,20 +261,21 @@ def measure(
     evaluation: dict[str, Any],
     split: Split,
     target: str,
-    checkpoint: str | None,
+    weights: str | None,
     threads: int,
     cache: str | None = None,
 ) -> None:
-    """Evaluates the model of a finished trial, or the pre-trained one if `checkpoint` is None, on the
-    sets of `data`, and writes `target` (JSON) with its records beside it. Does nothing where `target`
-    is there already. cache: folder in which the pre-trained model's evaluations are kept; see `Finetune`."""
+    """Evaluates the model with the weights that an epoch of a trial wrote, or the pre-trained one if
+    `weights` is None, on the sets of `data`, and writes `target` (JSON) with its records beside it. Does
+    nothing where `target` is there already. cache: folder in which the pre-trained model's evaluations are
+    kept; see `Finetune`."""
     file = Path(target)
     if file.exists():
         return
     torch.set_num_threads(threads)
     file.parent.mkdir(parents=True, exist_ok=True)
     config, ruler = DataConfig.model_validate(data), EvaluationConfig.model_validate(evaluation)
-    store, trained = store_at(cache), None if checkpoint is None else Path(checkpoint)
+    store, trained = store_at(cache), None if weights is None else Path(weights)
     clip = fine_tuned(ModelConfig.model_validate(model), trained, store=store)
     if trained is not None:
         check_images(trained, registry.chosen(config.train, "train", config.images).digest())
@@ -280,7 +287,7 @@ def measure(
         temperature = None if held_out is None else calibrate(clip, held_out, ruler)
         return evaluate(clip, sets, ruler, temperature=temperature)
 
-    if checkpoint is None:
+    if trained is None:
         result = store.get(BASELINE, baseline_key(clip, sets, held_out, ruler), measured)
     else:
         result = measured()
@@ -312,14 +319,14 @@ def sanity(
     data: dict[str, Any],
     evaluation: dict[str, Any],
     split: Split,
-    checkpoint: str | None,
+    weights: str | None,
     threads: int,
 ) -> list[tuple[str, bool | None, str]]:
     """Can the robustness of a model be believed? Name, verdict and numbers of each check of
     `attacks.sanity`, on a sample of the first set."""
     torch.set_num_threads(threads)
     config, ruler = DataConfig.model_validate(data), EvaluationConfig.model_validate(evaluation)
-    clip = fine_tuned(ModelConfig.model_validate(model), None if checkpoint is None else Path(checkpoint))
+    clip = fine_tuned(ModelConfig.model_validate(model), None if weights is None else Path(weights))
     images = evaluation_set(config.evaluated[0], config, ruler, split, clip).sample(
         min(SANITY_IMAGES, ruler.images or SANITY_IMAGES)
     )

@@ -6,8 +6,8 @@ import base64
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from sweeper.run import Run, read_json
-from sweeper.table import ARROW, images_of, interval, number, settings
+from sweeper.run import STAGES, Run, read_json
+from sweeper.table import ARROW, LABEL, images_of, interval, number, settings
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -69,6 +69,8 @@ def render(run: Run, content: dict[str, Any], pictures: Sequence[Picture]) -> st
         objectives=objectives(content),
         arrows={name: ARROW[way] for way in ARROW for name in content[way]},
         members=ranked_members(content),
+        stages=STAGES,
+        labels=LABEL,
         ended=sum(trial["status"] != "unfinished" for trial in content["trials"]),
         pictures=pictures,
         images=list(images_of(content)),

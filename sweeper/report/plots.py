@@ -24,7 +24,7 @@ from sweeper.report.prepare import (
     Reliability,
     Row,
     diagrams,
-    measured,
+    models,
     parallel_axes,
     point,
     words,
@@ -120,7 +120,7 @@ def marker_handle(marker: str, label: str, **style: Any) -> Line2D:
 
 def pictures(run: Run, content: Content) -> Iterator[Picture]:
     """Those of the whole run; one for which there are no numbers yet is left out."""
-    look, ended = Look.of(content), measured(content)
+    look, ended = Look.of(content), models(content)
     trained = [trial for trial in run.trials() if trial.epochs]
     with mpl.rc_context(STYLE):
         if ended:
@@ -133,7 +133,7 @@ def pictures(run: Run, content: Content) -> Iterator[Picture]:
 
 
 def trial_pictures(run: Run, content: Content) -> Iterator[Picture]:
-    """`<trial id>-reliability.png` of every member of the front."""
+    """`<trial>@<epoch>-reliability.png` of every member of the front."""
     look = Look.of(content)
     with mpl.rc_context(STYLE):
         for row in ranked_members(content):
@@ -160,9 +160,9 @@ def objective_labels(content: Content) -> list[str]:
 
 
 def front_picture(content: Content, rows: Sequence[Row], look: Look) -> Picture:
-    """Every trial that has ended, and the untrained model."""
+    """The Pareto set, every trial that has ended, and the untrained model."""
     labels = objective_labels(content)
-    points = [point(content, row["validation"], int(row["id"][1:])) for row in rows]
+    points = [point(content, row["validation"], number(row)) for row in rows]
     baseline = content["baseline"]["validation"]
     untrained = [point(content, baseline, -1)] if baseline else []
     shades = [at.shade for at in (*points, *untrained) if at.shade is not None]
@@ -188,12 +188,18 @@ def front_picture(content: Content, rows: Sequence[Row], look: Look) -> Picture:
     figure.legend(handles=handles, loc="outside upper right", ncols=LEGEND_COLUMNS)
     members = [(row["id"], at) for row, at in zip(rows, points, strict=True) if row["pareto"]]
     label_points(axes, members, [*points, *untrained])
-    title = f"Pareto set: {len(members)} of {len(content['trials'])} trials"
+    title = f"Pareto set: {len(members)} models from {len(content['trials'])} trials"
     caption = (
-        "Every trial that was completed or stopped early. The members of the Pareto set are outlined and "
-        f"named, the star is the untrained model{', and colour is ' + labels[2] if norm else ''}."
+        "Every trial that was completed or stopped early, after its last epoch. The members of the Pareto "
+        "set are outlined and named, trial@epoch, the star is the untrained model"
+        f"{', and colour is ' + labels[2] if norm else ''}."
     )
     return finish(content, "front.png", title, caption, figure)
+
+
+def number(row: Row) -> int:
+    """The trial's."""
+    return int(str(row.get("trial", row["id"]))[1:])
 
 
 def shade(at: Point, norm: Normalize | None, otherwise: str) -> Any:
@@ -247,7 +253,7 @@ def place(note: Annotation, offsets: Sequence[tuple[float, float]], taken: Seque
 
 
 def parallel_picture(content: Content, rows: Sequence[Row], look: Look) -> Picture:
-    """One line for each trial that has ended, through its settings and its metrics."""
+    """One line for each model of the Pareto set and each trial that has ended."""
     uprights = parallel_axes(content, rows)
     figure = Figure(figsize=(max(6.5, 1.6 * len(uprights)), 4.8))
     axes = figure.add_subplot()
@@ -268,8 +274,9 @@ def parallel_picture(content: Content, rows: Sequence[Row], look: Look) -> Pictu
     members = {row["method"] for row in rows if row["pareto"]}
     figure.legend(handles=[*look.lines(members), others], loc="outside upper right", ncols=LEGEND_COLUMNS)
     caption = (
-        "Each line is a trial, through the settings that all trials drew and its validation metrics; the "
-        "Pareto set is coloured by method, and every metric has its better end on top."
+        "Each line is a model of the Pareto set, or a trial after its last epoch, through the settings that "
+        "all trials drew and its validation metrics; the Pareto set is coloured by method, and every metric "
+        "has its better end on top."
     )
     return finish(content, "parallel.png", "Settings and what came of them", caption, figure)
 
@@ -327,7 +334,7 @@ def trial_picture(run: Run, content: Content, row: Row, look: Look) -> Picture:
 
 def member_diagrams(run: Run, row: Row) -> Diagrams:
     name = f"{row['id']} {row['method']}"
-    return diagrams(name, row["method"], run.trial(int(row["id"][1:])).records)
+    return diagrams(name, row["method"], run.trial(number(row)).point(row["epoch"]).records)
 
 
 def reliability_figure(models: Sequence[Diagrams], look: Look) -> Figure:
@@ -378,7 +385,7 @@ def draw_shares(axes: Axes, of: Reliability, most: float) -> None:
 def curves_picture(content: Content, trials: Sequence[TrialRecord], look: Look) -> Picture:
     """Every trial with an epoch behind it, running ones too."""
     names, labels = objectives(content), objective_labels(content)
-    members = {row["id"] for row in ranked_members(content)}
+    members = {row["trial"] for row in ranked_members(content)}
     figure = Figure(figsize=(max(6.5, 3.5 * len(names)), 4.0))
     for index, name in enumerate(names):
         axes = figure.add_subplot(1, len(names), index + 1)
@@ -398,7 +405,7 @@ def curves_picture(content: Content, trials: Sequence[TrialRecord], look: Look) 
     methods = look.lines({trial.method for trial in trials})
     figure.legend(handles=[*methods, untrained], loc="outside upper right", ncols=LEGEND_COLUMNS)
     caption = (
-        "Validation metrics after each epoch, coloured by method; the members of the Pareto set are bold, "
-        "and the dashed line is the untrained model."
+        "Validation metrics after each epoch, coloured by method; trials with a model in the Pareto set "
+        "are bold, and the dashed line is the untrained model."
     )
     return finish(content, "curves.png", "Learning curves", caption, figure)

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 Content = Mapping[str, Any]
 """The content of pareto.json."""
 Row = dict[str, Any]
-"""One trial of it."""
+"""One trial of it, or one model."""
 
 VERSIONS = {"clean": "clean", "robust": "attacked"}
 """What the columns of the per-image records begin with, and the word for it."""
@@ -38,10 +38,21 @@ CAPITALS = {"ece", "nll"}
 
 
 def measured(content: Content) -> list[Row]:
-    """The trials that have ended with metrics: completed ones and those stopped early."""
+    """Rows of the trials that have ended with metrics: completed ones and those stopped early."""
     return [
         row for row in content["trials"] if row["status"] in ("completed", "stopped") and row["validation"]
     ]
+
+
+def models(content: Content) -> list[Row]:
+    """The Pareto set, and of each trial that has ended what it was after its last epoch, if that is another
+    model."""
+    members = [row for row in content["candidates"] if row["pareto"]]
+    known = {row["id"] for row in members}
+    last = [
+        row | {"pareto": False} for row in measured(content) if f"{row['id']}@{row['epochs']}" not in known
+    ]
+    return [*members, *last]
 
 
 def words(metric: str) -> str:
