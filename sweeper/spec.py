@@ -329,6 +329,9 @@ def validate(root: Node) -> SweepSpec:
     if trials and not mistakes:
         metrics = trainable.metric_names(trials, trainable.evaluation.model_validate(file.evaluation))
         lines += check_metrics(file, metrics, resolved.places)
+        if file.final is not None:
+            measured = trainable.metric_names(trials, trainable.evaluation.model_validate(file.final))
+            lines += check_final(file, metrics, measured, resolved.places)
     longest = max((getattr(trial, "epochs", 1) for trial in trials), default=1)
     lines += [*check_budget(file, resolved.places), *check_warm_start(file, resolved.places)]
     if trials:
@@ -417,6 +420,21 @@ def check_metrics(
             place = at(places, ("search", "early_stopping", "metrics", index))
             hint = suggestion(name, file.pareto.metrics)
             yield f"{place}: search.early_stopping.metrics: {name!r} is no metric of `pareto`{hint}"
+
+
+def check_final(
+    file: SweepFile,
+    known: AbstractSequence[str],
+    measured: AbstractSequence[str],
+    places: dict[space.Path, Place],
+) -> Iterator[str]:
+    """A line for every metric that decides and that only the search measures."""
+    for name in file.pareto.deciding:
+        if name in known and name not in measured:
+            yield (
+                f"{at(places, ('final',))}: final: does not measure {name!r}, which trials are judged by; "
+                "give it what `evaluation` has for it"
+            )
 
 
 def check_budget(file: SweepFile, places: dict[space.Path, Place]) -> Iterator[str]:

@@ -51,8 +51,8 @@ def strict(text):
 
 
 def test_an_exported_model_scores_as_its_trial_did(run, tmp_path):
-    trial = next(t for t in run.pareto()["trials"] if t["pareto"])
-    folder = dict(exported(run, [trial["id"]], tmp_path))[trial["id"]]
+    trial = next(row for row in run.pareto()["candidates"] if row["pareto"])
+    ((_, folder),) = exported(run, [trial["id"]], tmp_path)
     to = tmp_path / "results"
     printed = sweeper(folder, "--data", SETS[0], "--data", SETS[1], *QUICK, "--to", to, "--json")
     assert strict(printed)["metrics"] == trial["test"]

@@ -25,8 +25,10 @@ from safetensors.torch import save_file
 
 from sweeper.cli import main
 from sweeper.errors import UserError
+from sweeper.evaluation import find_point
 from sweeper.export import exported
 from sweeper.registry import register
+from sweeper.run import STAGES
 from sweeper.tracking import Mirror
 from tests.finished import finished_run
 from trainables import checkpoints
@@ -54,7 +56,7 @@ def run(tmp_path_factory):
 @pytest.fixture(scope="module")
 def folders(run):
     """Both finished trials, exported, whether they are Pareto members or not."""
-    return dict(exported(run, ["t000", "t001"]))
+    return {point.trial.id: folder for point, folder in exported(run, ["t000", "t001"])}
 
 
 def trained(run, trial):
@@ -170,11 +172,12 @@ def one_trial(tmp_path, model, name="trial"):
 
 NOTHING = {"protocol": "none", "metrics": None, "intervals": None}
 ABOUT = {
-    **{"method": "tecoa", "status": "completed", "pareto": False, "epochs": 1, "seed": 0, "drawn": {}},
-    **{"config": {}, "trial": "t000", "run": "none", "search_seed": 0, "versions": {}},
+    **{"method": "tecoa", "status": "completed", "pareto": False, "epoch": 1, "seed": 0, "drawn": {}},
+    **{"config": {"epochs": 1}, "trial": "t000", "run": "none", "search_seed": 0, "versions": {}},
     "objectives": {"maximize": ["clean_accuracy"], "minimize": []},
-    "data": {"validation": [], "test": []},
-    **{"validation": NOTHING, "test": NOTHING, "untrained": {"validation": NOTHING, "test": NOTHING}},
+    "data": {stage: [] for stage in STAGES},
+    **dict.fromkeys(STAGES, NOTHING),
+    "untrained": dict.fromkeys(STAGES, NOTHING),
 }
 
 
@@ -242,7 +245,7 @@ def test_the_front_is_exported_with_its_numbers(run, tmp_path):
     result = CliRunner().invoke(main, ["export", str(run.path), "--to", str(tmp_path / "to")])
     assert result.exit_code == 0, result.output
     content = run.pareto()
-    members = [trial for trial in content["trials"] if trial["pareto"]]
+    members = [row for row in content["candidates"] if row["pareto"]]
     assert sorted(f.name for f in (tmp_path / "to").iterdir()) == [trial["id"] for trial in members]
     for trial in members:
         folder = tmp_path / "to" / trial["id"]
@@ -251,7 +254,7 @@ def test_the_front_is_exported_with_its_numbers(run, tmp_path):
         assert origin["config"] == trial["config"]
         assert origin["classes"] == list(registry.load("fashion-mnist-8k", "test", Fit((28, 28))).classes)
         card = (folder / "README.md").read_text()
-        for split in ("validation", "test"):
+        for split in STAGES:
             assert origin[split]["metrics"] == trial[split]
             assert origin[split]["intervals"] == json.loads(json.dumps(trial["intervals"][split]))
             assert origin[split]["protocol"] == content[split]["text"]
@@ -269,13 +272,13 @@ def test_the_front_is_exported_with_its_numbers(run, tmp_path):
 
 
 def test_an_export_is_replaced_by_the_next_and_nothing_else_is(run, tmp_path):
-    target = tmp_path / "t000"
+    target = tmp_path / "t000@1"
     list(exported(run, ["t000"], tmp_path))
     before = {file.name: file.read_bytes() for file in target.iterdir()}
     (target / "stray.txt").touch()
     list(exported(run, ["t000"], tmp_path))
     assert {file.name: file.read_bytes() for file in target.iterdir()} == before
-    assert [file.name for file in tmp_path.iterdir()] == ["t000"]
+    assert [file.name for file in tmp_path.iterdir()] == ["t000@1"]
     (target / "sweep.json").unlink()
     with pytest.raises(UserError, match="no earlier export"):
         list(exported(run, ["t000"], tmp_path))
@@ -290,7 +293,7 @@ def test_a_folder_that_would_give_other_features_is_not_there(run, tmp_path, mon
     with pytest.raises(UserError, match="differs in image features") as error:
         list(exported(run, ["t000"], tmp_path))
     assert "\n" not in str(error.value)
-    assert not (tmp_path / "t000").exists()
+    assert not (tmp_path / "t000@1").exists()
 
 
 def test_what_can_not_be_written_to_is_one_line(run, tmp_path):
@@ -308,7 +311,7 @@ def test_what_can_not_be_written_to_is_one_line(run, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("trial", "message"), [("t002", "no trial 't002' with a finished epoch"), ("t99", "no trial 't99'")]
+    ("trial", "message"), [("t002", "no trial 't002' with kept weights"), ("t99", "no trial 't99'")]
 )
 def test_what_can_not_be_exported_is_one_line_and_nothing_is_written(run, tmp_path, trial, message):
     arguments = ["export", str(run.path), "--trial", "t000", "--trial", trial, "--to", str(tmp_path / "to")]
@@ -359,7 +362,7 @@ def test_a_target_that_is_no_export_is_kept(tmp_path):
 def test_a_registered_model_classifies_as_ours_does(run, folders, monkeypatch):
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
     Mirror(run).deliver()
-    uris = [register(run, "t001", folders["t001"], "robust") for _ in range(2)]
+    uris = [register(run, find_point(run, "t001"), folders["t001"], "robust") for _ in range(2)]
     assert uris == ["models:/robust/1", "models:/robust/2"]
     chosen = registry.load("digits", "test", Fit((28, 28))).sample(8)
     files = pd.DataFrame({"image": [png(image) for image in chosen.pixels()]})
@@ -398,5 +401,5 @@ def test_a_registry_that_is_away_is_one_line(run, folders, monkeypatch):
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:9")
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
     with pytest.raises(UserError, match=r"can't be registered with MLflow at http://127\.0\.0\.1:9") as error:
-        register(run, "t000", folders["t000"], "robust")
+        register(run, find_point(run, "t000"), folders["t000"], "robust")
     assert "\n" not in str(error.value)

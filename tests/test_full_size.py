@@ -61,7 +61,7 @@ def test_both_are_exported_as_open_clip_loads_them(finished: Run, tmp_path: Path
     random = open_clip.create_model("ViT-B-32", load_weights=False).state_dict()
     weights = []
     for name in ("t000", "t001"):
-        folder = tmp_path / name
+        folder = tmp_path / f"{name}@1"
         assert json.loads((folder / "sweep.json").read_text())["base_model"]["pretrained"] == "random"
         weights.append(open_clip.create_model(f"local-dir:{folder}", precision="fp32").state_dict())
         assert weights[-1].keys() == random.keys()

@@ -24,7 +24,7 @@ from sweeper.report.prepare import (
     words,
 )
 from sweeper.result import ranked_members
-from sweeper.run import Metrics, Run, write_json
+from sweeper.run import STAGES, Metrics, Run, epoch_file, write_json
 from sweeper.search import Suggestion
 from trainables.metrics.calibration import expected_calibration_error, reliability
 
@@ -98,13 +98,17 @@ class Maker:
         record = self.run.add_trial(Suggestion(number, config, drawn, seed=number))
         for epoch in range(1, epochs + 1):
             self.measure(record.folder / f"epoch-{epoch:03d}.json", 10 * number + epoch, epoch=epoch)
+            epoch_file(record.folder, epoch, "safetensors").touch()
         if status:
-            self.run.end_trial(number, status, reason or None)
+            self.run.end_trial(record, status, reason or None)
 
     def final(self) -> None:
-        members = [row["id"] for row in self.run.pareto()["trials"] if row["pareto"]]
+        candidates = [row["id"] for row in self.run.pareto()["candidates"]]
+        for index, name in enumerate(["baseline", *candidates]):
+            self.measure(self.run.final_file(name, "validation"), 2000 + index)
+        members = [row["id"] for row in self.run.pareto()["candidates"] if row["pareto"]]
         for index, name in enumerate(["baseline", *members]):
-            self.measure(self.run.final_file(name), 2000 + index)
+            self.measure(self.run.final_file(name, "test"), 3000 + index)
 
 
 def new_run(root: Path, sweep: str = SWEEP) -> Maker:
@@ -163,11 +167,11 @@ def test_page_has_the_numbers_of_the_result(finished: Run, page: str) -> None:
     assert list(trials) == [row["id"] for row in content["trials"]]
     for row in content["trials"]:
         assert trials[row["id"]][3:6] == [f"{row['validation'][name]:.4f}" for name in names]
-    members = [row for row in content["trials"] if row["pareto"]]
+    members = [row for row in content["candidates"] if row["pareto"]]
     assert set(pareto) == {"baseline", *(row["id"] for row in members)}
     for row in [content["baseline"], *members]:
-        numbers = [f"{row[split][name]:.4f}" for split in ("validation", "test") for name in names]
-        assert pareto[row["id"]][1:7] == numbers
+        numbers = [f"{row[stage][name]:.4f}" for stage in STAGES for name in names]
+        assert pareto[row["id"]][1:10] == numbers
 
 
 def test_page_says_what_the_numbers_are(finished: Run, page: str) -> None:
@@ -304,9 +308,9 @@ def test_point_of_the_front() -> None:
 
 
 def test_members_are_ranked_best_first() -> None:
-    rows = [{"id": str(v), "pareto": v < 3, "validation": {"m": v}} for v in (1, 2, 0, 3)]
-    up = ranked_members({"maximize": ["m"], "minimize": [], "trials": rows})
-    down = ranked_members({"maximize": [], "minimize": ["m"], "trials": rows})
+    rows = [{"id": str(v), "pareto": v < 3, "validation": {"m": v}, "final": None} for v in (1, 2, 0, 3)]
+    up = ranked_members({"maximize": ["m"], "minimize": [], "candidates": rows})
+    down = ranked_members({"maximize": [], "minimize": ["m"], "candidates": rows})
     assert [row["id"] for row in up] == ["2", "1", "0"]
     assert [row["id"] for row in down] == ["0", "1", "2"]
 

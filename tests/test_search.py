@@ -59,7 +59,7 @@ class Driver:
 
         metrics = metrics_of(trial.config)
         write_json(trial.folder / "epoch-001.json", {"epoch": 1, "metrics": metrics, "training": {}})
-        self.run.end_trial(trial.number, "completed")
+        self.run.end_trial(trial, "completed")
         self.search.end(self.run.trial(trial.number))
 
 
@@ -166,7 +166,7 @@ def test_the_study_on_disk_knows_values_constraints_and_failures(tmp_path: Path)
         if status == "completed":
             driver.end(record)
         else:
-            run.end_trial(record.number, "failed" if status == "failed" else "stopped", "test")
+            run.end_trial(record, "failed" if status == "failed" else "stopped", "test")
             driver.search.end(run.trial(record.number))
     driver.search.finish()
     storage = optuna.storages.JournalStorage(

@@ -16,8 +16,9 @@ from sweeper.budget import Clock
 from sweeper.cluster import Cluster
 from sweeper.display import Display
 from sweeper.errors import UserError
+from sweeper.front import candidates
 from sweeper.halving import Halving, ending, not_finite
-from sweeper.run import Metrics, Run, write_json
+from sweeper.run import Metrics, Run, epoch_file, write_json
 from sweeper.search import Search
 from sweeper.simulator import Curves, Simulation, recorded, simulate
 from sweeper.spec import SweepSpec
@@ -63,7 +64,7 @@ class Folder:
         trial = self.run.trial(number)
         metrics = self.table.nearest(trial.drawn).metrics[epoch - 1]
         if not not_finite(self.run.spec.file.pareto, metrics):
-            write_json(trial.folder / f"epoch-{epoch:03d}.json", {"epoch": epoch, "metrics": metrics})
+            write_json(epoch_file(trial.folder, epoch, "json"), {"epoch": epoch, "metrics": metrics})
         if crash == "epoch":
             return
         last = epoch == trial.config["epochs"]
@@ -71,7 +72,7 @@ class Folder:
         if crash == "decision" or (goes_on and not last):
             return
         report = {**metrics, "epoch": epoch, "failed": None}
-        self.run.end_trial(number, *ending(trial, report, self.run.spec.file.pareto))
+        self.run.end_trial(trial, *ending(trial, report, self.run.spec.file.pareto))
         self.search.end(self.run.trial(number))
 
 
@@ -185,12 +186,10 @@ def test_workers_share_the_time() -> None:
 
 def test_early_stopping_finds_as_much_in_less_time() -> None:
     """What it is for: by halving, the front is reached with a fraction of the epochs."""
-    from sweeper.result import front
-
     spec = sweep(trials=60, epochs=27)
     table = Curves(curves(spec, 60, 27))
     simulation = simulate(spec, table, workers=4)
-    best = max((t.metrics or {})["robust_accuracy"] for t in front(spec, simulation.trials, BASELINE))
+    best = max(p.metrics["robust_accuracy"] for p in candidates(spec, simulation.trials, BASELINE))
     every = [table.nearest(trial.drawn).metrics[-1]["robust_accuracy"] for trial in simulation.trials]
     assert len(simulation.trace) < 0.35 * 60 * 27
     assert best > np.nanquantile(every, 0.8)

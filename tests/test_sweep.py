@@ -25,6 +25,8 @@ from PIL import Image
 
 from sweeper import Run
 from sweeper.cli import main
+from sweeper.evaluation import find_point
+from sweeper.run import SPLIT, STAGES, Stage
 from tests.finished import finished_run
 from tests.sweeps import SMALL
 
@@ -123,18 +125,32 @@ def test_the_front_is_the_non_dominated_set(whole: Finished) -> None:
     content = whole.run.pareto()
     bound = 0.5 * content["baseline"]["validation"]["clean_accuracy"]
 
-    def costs(trial: dict[str, Any]) -> tuple[float, ...]:
-        metrics = trial["validation"]
+    def costs(metrics: dict[str, float]) -> tuple[float, ...]:
         return -metrics["robust_accuracy"], -metrics["clean_accuracy"], metrics["robust_ece"]
 
-    allowed = [t for t in content["trials"] if t["validation"]["clean_accuracy"] >= bound]
+    def optimal(models: dict[str, dict[str, float]], bound: float) -> set[str]:
+        allowed = {name: costs(m) for name, m in models.items() if m["clean_accuracy"] >= bound}
+        return {
+            name
+            for name, own in allowed.items()
+            if not any(
+                all(a <= b for a, b in zip(other, own, strict=True)) and other != own
+                for other in allowed.values()
+            )
+        }
+
+    models = {
+        point.id: point.metrics
+        for trial in whole.run.trials()
+        for point in (trial.point(1), trial.point(2))  # no more than may be kept
+    }
+    candidates = {row["id"]: row["final"] for row in content["candidates"]}
+    assert set(candidates) == optimal(models, bound)
+    bound = 0.5 * content["baseline"]["final"]["clean_accuracy"]
+    members = {row["id"] for row in content["candidates"] if row["pareto"]}
+    assert members == optimal(candidates, bound)
     for trial in content["trials"]:
-        beaten = any(
-            all(a <= b for a, b in zip(costs(other), costs(trial), strict=True))
-            and costs(other) != costs(trial)
-            for other in allowed
-        )
-        assert trial["pareto"] == (trial in allowed and not beaten)
+        assert trial["pareto"] == any(name.startswith(f"{trial['id']}@") for name in members)
 
 
 def test_numbers_agree_in_records_results_terminal_csv_and_mlflow(whole: Finished) -> None:
@@ -144,33 +160,48 @@ def test_numbers_agree_in_records_results_terminal_csv_and_mlflow(whole: Finishe
     rows = {row["id"]: row for row in csv.DictReader(io.StringIO(sweeper("pareto", run.path, "--csv")))}
     tracked = mlflow_runs(run)
     assert set(tracked) == {"", "baseline", *(t["id"] for t in content["trials"])}
-    for trial in [content["baseline"], *content["trials"]]:
-        for split in ("validation", "test"):
-            if trial[split] is None:
+    for row in [content["baseline"], *content["candidates"]]:
+        for stage in STAGES:
+            if row[stage] is None:
+                assert stage == "test"
+                assert not row["pareto"]
                 continue
-            records = pd.read_parquet(records_file(run, trial["id"], split))
-            assert set(records["split"]) == {split}
+            records = pd.read_parquet(records_file(run, row["id"], stage))
+            assert set(records["split"]) == {SPLIT[stage]}
             own = records[records["set"] == "fashion-mnist-8k"]
-            assert trial[split]["clean_accuracy"] == (own["clean_prediction"] == own["label"]).mean()
-            assert trial[split]["robust_accuracy"] == (own["broken_by"] == "").mean()
+            assert row[stage]["clean_accuracy"] == (own["clean_prediction"] == own["label"]).mean()
+            assert row[stage]["robust_accuracy"] == (own["broken_by"] == "").mean()
             for version in ("clean", "robust"):
-                assert trial[split][f"{version}_nll"] == own[f"{version}_nll"].mean()
-            for name, value in trial[split].items():
-                assert tracked[trial["id"]].data.metrics[f"{split}.{name}"] == value
-                if trial["id"] in rows:
-                    assert float(rows[trial["id"]][f"{split}.{name}"]) == value
-            if trial.get("pareto") or trial["id"] == "baseline":
-                for name in content["maximize"] + content["minimize"]:
-                    assert f"{trial[split][name]:.4f}" in whole.output
-    assert set(rows) == {"baseline", *(t["id"] for t in content["trials"] if t["pareto"])}
+                assert row[stage][f"{version}_nll"] == own[f"{version}_nll"].mean()
+            history = steps(run, tracked[row.get("trial", "baseline")].info.run_id, stage)
+            for name, value in row[stage].items():
+                assert history[name, row.get("epoch", 0)] == value
+                if row["id"] in rows:
+                    assert float(rows[row["id"]][f"{stage}.{name}"]) == value
+            for name in content["maximize"] + content["minimize"]:
+                assert f"{row[stage][name]:.4f}" in whole.output
+    assert set(rows) == {"baseline", *(row["id"] for row in content["candidates"] if row["pareto"])}
 
 
-def records_file(run: Run, trial: str, split: str) -> Path:
-    if split == "test":
-        return run.final_file(trial).with_suffix(".parquet")
-    if trial == "baseline":
+def steps(run: Run, run_id: str, stage: str) -> dict[tuple[str, int], float]:
+    """Values of a stage's metrics in MLflow by name and step."""
+    from mlflow import MlflowClient
+
+    client = MlflowClient(tracking_uri=f"sqlite:///{run.path / 'mlflow.db'}")
+    names = [name for name in client.get_run(run_id).data.metrics if name.startswith(f"{stage}.")]
+    return {
+        (name.removeprefix(f"{stage}."), each.step): each.value
+        for name in names
+        for each in client.get_metric_history(run_id, name)
+    }
+
+
+def records_file(run: Run, name: str, stage: Stage) -> Path:
+    if stage != "validation":
+        return run.final_file(name, SPLIT[stage]).with_suffix(".parquet")
+    if name == "baseline":
         return run.baseline_file.with_suffix(".parquet")
-    return next(t for t in run.trials() if t.id == trial).records
+    return find_point(run, name).records
 
 
 def mlflow_runs(run: Run) -> dict[str, Any]:
@@ -211,16 +242,27 @@ def test_mlflow_has_parameters_steps_tags_and_artifacts(whole: Finished) -> None
 def test_test_images_were_touched_by_the_front_and_the_untrained_model_only(whole: Finished) -> None:
     content = whole.run.pareto()
     assert content["baseline"]["test"] is not None
-    for trial in content["trials"]:
-        assert (trial["test"] is not None) == trial["pareto"]
+    for row in content["candidates"]:
+        assert (row["test"] is not None) == row["pareto"]
+    members = {row["id"] for row in content["candidates"] if row["pareto"]}
+    measured = {file.stem for file in (whole.run.path / "final" / "test").glob("*.json")}
+    assert measured == {"baseline", *members}
     assert "test images (40 of each set), PGD-5 at epsilon 8/255" in whole.output
 
 
+def test_weights_are_there_of_the_kept_epochs_alone(whole: Finished) -> None:
+    """Nothing that training would have gone on from: all have ended."""
+    for trial in whole.run.trials():
+        files = {file.name for file in trial.folder.glob("*.safetensors")}
+        assert files == {f"epoch-{epoch:03d}.safetensors" for epoch in trial.kept}
+        assert trial.kept
+
+
 def test_what_the_run_shares_with_the_next_one_lies_beside_it(whole: Finished) -> None:
-    """The untrained model on both splits, and class texts; it is not taken for a run."""
+    """The untrained model in each stage, and class texts; it is not taken for a run."""
     cache = whole.run.path.parent / "cache"
     kept = {kind.name: len(list(kind.glob("*/manifest.json"))) for kind in cache.iterdir()}
-    assert kept["baseline"] == 2
+    assert kept["baseline"] == 3
     assert kept["class-text"] == 2  # of two data sets, for all trials and measurements
     assert not [file for file in cache.glob("*/*") if file.suffix in (".partial", ".damaged")]
     assert [run.id for run in Run.all(whole.run.path.parent)] == [whole.run.id]
@@ -266,7 +308,7 @@ def test_status_report_and_resume_of_a_finished_run(whole: Finished) -> None:
 
 
 def test_a_trial_is_measured_again_by_other_attacks(whole: Finished) -> None:
-    run, trial = whole.run, next(t for t in whole.run.pareto()["trials"] if t["pareto"])
+    run, trial = whole.run, next(row for row in whole.run.pareto()["candidates"] if row["pareto"])
     plain = json.loads(sweeper("evaluate", trial["id"], run.path, "--json"))
     assert plain["metrics"] == trial["test"]  # as for the final table
     strong = ["--attack", "apgd-ce", "--set", "confidence_attack={steps: 2}"]
@@ -289,7 +331,8 @@ def test_a_trial_is_checked_for_masked_gradients(whole: Finished) -> None:
 
 def test_what_can_not_be_measured_is_one_line(whole: Finished) -> None:
     for arguments, expected in (
-        (["t99"], "has no trial 't99' with a finished epoch"),
+        (["t99"], "has no trial 't99' with kept weights"),
+        (["t000@7"], "has no trial 't000@7' with kept weights; kept are the epochs"),
         (["t000", "--attack", "standrad"], "did you mean 'standard'"),
         (["t000", "--set", "imags=3"], "did you mean 'images'"),
         (["t000", "--attack", "torchattacks.Sqare"], "did you mean Square"),
@@ -335,7 +378,7 @@ def test_a_folder_of_ones_own_images(tmp_path: Path, monkeypatch: pytest.MonkeyP
     run = Run.find(None, tmp_path / "runs")
     assert [trial.status for trial in run.trials()] == ["completed"]
     assert "Pareto set of mine" in output
-    records = pd.read_parquet(run.trials()[0].records)
+    records = pd.read_parquet(run.trials()[0].point().records)
     assert set(records["set"]) == {"images"}
     assert len(records) == round(0.2 * 48)
     (tmp_path / "images").rename(tmp_path / "gone")
@@ -380,7 +423,7 @@ tracking: {mlflow: false}
 """
 
 
-def test_diverged_trials_fail_with_a_reason_and_stopped_ones_are_not_in_the_front(tmp_path: Path) -> None:
+def test_diverged_trials_fail_with_a_reason_and_are_not_in_the_front(tmp_path: Path) -> None:
     file = tmp_path / "stopped.yaml"
     file.write_text(STOPPED)
     output = sweeper("run", file, "--runs", tmp_path / "runs")
@@ -394,8 +437,9 @@ def test_diverged_trials_fail_with_a_reason_and_stopped_ones_are_not_in_the_fron
         assert "training loss" in (trial.reason or "")
         assert "training loss" in sweeper("status", run.path)
     assert by_rate["0.001"][0].status == "completed"
-    members = {trial["id"] for trial in run.pareto()["trials"] if trial["pareto"]}
-    assert members <= {trial.id for trial in run.trials() if trial.status == "completed"}
+    members = {row["id"] for row in run.pareto()["candidates"] if row["pareto"]}
+    assert members <= {point.id for trial in by_rate["0.001"] for point in trial.points}
+    assert members
     assert all(member in output for member in members)
 
 

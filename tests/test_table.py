@@ -15,14 +15,14 @@ def test_numbers_and_intervals() -> None:
 
 
 def row(name: str, **metrics: float) -> dict[str, object]:
-    return {"id": name, "method": "tecoa", "validation": metrics, "test": None}
+    return {"id": name, "method": "tecoa", "validation": metrics, "final": None, "test": None}
 
 
 def test_an_objective_that_is_an_ece_comes_with_what_chance_gives() -> None:
     content = {"maximize": ["robust_accuracy"], "minimize": ["robust_ece", "robust_nll"]}
     rows = [row("t000", robust_ece_null_95=0.05), row("t001", robust_ece_null_95=0.07)]
     assert list(calibrated_by_chance(content, rows)) == [
-        "A perfectly calibrated model scores a robust_ece of up to 0.070 (validation), by chance."
+        "A perfectly calibrated model scores a robust_ece of up to 0.070 (search), by chance."
     ]
     assert not list(calibrated_by_chance({"maximize": ["robust_accuracy"], "minimize": []}, rows))
 

@@ -24,7 +24,7 @@ def earlier(tmp_path: Path) -> Run:
     """Eleven completed trials and one that failed."""
     run = Run.create(tmp_path, spec.from_text(SMALL.replace("trials: 5", "trials: 12"), "f"), {"seed": 3})
     Workers(run, side=2).go()
-    run.end_trial(11, "failed", "test")
+    run.end_trial(run.trial(11), "failed", "test")
     return run
 
 
