@@ -33,6 +33,8 @@ def chosen(sweep: SweepSpec, epochs: Sequence[dict[str, Any]], baseline: Metrics
         values = [epoch["metrics"][name] for name in pareto.metrics]
         violation = total_violation(sweep, epoch["metrics"], baseline) if baseline else 0.0
         fronts.add(as_costs(values, pareto.directions)[0], violation)
+    if not distinct:
+        return []
     order = fronts.members(0, "epsilon_net", np.random.default_rng(0))
     return sorted(distinct[index]["epoch"] for index in order[: pareto.epochs])
 

@@ -8,9 +8,7 @@ as long as `concurrent` (the lag) stays the same and trials give the same result
 
 from __future__ import annotations
 
-import hashlib
 import itertools
-import json
 import math
 import warnings
 from collections.abc import Sequence
@@ -24,6 +22,7 @@ from optuna.storages.journal import JournalFileBackend
 from optuna.trial import Trial, TrialState
 
 from sweeper import space
+from sweeper.hashes import stable_hash, trial_seed
 from sweeper.run import Metrics, TrialRecord
 from sweeper.spec import SweepSpec
 from sweeper.tree import Choice, Range
@@ -192,13 +191,3 @@ def optuna_distribution(distribution: Choice | Range) -> optuna.distributions.Ba
     if distribution.integer:
         return optuna.distributions.IntDistribution(int(distribution.low), int(distribution.high))
     return optuna.distributions.FloatDistribution(distribution.low, distribution.high, log=distribution.log)
-
-
-def trial_seed(sweep_seed: int, config: dict[str, Any], index: int = 0) -> int:
-    """A trial's training seed: a hash of the sweep's seed and its configuration. index: of a further one."""
-    return stable_hash(sweep_seed, "trial", config, *([index] if index else [])) % 2**31
-
-
-def stable_hash(*parts: Any) -> int:
-    text = json.dumps(parts, sort_keys=True)
-    return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big")

@@ -11,8 +11,8 @@ from typing import Any
 
 import numpy as np
 
+from sweeper.hashes import trial_seed
 from sweeper.run import Metrics, Point, Run, Stage, TrialRecord
-from sweeper.search import trial_seed
 
 
 def unfinished(run: Run, candidates: Sequence[Point]) -> Iterator[TrialRecord]:

@@ -225,8 +225,12 @@ def test_unfinished_run(tmp_path: Path) -> None:
     trials = rows_of(page, "trials")
     assert [cells[1] for cells in trials.values()] == ["completed", "unfinished", "unfinished"]
     assert trials["t002"][3:6] == ["-", "-", "-"]
-    assert rows_of(page, "pareto")["t000"][4:7] == ["-", "-", "-"]
-    assert "t000-reliability.png" in pictures_of(maker.run)
+    members = {row["id"] for row in maker.run.pareto()["candidates"]}
+    assert {name.partition("@")[0] for name in members} == {"t000"}
+    rows = rows_of(page, "pareto")
+    assert set(rows) == {"baseline", *members}
+    assert all(rows[name][4:10] == ["-"] * 6 for name in members)
+    assert {f"{name}-reliability.png" for name in members} <= pictures_of(maker.run)
 
 
 def test_failed_and_stopped_trials(tmp_path: Path) -> None:
@@ -236,9 +240,10 @@ def test_failed_and_stopped_trials(tmp_path: Path) -> None:
     maker.trial(1, "stopped", 1, "stopped early after epoch 1")
     page = report(maker.run)
     assert rows_of(page, "trials")["t000"][1] == "failed: loss is not finite"
-    assert set(rows_of(page, "pareto")) == {"baseline"}
+    assert set(rows_of(page, "pareto")) == {"baseline", "t001@1"}
     assert [row["id"] for row in measured(maker.run.pareto())] == ["t001"]
-    assert pictures_of(maker.run) == {"front.png", "parallel.png", "reliability.png", "curves.png"}
+    pictures = {"front.png", "parallel.png", "reliability.png", "curves.png"}
+    assert pictures_of(maker.run) == {*pictures, "t001@1-reliability.png"}
 
 
 def test_only_failed_trials(tmp_path: Path) -> None:
@@ -272,8 +277,8 @@ def test_any_number_of_objectives(tmp_path: Path, pareto: str) -> None:
 
 def test_reliability_is_that_of_the_metrics(finished: Run) -> None:
     trial = finished.trial(1)
-    of = diagrams("t001 pmg", "pmg", trial.records)
-    records = pd.read_parquet(trial.records)[:IMAGES]
+    of = diagrams("t001 pmg", "pmg", trial.point().records)
+    records = pd.read_parquet(trial.point().records)[:IMAGES]
     assert (of.set, of.images) == ("fashion-mnist-8k", IMAGES)
     for version, diagram in of.versions.items():
         expected = reliability(records[f"{version}_confidence"], records[f"{version}_correct"])

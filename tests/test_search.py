@@ -12,8 +12,9 @@ import pytest
 
 from sweeper import space, spec
 from sweeper.errors import SpecError
+from sweeper.hashes import trial_seed
 from sweeper.run import Run, TrialRecord
-from sweeper.search import Search, trial_seed
+from sweeper.search import Search
 from sweeper.spec import SweepSpec
 from tests.searching import UNTRAINED, metrics_of
 from tests.sweeps import FINITE, SMALL

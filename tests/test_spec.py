@@ -267,7 +267,7 @@ def test_help_and_plan_answer_without_heavy_imports() -> None:
 
 def test_an_l2_ball_may_be_larger_than_1_and_any_metric_an_objective() -> None:
     text = SMALL.replace("{epsilon: !choice [4/255, 8/255], steps: 2}", "{norm: l2, epsilon: 1.5, steps: 2}")
-    text = text.replace("images: 40}\nfinal", "images: 40, confidence_attack: {epsilon: 2/255}}\nfinal")
+    text = text.replace("images: 40}\n", "images: 40, confidence_attack: {epsilon: 2/255}}\n")
     text = text.replace("minimize: [robust_ece]", "minimize: [confidence_up_ece, entropy_attack_auroc]")
     sweep = spec.from_text(text, "f.yaml")
     assert sweep.base_trial()["attack"] == {

@@ -12,9 +12,9 @@ from rich.console import Console
 
 from sweeper import seeds, spec
 from sweeper.errors import SpecError
+from sweeper.hashes import trial_seed
 from sweeper.result import to_csv
 from sweeper.run import Run, read_json, write_json
-from sweeper.search import trial_seed
 from sweeper.table import pareto_table
 from tests.searching import UNTRAINED, Workers
 from tests.sweeps import SMALL
