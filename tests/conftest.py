@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import secrets
 from pathlib import Path
 
 import pytest
@@ -10,9 +12,14 @@ from hypothesis import settings
 settings.register_profile("repeatable", derandomize=True, database=None, deadline=None)
 settings.load_profile("repeatable")
 
+# Else the first cluster on a machine writes one to the home folder, and two that start at once write two.
+os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
+
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Tests marked `gpu` are skipped where there is no CUDA device."""
+    """The longest files come first, so that processes that share the files end together. Tests marked `gpu`
+    are skipped where there is no CUDA device."""
+    items.sort(key=lambda item: item.get_closest_marker("sweeps") is None)
     marked = [item for item in items if item.get_closest_marker("gpu")]
     if not marked:
         return
@@ -23,8 +30,9 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker(pytest.mark.skip(reason="no CUDA device"))
 
 
-@pytest.fixture(autouse=True, scope="session")
-def _one_thread() -> None:
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_setup() -> None:
+    """Before the fixtures of each test: what a test calls may have set it to the number of cores."""
     import torch
 
     torch.set_num_threads(1)

@@ -12,7 +12,7 @@ import torch
 
 from sweeper import Run
 from tests.archives import tiny_imagenet
-from tests.test_sweep import sweeper
+from tests.command import sweeper
 
 SWEEP = """\
 name: full-size

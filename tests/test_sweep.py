@@ -6,7 +6,6 @@ import csv
 import io
 import json
 import math
-import os
 import shutil
 import signal
 import subprocess
@@ -27,11 +26,13 @@ from sweeper import Run
 from sweeper.cli import main
 from sweeper.evaluation import find_point
 from sweeper.run import SPLIT, STAGES, Stage
+from tests.command import PATIENCE, called, environment, sweeper
 from tests.finished import finished_run
 from tests.sweeps import SMALL
 
+pytestmark = pytest.mark.sweeps
+
 METHODS = {"tecoa", "pmg", "carot", "dirichlet"}
-PATIENCE = 300
 
 
 @dataclass
@@ -40,19 +41,6 @@ class Finished:
 
     run: Run
     output: str
-
-
-def environment() -> dict[str, str]:
-    return {k: v for k, v in os.environ.items() if k != "MLFLOW_TRACKING_URI"} | {"COLUMNS": "160"}
-
-
-def sweeper(*arguments: object, code: int = 0) -> str:
-    command = [sys.executable, "-m", "sweeper", *map(str, arguments)]
-    done = subprocess.run(
-        command, capture_output=True, text=True, check=False, env=environment(), timeout=PATIENCE
-    )
-    assert done.returncode == code, done.stdout + done.stderr
-    return done.stdout
 
 
 @pytest.fixture(scope="module")
@@ -156,8 +144,9 @@ def test_the_front_is_the_non_dominated_set(whole: Finished) -> None:
 def test_numbers_agree_in_records_results_terminal_csv_and_mlflow(whole: Finished) -> None:
     run = whole.run
     content = json.loads((run.path / "pareto.json").read_text())
-    assert json.loads(sweeper("pareto", run.path, "--json")) == content
-    rows = {row["id"]: row for row in csv.DictReader(io.StringIO(sweeper("pareto", run.path, "--csv")))}
+    assert json.loads(called("pareto", run.path, "--json").stdout) == content
+    table = called("pareto", run.path, "--csv").stdout
+    rows = {row["id"]: row for row in csv.DictReader(io.StringIO(table))}
     tracked = mlflow_runs(run)
     assert set(tracked) == {"", "baseline", *(t["id"] for t in content["trials"])}
     for row in [content["baseline"], *content["candidates"]]:
@@ -294,13 +283,13 @@ def test_a_resumed_sweep_is_in_mlflow_once(whole: Finished, broken: Finished) ->
 
 def test_delivering_again_changes_nothing(whole: Finished) -> None:
     before = {trial: dict(each.data.metrics) for trial, each in mlflow_runs(whole.run).items()}
-    sweeper("track", whole.run.path)
+    called("track", whole.run.path)
     assert {trial: dict(each.data.metrics) for trial, each in mlflow_runs(whole.run).items()} == before
 
 
 def test_status_report_and_resume_of_a_finished_run(whole: Finished) -> None:
-    assert "5 of 5 trials (5 completed); finished" in sweeper("status", whole.run.path)
-    page = Path(sweeper("report", whole.run.path).strip())
+    assert "5 of 5 trials (5 completed); finished" in called("status", whole.run.path).stdout
+    page = Path(called("report", whole.run.path).stdout.strip())
     assert page.stat().st_size > 50_000
     before = json.loads((whole.run.path / "pareto.json").read_text())
     sweeper("resume", whole.run.path)
@@ -312,19 +301,19 @@ def test_a_trial_is_measured_again_by_other_attacks(whole: Finished) -> None:
     plain = json.loads(sweeper("evaluate", trial["id"], run.path, "--json"))
     assert plain["metrics"] == trial["test"]  # as for the final table
     strong = ["--attack", "apgd-ce", "--set", "confidence_attack={steps: 2}"]
-    again = json.loads(sweeper("evaluate", trial["id"], run.path, "--json", *strong))
+    again = json.loads(called("evaluate", trial["id"], run.path, "--json", *strong).stdout)
     assert again["metrics"]["robust_ece"] == trial["test"]["robust_ece"]
     assert again["metrics"]["robust_accuracy"] <= trial["test"]["robust_accuracy"]
     assert again["metrics"]["confidence_up_accuracy"] == trial["test"]["clean_accuracy"]
     assert len(list((run.path / "evaluations").glob("*.json"))) == 2  # nothing is lost
-    shown = sweeper("evaluate", "baseline", run.path, "--split", "validation", "--set", "images=20")
+    shown = called("evaluate", "baseline", run.path, "--split", "validation", "--set", "images=20").stdout
     assert "baseline of" in shown
     assert "validation images (20 of each set), PGD-3 at epsilon 8/255" in shown
     assert "images withstood everything; broken by: " in shown
 
 
 def test_a_trial_is_checked_for_masked_gradients(whole: Finished) -> None:
-    output = sweeper("evaluate", "t000", whole.run.path, "--sanity", "--set", "images=20")
+    output = called("evaluate", "t000", whole.run.path, "--sanity", "--set", "images=20").stdout
     assert "unbounded: passed: robust accuracy 0.0%" in output
     assert "FAILED" not in output
 
@@ -337,11 +326,13 @@ def test_what_can_not_be_measured_is_one_line(whole: Finished) -> None:
         (["t000", "--set", "imags=3"], "did you mean 'images'"),
         (["t000", "--attack", "torchattacks.Sqare"], "did you mean Square"),
     ):
-        command = [sys.executable, "-m", "sweeper", "evaluate", arguments[0], str(whole.run.path)]
-        done = subprocess.run([*command, *arguments[1:]], capture_output=True, text=True, check=False)
-        assert done.returncode == 2
+        trial, *options = arguments
+        done = called("evaluate", trial, whole.run.path, *options, code=2)
         assert expected in done.stderr
         assert done.stderr.count("\n") == 1
+    command = [sys.executable, "-m", "sweeper", "evaluate", trial, str(whole.run.path), *options]
+    process = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert (process.returncode, process.stderr) == (2, done.stderr)  # no import adds a word
 
 
 def test_a_second_driver_is_refused(whole: Finished) -> None:
@@ -382,9 +373,7 @@ def test_a_folder_of_ones_own_images(tmp_path: Path, monkeypatch: pytest.MonkeyP
     assert set(records["set"]) == {"images"}
     assert len(records) == round(0.2 * 48)
     (tmp_path / "images").rename(tmp_path / "gone")
-    command = [sys.executable, "-m", "sweeper", "run", str(file), "--runs", str(tmp_path / "runs")]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    assert done.returncode == 2
+    done = called("run", file, "--runs", tmp_path / "runs", code=2)
     assert done.stderr.count("\n") == 1
     assert "is not a folder" in done.stderr
 
@@ -435,7 +424,7 @@ def test_diverged_trials_fail_with_a_reason_and_are_not_in_the_front(tmp_path: P
     for trial in by_rate["1e+30"]:
         assert trial.status == "failed"
         assert "training loss" in (trial.reason or "")
-        assert "training loss" in sweeper("status", run.path)
+        assert "training loss" in called("status", run.path).stdout
     assert by_rate["0.001"][0].status == "completed"
     members = {row["id"] for row in run.pareto()["candidates"] if row["pareto"]}
     assert members <= {point.id for trial in by_rate["0.001"] for point in trial.points}

@@ -1,0 +1,36 @@
+"""The `sweeper` command, in a process of its own or in this one."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+
+from click.testing import CliRunner, Result
+
+from sweeper.cli import main
+
+PATIENCE = 300  # seconds
+WIDE = {"COLUMNS": "160"}
+
+
+def environment() -> dict[str, str]:
+    return {k: v for k, v in os.environ.items() if k != "MLFLOW_TRACKING_URI"} | WIDE
+
+
+def sweeper(*arguments: object, code: int = 0) -> str:
+    """What the command prints as a process."""
+    command = [sys.executable, "-m", "sweeper", *map(str, arguments)]
+    done = subprocess.run(
+        command, capture_output=True, text=True, check=False, env=environment(), timeout=PATIENCE
+    )
+    assert done.returncode == code, done.stdout + done.stderr
+    return done.stdout
+
+
+def called(*arguments: object, code: int = 0) -> Result:
+    """The same command in this process: for what needs none of its own, which takes seconds to start."""
+    without = dict.fromkeys(("MLFLOW_TRACKING_URI",))
+    done = CliRunner(env=WIDE | without).invoke(main, list(map(str, arguments)))
+    assert done.exit_code == code, done.output
+    return done
