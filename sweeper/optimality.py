@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from sweeper import front, membership
 from sweeper.pareto import as_costs, fronts
-from sweeper.run import Point, Run, TrialRecord
+from sweeper.run import Metrics, Point, Run, TrialRecord
 from sweeper.spec import ParetoConfig, SweepSpec
 from sweeper.trainable import Resampled
 
@@ -41,7 +41,7 @@ def optimality(run: Run, trials: Sequence[TrialRecord]) -> Optimality:
     if not known or not baseline.is_file():
         return Optimality({}, None)
     groups: dict[str, list[Point]] = {}
-    for point in foremost(run.spec, known):
+    for point in foremost(run.spec, known, run.baseline() or {}):
         configuration = json.dumps([point.trial.config, point.epoch], sort_keys=True)
         groups.setdefault(configuration, []).append(point)
     pareto, seed = run.spec.file.pareto, run.spec.file.search.seed
@@ -70,11 +70,12 @@ def again(run: Run, group: Sequence[Point]) -> list[Path]:
     return [point.records for point in found if point.records.is_file()]
 
 
-def foremost(sweep: SweepSpec, known: Sequence[Point]) -> list[Point]:
+def foremost(sweep: SweepSpec, known: Sequence[Point], baseline: Metrics) -> list[Point]:
     """The `COMPARED` points on the first fronts, in the order given."""
     pareto = sweep.file.pareto
     values = [[point.metrics[name] for name in pareto.metrics] for point in known]
-    order = np.argsort(fronts(as_costs(values, pareto.directions)), kind="stable")
+    violation = [front.total_violation(sweep, point.metrics, baseline) for point in known]
+    order = np.argsort(fronts(as_costs(values, pareto.directions), violation), kind="stable")
     return [known[index] for index in sorted(order[:COMPARED])]
 
 

@@ -45,21 +45,19 @@ def non_dominated(costs: ArrayLike, violation: ArrayLike | None = None) -> NDArr
 def fronts(costs: ArrayLike, violation: ArrayLike | None = None) -> NDArray[np.int64]:
     """(n,) rank of each point's front, from 0: no point dominates it once those of lower ranks are gone.
 
-    Points that break constraints come after all that don't, the smaller the violation the earlier, equal
-    ones together; points with a cost or violation that is not finite come last. No rank is left out.
-    Non-dominated sorting and the order of constraints as in NSGA-II, Deb et al., IEEE Trans. Evol. Comput. 6
-    (2002) 182, sections III-A and VI-A.
+    A point that breaks constraints comes after all that break them less, whatever its costs; points with a
+    cost or violation that is not finite come last. No rank is left out. Non-dominated sorting and the order
+    of constraints as in NSGA-II, Deb et al., IEEE Trans. Evol. Comput. 6 (2002) 182, sections III-A and VI-A.
     """
     costs = np.asarray(costs, dtype=np.float64)
-    broken = np.zeros(len(costs)) if violation is None else np.asarray(violation, dtype=np.float64)
+    broken = np.zeros(len(costs)) if violation is None else np.maximum(np.asarray(violation, float), 0.0)
     finite = np.isfinite(costs).all(axis=1) & np.isfinite(broken)
-    key = np.where(finite, np.maximum(broken, 0.0), np.inf)
-    rank = np.unique(key, return_inverse=True)[1].astype(np.int64)
-    feasible = np.flatnonzero(key == 0)
-    if len(feasible):
-        own = _peeled(_beats(costs[feasible]))
-        rank += own.max()
-        rank[feasible] = own
+    rank, lowest = np.zeros(len(costs), dtype=np.int64), 0
+    for value in np.unique(broken[finite]):
+        group = np.flatnonzero(finite & (broken == value))
+        rank[group] = lowest + _peeled(_beats(costs[group]))
+        lowest = int(rank[group].max()) + 1
+    rank[~finite] = lowest
     return rank
 
 

@@ -24,6 +24,7 @@ from sweeper.pareto import (
     non_dominated,
     reference_point,
 )
+from sweeper.ranking import Fronts
 
 COSTS = hnp.arrays(
     np.float64,
@@ -116,9 +117,19 @@ def test_fronts_do_not_depend_on_the_order(costs: np.ndarray, seed: int) -> None
 
 def test_fronts_with_constraints_and_non_finite_values() -> None:
     costs = [[1.0, 1.0], [0.0, 0.0], [0.0, 0.0], [2.0, 2.0], [9.0, 9.0], [0.0, np.nan], [0.0, np.inf]]
-    assert fronts(costs, [0, 0.2, 0.1, 0, 0.1, 0, 0]).tolist() == [0, 3, 2, 1, 2, 4, 4]
-    assert fronts(costs, [1, 1, 1, 1, 1, 1, np.nan]).tolist() == [0, 0, 0, 0, 0, 1, 1]
+    assert fronts(costs, [0, 0.2, 0.1, 0, 0.1, 0, 0]).tolist() == [0, 4, 2, 1, 3, 5, 5]
+    assert fronts(costs, [1, 1, 1, 1, 1, 1, np.nan]).tolist() == [1, 0, 0, 2, 3, 4, 4]
     assert fronts(np.empty((0, 2))).tolist() == []
+
+
+@given(COSTS, st.integers(0, 99))
+def test_fronts_are_those_that_early_stopping_keeps_up_to_date(costs: np.ndarray, seed: int) -> None:
+    """All at once, and point by point."""
+    violation = np.random.default_rng(seed).integers(0, 3, len(costs)) / 2
+    growing = Fronts(costs.shape[1])
+    for point, broken in zip(costs, violation, strict=True):
+        growing.add(point, broken)
+    assert (fronts(costs, violation) == growing.front).all()
 
 
 def test_fronts_of_thousands_of_points() -> None:
