@@ -95,7 +95,7 @@ def work(run: Run, cluster: Cluster, concurrent: int, display: Display, notify: 
         name=run.id,
         lag=2 * concurrent,  # so that a worker hardly ever waits for the sampler
         baseline=run.baseline(),
-        known=run.trials(),
+        known=run.outlines(),
         warm=run.warm_start()["trials"],
     )
     searcher = Searcher(run, search, cluster.threads, concurrent, display.clock)

@@ -28,6 +28,17 @@ def trial_name(trial: Any) -> str:
     return str(trial.config["id"])
 
 
+def forget(trial: Any) -> None:
+    """Empties Tune's object of a trial that has ended: Tune keeps all of them to the end of a sweep, each with
+    its configuration, its last report and statistics of every metric. The run folder has what is needed."""
+    trial.config.clear()
+    trial.evaluated_params = {}
+    trial.experiment_tag = ""
+    known = trial.run_metadata
+    known.last_result, known.metric_analysis, known.metric_n_steps = {}, {}, {}
+    trial._default_result_or_future = None  # holds an object of Ray
+
+
 class Stateless:
     """Ray pickles what it is given beside its own state; there is nothing of ours to be kept there."""
 
@@ -97,7 +108,7 @@ class Searcher(Stateless, RaySearcher):
             record = self.trials.pop(trial_id)
             status, reason = ending(record, None if error else result, self.run.spec.file.pareto)
             self.run.end_trial(record.number, status, reason)
-            self.search.end(self.run.trial(record.number))
+            self.search.end(self.run.outline(self.run.trial(record.number)))
         self._plan_final()
 
     def _new_trial(self) -> TrialRecord | None:
@@ -123,10 +134,10 @@ class Searcher(Stateless, RaySearcher):
             return
         self.final = True
         self.clock.write()
-        members = result.front(self.run.spec, self.run.trials(), baseline)
+        front = result.front(self.run.spec, self.run.outlines(), baseline)
         self.waiting = [
             self._measurement(trial, "test")
-            for trial in (None, *members)
+            for trial in (None, *(self.run.trial(member.number) for member in front))
             if not self.run.final_file(trial.id if trial else BASELINE).exists()
         ]
 
@@ -201,14 +212,16 @@ class Watcher(Stateless, Callback):
 
     def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         self._refresh(trial)
+        forget(trial)
 
     def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         if trial.error_file:
             self.run.keep_error(trial.config.get("number"), trial.error_file)
         self._refresh(trial)
+        forget(trial)
 
     def _refresh(self, trial: Any) -> None:
         if "measure" not in trial.config:
             self.display.clock.write()
-            self.display.update(self.run.trial(trial.config["number"]))
+            self.display.update(self.run.outline(self.run.trial(trial.config["number"])))
         self.notify()
