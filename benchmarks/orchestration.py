@@ -111,7 +111,11 @@ def content(epoch: int, about: dict[str, float]) -> dict[str, Any]:
     """As large as what a real epoch leaves."""
     rate = math.log(about["learning_rate"] / 1e-4) / math.log(30)
     learned = 1 - math.exp(-epoch * (0.2 + rate))
-    metrics = {f"{part}_metric_{index:02d}": learned + index / 7 for part in ("clean", "robust") for index in range(23)}
+    metrics = {
+        f"{part}_metric_{index:02d}": learned + index / 7
+        for part in ("clean", "robust")
+        for index in range(23)
+    }
     metrics |= {
         "robust_accuracy": 0.05 + (0.3 + 0.2 * rate + about["effect"]) * learned + about["noise"],
         "clean_accuracy": 0.9 - (0.2 * rate + about["effect"]) * learned + about["noise"],
@@ -210,7 +214,9 @@ def profiled() -> Iterator[None]:
 
 def cpu_name() -> str:
     lines = Path("/proc/cpuinfo").read_text().splitlines()
-    return next((line.split(":")[1].strip() for line in lines if line.startswith("model name")), "unknown CPU")
+    return next(
+        (line.split(":")[1].strip() for line in lines if line.startswith("model name")), "unknown CPU"
+    )
 
 
 def main() -> None:
@@ -225,7 +231,9 @@ def main() -> None:
         probe = sweep(options, Path(name), profiled if options.profile else nullcontext)
     packages = ", ".join(f"{package} {version(package)}" for package in ("ray", "optuna"))
     print(f"{os.cpu_count()} cores, {cpu_name()}; Python {platform.python_version()}, {packages}")
-    print(f"{options.trials} trials, {options.sampler}, {probe.concurrent} at a time, MLflow {options.mlflow}")
+    print(
+        f"{options.trials} trials, {options.sampler}, {probe.concurrent} at a time, MLflow {options.mlflow}"
+    )
     print("trials  reports  s/trial  CPU s/trial  private MB  resident MB")
     start, *rest = probe.samples
     before = start

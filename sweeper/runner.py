@@ -119,7 +119,7 @@ def work(run: Run, cluster: Cluster, concurrent: int, display: Display, notify: 
                 storage_path=str(run.path / "ray"),
                 failure_config=tune.FailureConfig(max_failures=MAX_FAILURES),
                 checkpoint_config=tune.CheckpointConfig(checkpoint_frequency=0, checkpoint_at_end=False),
-                callbacks=[Watcher(run, display, notify)],
+                callbacks=[Watcher(run, display, notify, search.ended)],
                 verbose=0,
             ),
         )

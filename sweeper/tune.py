@@ -3,7 +3,7 @@ trial goes on, the callback it tells."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from itertools import chain
 from typing import TYPE_CHECKING, Any
 
@@ -193,10 +193,12 @@ class Scheduler(Stateless, FIFOScheduler):
 
 
 class Watcher(Stateless, Callback):
-    """Tells the display and the tracker that something has happened."""
+    """Tells the display and the tracker that something has happened. ended: the searcher's trials that have."""
 
-    def __init__(self, run: Run, display: Display, notify: Callable[[], None]) -> None:
-        self.run, self.display, self.notify = run, display, notify
+    def __init__(
+        self, run: Run, display: Display, notify: Callable[[], None], ended: Mapping[int, TrialRecord]
+    ) -> None:
+        self.run, self.display, self.notify, self.ended = run, display, notify, ended
 
     def on_trial_start(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         if "measure" not in trial.config:
@@ -223,5 +225,6 @@ class Watcher(Stateless, Callback):
     def _refresh(self, trial: Any) -> None:
         if "measure" not in trial.config:
             self.display.clock.write()
-            self.display.update(self.run.outline(self.run.trial(trial.config["number"])))
+            number = trial.config["number"]
+            self.display.update(self.ended.get(number) or self.run.outline(self.run.trial(number)))
         self.notify()
