@@ -2,12 +2,12 @@
 
     python benchmarks/orchestration.py --trials 2000 --sampler tpe
 
-The cluster, Tune, the searcher, the early stopping, the display (quiet) and the run folder are those of a real
-sweep; only the worker is replaced by one that reports made-up learning curves at once, and writes the JSON
-files that a real one writes. Prints time and memory of the driver as the sweep goes on. `private` is memory
-that belongs to the driver alone (USS); its slope is by least squares, from a tenth of the trials on. CPU seconds
-are the driver's, which others on the machine don't lengthen. Exits with 1 unless a trial costs less than
-0.3 seconds and leaves less than 20 kB.
+The cluster, Tune, the searcher, the early stopping, the display (quiet) and the run folder are those of a
+real sweep; only the worker is replaced by one that reports made-up learning curves at once, and writes the
+JSON files that a real one writes. Prints time and memory of the driver as the sweep goes on. `private` is
+memory that belongs to the driver alone (USS); its slope is by least squares, from a tenth of the trials on.
+CPU seconds are the driver's, which others on the machine hardly lengthen. Exits with 1 unless a trial costs
+less than 0.3 seconds and leaves less than 20 kB.
 """
 
 from __future__ import annotations

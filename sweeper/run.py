@@ -117,8 +117,8 @@ class TrialRecord:
         return self.epochs[-1].get("intervals", {}) if self.epochs else None
 
     def outline(self, metrics: Iterable[str]) -> TrialRecord:
-        """What a driver keeps of every trial of a sweep: of its configuration the method's name and the number
-        of epochs, of each epoch the seconds and these metrics."""
+        """What a driver keeps of every trial of a sweep: of its configuration the method's name and how many
+        epochs it has, of each epoch the seconds and these metrics."""
         names = list(metrics)
         epochs = [
             {key: epoch[key] for key in ("epoch", "training_seconds", "evaluation_seconds") if key in epoch}

@@ -29,8 +29,8 @@ def trial_name(trial: Any) -> str:
 
 
 def forget(trial: Any) -> None:
-    """Empties Tune's object of a trial that has ended: Tune keeps all of them to the end of a sweep, each with
-    its configuration, its last report and statistics of every metric. The run folder has what is needed."""
+    """Empties Tune's object of a trial that has ended: Tune keeps all of them to the end of a sweep, each
+    with its configuration, its last report and statistics of every metric. The run folder has it all."""
     trial.config.clear()
     trial.evaluated_params = {}
     trial.experiment_tag = ""
@@ -193,7 +193,7 @@ class Scheduler(Stateless, FIFOScheduler):
 
 
 class Watcher(Stateless, Callback):
-    """Tells the display and the tracker that something has happened. ended: the searcher's trials that have."""
+    """Tells the display and the tracker that something has happened. ended: the trials that have."""
 
     def __init__(
         self, run: Run, display: Display, notify: Callable[[], None], ended: Mapping[int, TrialRecord]
