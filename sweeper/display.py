@@ -24,7 +24,7 @@ class Display:
     def __init__(self, run: Run, concurrent: int, clock: Clock, *, quiet: bool = False) -> None:
         self.run, self.concurrent, self.clock = run, concurrent, clock
         self.console = Console(quiet=quiet)
-        self.trials: dict[int, TrialRecord] = {trial.number: trial for trial in run.trials()}
+        self.trials: dict[int, TrialRecord] = {trial.number: trial for trial in run.outlines()}
         self.stage_name = ""
         self.started = time.monotonic()
         self.epochs_before = sum(len(trial.epochs) for trial in self.trials.values())

@@ -44,7 +44,8 @@ class Jobs:
         """What is left of each stage: candidates are trained with other seeds, then measured under the final
         attack; what is still optimal then, on test images, and so are its other seeds."""
         run = self.run
-        candidates = front.candidates(run.spec, run.trials(), run.baseline() or {})
+        found = front.candidates(run.spec, run.outlines(), run.baseline() or {})
+        candidates = [run.read_trial(point.trial.folder).point(point.epoch) for point in found]
         yield [self._training(twin) | {"stage": RETRAINING} for twin in seeds.unfinished(run, candidates)]
         yield [*self._measurements("final", candidates)]
         members = front.members(run, candidates)

@@ -33,9 +33,9 @@ import fcntl
 import json
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from datetime import datetime
 from functools import cached_property
 from itertools import count, takewhile
@@ -137,6 +137,18 @@ class TrialRecord:
     def point(self, epoch: int | None = None) -> Point:
         """The trial after an epoch, the last one by default, kept or not."""
         return Point(self, epoch or len(self.epochs))
+
+    def outline(self, metrics: Iterable[str]) -> TrialRecord:
+        """What a driver keeps of every trial of a sweep: of its configuration the method's name and how many
+        epochs it has, of each epoch the seconds and these metrics."""
+        names = list(metrics)
+        epochs = [
+            {key: epoch[key] for key in ("epoch", "training_seconds", "evaluation_seconds") if key in epoch}
+            | {"metrics": {name: epoch["metrics"][name] for name in names}}
+            for epoch in self.epochs
+        ]
+        config = {"method": {"name": self.method}, "epochs": self.config["epochs"]}
+        return replace(self, config=config, drawn={}, epochs=epochs)
 
 
 @dataclass(frozen=True)
@@ -354,8 +366,17 @@ class Run:
 
     def trials(self) -> list[TrialRecord]:
         """All trials in order of their numbers."""
-        files = self.path.glob("trials/t*/config.json")
-        return sorted((self.read_trial(file.parent) for file in files), key=lambda trial: trial.number)
+        return sorted(self._read_trials(), key=lambda trial: trial.number)
+
+    def outlines(self) -> list[TrialRecord]:
+        """As `trials`, for a driver that keeps them: see `TrialRecord.outline`."""
+        return sorted(map(self.outline, self._read_trials()), key=lambda trial: trial.number)
+
+    def outline(self, trial: TrialRecord) -> TrialRecord:
+        return trial.outline(self.spec.file.pareto.deciding)
+
+    def _read_trials(self) -> Iterator[TrialRecord]:
+        return (self.read_trial(file.parent) for file in self.path.glob("trials/t*/config.json"))
 
     def read_trial(self, folder: Path) -> TrialRecord:
         """A trial, or one that was trained with another seed, as it lies in its folder."""

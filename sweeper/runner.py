@@ -90,7 +90,7 @@ def work(run: Run, cluster: Cluster, concurrent: int, display: Display, notify: 
     from sweeper.worker import Worker
 
     sweep, stopping = run.spec, halving.of_run(run)
-    for trial in run.trials():
+    for trial in run.outlines():
         kept.tidy(run, trial, run.baseline())
     search = Search(
         sweep,
@@ -98,7 +98,7 @@ def work(run: Run, cluster: Cluster, concurrent: int, display: Display, notify: 
         name=run.id,
         lag=2 * concurrent,  # so that a worker hardly ever waits for the sampler
         baseline=run.baseline(),
-        known=run.trials(),
+        known=run.outlines(),
         warm=run.warm_start()["trials"],
     )
     searcher = Searcher(run, search, Jobs(run, cluster.threads, concurrent), display.clock)
@@ -122,7 +122,7 @@ def work(run: Run, cluster: Cluster, concurrent: int, display: Display, notify: 
                 storage_path=str(run.path / "ray"),
                 failure_config=tune.FailureConfig(max_failures=MAX_FAILURES),
                 checkpoint_config=tune.CheckpointConfig(checkpoint_frequency=0, checkpoint_at_end=False),
-                callbacks=[Watcher(run, display, notify)],
+                callbacks=[Watcher(run, display, notify, search.ended)],
                 verbose=0,
             ),
         )

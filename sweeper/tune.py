@@ -3,7 +3,7 @@ trial goes on, the callback it tells."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -26,6 +26,17 @@ if TYPE_CHECKING:
 def trial_name(trial: Any) -> str:
     """Tune's name for a job: the id we know it by."""
     return str(trial.config["id"])
+
+
+def forget(trial: Any) -> None:
+    """Empties Tune's object of a trial that has ended: Tune keeps all of them to the end of a sweep, each
+    with its configuration, its last report and statistics of every metric. The run folder has it all."""
+    trial.config.clear()
+    trial.evaluated_params = {}
+    trial.experiment_tag = ""
+    known = trial.run_metadata
+    known.last_result, known.metric_analysis, known.metric_n_steps = {}, {}, {}
+    trial._default_result_or_future = None  # holds an object of Ray
 
 
 class Stateless:
@@ -84,7 +95,7 @@ class Searcher(Stateless, RaySearcher):
         """Notes how a training ended, and takes away what is not needed of it any more."""
         ended = self.run.end_trial(trial, *ending(trial, report, self.run.spec.file.pareto))
         kept.tidy(self.run, ended, self.search.baseline)
-        return self.run.read_trial(trial.folder)
+        return self.run.outline(self.run.read_trial(trial.folder))
 
     def _measured(self, job: str, report: Report | None) -> None:
         reason = f"see {self.run.path / 'error.txt'}" if report is None else report["failed"]
@@ -149,10 +160,12 @@ class Scheduler(Stateless, FIFOScheduler):
 
 
 class Watcher(Stateless, Callback):
-    """Tells the display and the tracker that something has happened."""
+    """Tells the display and the tracker that something has happened. ended: the trials that have."""
 
-    def __init__(self, run: Run, display: Display, notify: Callable[[], None]) -> None:
-        self.run, self.display, self.notify = run, display, notify
+    def __init__(
+        self, run: Run, display: Display, notify: Callable[[], None], ended: Mapping[int, TrialRecord]
+    ) -> None:
+        self.run, self.display, self.notify, self.ended = run, display, notify, ended
 
     def on_trial_start(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         self.display.stage(trial.config["stage"])
@@ -165,14 +178,17 @@ class Watcher(Stateless, Callback):
 
     def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         self._refresh(trial)
+        forget(trial)
 
     def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         if trial.error_file:
             self.run.keep_error(trial.config.get("folder"), trial.error_file)
         self._refresh(trial)
+        forget(trial)
 
     def _refresh(self, trial: Any) -> None:
         if "number" in trial.config:
             self.display.clock.write()
-            self.display.update(self.run.trial(trial.config["number"]))
+            number = trial.config["number"]
+            self.display.update(self.ended.get(number) or self.run.outline(self.run.trial(number)))
         self.notify()
