@@ -13,8 +13,8 @@ from ray.tune.search import Searcher as RaySearcher
 
 from sweeper import budget, result
 from sweeper.budget import Clock
-from sweeper.halving import Halving, Report, ending
-from sweeper.run import BASELINE, Run, Split, TrialRecord
+from sweeper.halving import Halving, Report, Unfinished, ending, stopped
+from sweeper.run import BASELINE, Run, Split, Status, TrialRecord
 from sweeper.search import Search
 
 if TYPE_CHECKING:
@@ -39,13 +39,25 @@ class Searcher(Stateless, RaySearcher):
     """Hands out all the work of a sweep that is left, to workers that stay: the untrained model's
     measurement, the trials that an earlier driver left unfinished, new trials, and when all have
     ended, the measurement of the Pareto set and of the untrained model on the test images.
+
+    A trial that has to wait for others, see `sweeper.halving`, gives its worker back. For Tune it has ended,
+    and it is handed out once more as one that was left unfinished: its folder is its memory.
     """
 
-    def __init__(self, run: Run, search: Search, threads: int, concurrent: int, clock: Clock) -> None:
+    def __init__(
+        self,
+        run: Run,
+        search: Search,
+        threads: int,
+        concurrent: int,
+        clock: Clock,
+        *,
+        halving: Halving | None = None,
+    ) -> None:
         super().__init__()
-        self.run, self.search, self.clock = run, search, clock
+        self.run, self.search, self.clock, self.halving = run, search, clock, halving
         self.threads, self.concurrent = threads, concurrent
-        self.unfinished = [trial for trial in run.trials() if trial.status == "unfinished"]
+        self.unfinished = Unfinished(halving, (t for t in run.trials() if t.status == "unfinished"))
         self.trials: dict[str, TrialRecord] = {}
         self.waiting = [] if run.baseline() else [self._measurement(None, "validation")]
         self.measuring: dict[str, str] = {}
@@ -60,6 +72,7 @@ class Searcher(Stateless, RaySearcher):
 
     def suggest(self, trial_id: str) -> Job | str | None:
         """The next job; None if there is none yet, FINISHED if there will be none."""
+        self._end_stopped()
         self._plan_final()  # a budget may have run out since a trial ended
         if self.waiting and not self.broken:
             job = self.waiting.pop(0)
@@ -67,7 +80,7 @@ class Searcher(Stateless, RaySearcher):
             return job
         if self.finished or self.broken:
             return str(self.FINISHED)
-        record = self.unfinished.pop(0) if self.unfinished else self._new_trial()
+        record = self.unfinished.take() or self._new_trial()
         if record is None:
             return None
         self.trials[trial_id] = record
@@ -95,10 +108,23 @@ class Searcher(Stateless, RaySearcher):
             self.search.baseline = self.run.baseline()
         else:
             record = self.trials.pop(trial_id)
-            status, reason = ending(record, None if error else result, self.run.spec.file.pareto)
-            self.run.end_trial(record.number, status, reason)
-            self.search.end(self.run.trial(record.number))
+            if self.halving and self.halving.waits(record.number):
+                self.unfinished.add(self.run.trial(record.number))
+            else:
+                self._end(record, *ending(record, None if error else result, self.run.spec.file.pareto))
+        self._end_stopped()
         self._plan_final()
+
+    def _end(self, record: TrialRecord, status: Status, reason: str | None) -> None:
+        self.run.end_trial(record.number, status, reason)
+        self.search.end(self.run.trial(record.number))
+        if self.halving:
+            self.halving.end(record.number)
+
+    def _end_stopped(self) -> None:
+        """Ends the waiting trials on which it was decided that they do not go on."""
+        for trial in self.unfinished.stopped():
+            self._end(trial, *stopped(trial, self.run.spec.file.pareto))
 
     def _new_trial(self) -> TrialRecord | None:
         if self._all_started():
@@ -110,13 +136,13 @@ class Searcher(Stateless, RaySearcher):
         """Whether no trial will be started any more."""
         if self.search.next >= self.run.spec.file.search.trials:
             return True
-        running = (self.run.trial(trial.number) for trial in (*self.trials.values(), *self.unfinished))
+        running = (self.run.trial(trial.number) for trial in (*self.trials.values(), *self.unfinished.trials))
         trials = chain(self.search.ended.values(), running)
         return budget.used_up(self.run, trials, self.clock.seconds)
 
     def _plan_final(self) -> None:
         """Queues the measurements on test images, once all trials and the baseline are there."""
-        if self.final or self.trials or self.unfinished or not self._all_started():
+        if self.final or self.trials or self.unfinished.trials or not self._all_started():
             return
         baseline = self.run.baseline()
         if baseline is None:
@@ -170,15 +196,21 @@ class Scheduler(Stateless, FIFOScheduler):
         self.run, self.halving = run, halving
 
     def on_trial_result(self, controller: Any, trial: Any, result: Report) -> str:
-        goes_on = self.halving.record(trial.config["number"], result["epoch"], result)
-        return str(self.CONTINUE if goes_on else self.STOP)
+        return str(self.CONTINUE if self._goes_on(trial, result) else self.STOP)
 
     def on_trial_complete(self, controller: Any, trial: Any, result: Report) -> None:
-        """Tune comes here with a last report that it did not ask about, and with those that were stopped."""
+        """Tune comes here with a last report that it did not ask about, and with those that were stopped or
+        wait."""
         if "measure" in trial.config:
             self.halving.baseline = self.run.baseline()
         elif not result["failed"]:
-            self.halving.record(trial.config["number"], result["epoch"], result, last=True)
+            self._goes_on(trial, result, last=True)
+
+    def _goes_on(self, trial: Any, result: Report, last: bool = False) -> bool | None:
+        """Of a worker that was lost, an epoch may be in the trial's folder that was never reported."""
+        number = trial.config["number"]
+        goes_on = self.halving.follow(self.run.trial(number))
+        return goes_on and self.halving.record(number, result["epoch"], result, last=last)
 
 
 class Watcher(Stateless, Callback):

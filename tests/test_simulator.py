@@ -52,14 +52,19 @@ class Folder:
             baseline=run.baseline(),
             known=run.trials(),
         )
+        self._start()
+
+    def _start(self) -> None:
+        """Starts trials as a driver would, so that the sampler knows as much."""
+        running = sum(trial.status == "unfinished" for trial in self.run.trials())
+        for _ in range(min(WORKERS - running, self.run.spec.file.search.trials - self.search.next)):
+            suggestion = self.search.ask()
+            assert suggestion is not None
+            self.run.add_trial(suggestion)
 
     def report(self, number: int, epoch: int, crash: str = "") -> None:
         """A trial finishes an epoch, and what follows of it, until the driver dies: after the worker has
         written the `epoch`, after the `decision` was written, or not at all."""
-        while self.search.next <= number:
-            suggestion = self.search.ask()
-            assert suggestion is not None
-            self.run.add_trial(suggestion)
         trial = self.run.trial(number)
         metrics = self.table.nearest(trial.drawn).metrics[epoch - 1]
         if not not_finite(self.run.spec.file.pareto, metrics):
@@ -73,6 +78,7 @@ class Folder:
         report = {**metrics, "epoch": epoch, "failed": None}
         self.run.end_trial(number, *ending(trial, report, self.run.spec.file.pareto))
         self.search.end(self.run.trial(number))
+        self._start()
 
 
 def a_run(folder: Path, spec: SweepSpec) -> Run:
