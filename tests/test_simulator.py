@@ -24,6 +24,7 @@ from sweeper.spec import SweepSpec
 from tests.curves import BASELINE, curves
 from tests.replay import Replay
 from tests.scheduler_contract import sweep
+from tests.timing import outcome, timed
 
 WORKERS = 2
 
@@ -138,6 +139,28 @@ def test_ray_and_the_simulator_decide_alike(
         runner.work(run, cluster, WORKERS, Display(run, WORKERS, Clock(run), quiet=True), lambda: None)
     assert run.decisions() == simulation.decisions
     assert statuses(run.trials()) == statuses(simulation.trials)
+
+
+def test_ray_makes_trials_wait_as_the_simulator_does(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each trial is slower than the next, so that those with higher numbers come to every rung first; the
+    decisions are those of any other timing."""
+    spec = sweep(trials=8, sampler="tpe", deterministic=True)
+    table = Curves(curves(spec, 30, 9, seed=8))
+    reference = simulate(spec, table, workers=WORKERS)
+    simulation, waits = timed(spec, table, WORKERS, lambda trial: 0.1**trial.number)
+    assert simulation.trace != reference.trace
+    assert waits > 3
+    run = a_run(tmp_path, spec)
+    in_turn(monkeypatch, run, simulation, 0)
+    monkeypatch.setattr("sweeper.worker.Worker", Replay)
+    with Cluster.connect(spec.file.resources) as cluster:
+        runner.work(run, cluster, WORKERS, Display(run, WORKERS, Clock(run), quiet=True), lambda: None)
+    assert run.decisions() == simulation.decisions
+    assert outcome(spec, run.trials(), run.decisions()) == outcome(
+        spec, reference.trials, reference.decisions
+    )
+    assert statuses(run.trials()) == statuses(reference.trials)
+    assert not list(run.path.glob("ray/**/checkpoint*"))
 
 
 def in_turn(monkeypatch: pytest.MonkeyPatch, run: Run, simulation: Simulation, done: int) -> None:
