@@ -2,7 +2,7 @@
 
     sweep.yaml                  the sweep, profile and overrides applied
     run.json                    id, seed, versions, when and where it was started, how it was extended
-    concurrency.json            trials side by side, which decides what a deterministic sweep's sampler knows when
+    concurrency.json            trials side by side, on which a deterministic sweep's draws depend
     clock.json                  for how many seconds it was driven
     warm_start.json             what the sampler knows of earlier runs; absent without
     study.journal               the Optuna study (opens in optuna-dashboard)
