@@ -5,6 +5,10 @@ member of the front and what was spent on it would be lost. So hours and GPU-hou
 left of the running trials; of epochs, what these are still going to train counts as spent from their start,
 and the excess is less than one trial. The untrained model's and the Pareto set's measurements on the test
 images take no part of GPU-hours and epochs, and the latter none of the hours.
+
+A budget of epochs does not depend on timing: what counts as spent by the trials before another only becomes
+less as these end, down to what they trained. So it is started, at the latest when all have ended, if that is
+less than the budget, and otherwise never.
 """
 
 from __future__ import annotations

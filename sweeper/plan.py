@@ -11,7 +11,7 @@ from rich.text import Text
 from sweeper import budget, kept, space
 from sweeper.result import protocol
 from sweeper.run import Run
-from sweeper.spec import SweepSpec
+from sweeper.spec import SearchConfig, SweepSpec
 
 
 def print_plan(sweep: SweepSpec) -> None:
@@ -20,6 +20,7 @@ def print_plan(sweep: SweepSpec) -> None:
     epochs = sweep.max_epochs()
     console.print(f"sweep {file.name}: {search.trials} trials, at most {search.trials * epochs} epochs")
     console.print(f"sampler: {search.sampler}, seed {search.seed}{coverage(sweep)}")
+    console.print(f"deterministic: {determinism(search)}")
     if limits := budget.bounds(search.budget):
         console.print(f"budget: {limits}, whichever is used up first; trials that run then are finished")
     if search.warm_start:
@@ -71,6 +72,12 @@ def coverage(sweep: SweepSpec) -> str:
         )
     combinations = len(space.grid(sweep.space))
     return f", every one of {combinations} grid combinations in turn" if combinations > 1 else ""
+
+
+def determinism(search: SearchConfig) -> str:
+    if search.deterministic:
+        return "yes, the same trials and decisions whatever the timing, with as many side by side"
+    return "no, every trial is drawn and decided on by what has ended until then"
 
 
 def side_by_side(sweep: SweepSpec) -> str:

@@ -2,7 +2,7 @@
 
     sweep.yaml                  the sweep, profile and overrides applied
     run.json                    id, seed, versions, when and where it was started, how it was extended
-    concurrency.json            trials side by side, which decides what the sampler knows when
+    concurrency.json            trials side by side, on which a deterministic sweep's draws depend
     clock.json                  for how many seconds it was driven
     warm_start.json             what the sampler knows of earlier runs; absent without
     study.journal               the Optuna study (opens in optuna-dashboard)
@@ -254,7 +254,7 @@ class Run:
         return self.path.parent / "cache"
 
     def concurrency(self, fits: int) -> int:
-        """Trials side by side; the sampler's knowledge lags behind by twice as many. The first
+        """Trials side by side; a deterministic sweep's sampler lags behind by twice as many. The first
         driver's number stays, so that a resumed sweep draws what an uninterrupted one draws."""
         file = self.path / "concurrency.json"
         known = read_json(file)

@@ -96,12 +96,13 @@ def work(run: Run, cluster: Cluster, concurrent: int, display: Display, notify: 
         sweep,
         run.path / "study.journal",
         name=run.id,
-        lag=2 * concurrent,  # so that a worker hardly ever waits for the sampler
+        lag=2 * concurrent,  # so that trials of equal length wait for no other
         baseline=run.baseline(),
         known=run.outlines(),
         warm=run.warm_start()["trials"],
     )
-    searcher = Searcher(run, search, Jobs(run, cluster.threads, concurrent), display.clock)
+    jobs = Jobs(run, cluster.threads, concurrent)
+    searcher = Searcher(run, search, jobs, display.clock, stopping)
     if not searcher.finished:
         trainable = tune.with_resources(
             Worker, {"cpu": sweep.file.resources.cpus, "gpu": sweep.file.resources.gpus}

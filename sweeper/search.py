@@ -1,9 +1,13 @@
 """The search: asks an Optuna study on disk for configurations and tells it what became of them.
 
-Reproducible whatever the timing. Trial n is drawn when trials 0 to n - lag have ended, and the
-sampler knows the results of exactly these, told in order; its random numbers come from the sweep's
-seed and n alone. So the same sweep gives the same configurations on any number of interruptions,
-as long as `concurrent` (the lag) stays the same and trials give the same results.
+The sampler knows the result of every trial that has ended, and of those that run, what was drawn: TPE and
+the Gaussian process keep off their points, NSGA-II breeds from ended trials alone. Its random numbers come
+from the sweep's seed and the trial's number.
+
+With `search.deterministic` what is drawn does not depend on timing either. Trial n is drawn when trials 0 to
+n - lag have ended, and the sampler knows the results of exactly these, told in order. So the same sweep gives
+the same configurations on any number of interruptions, as long as `concurrent` (the lag) stays the same and
+trials give the same results.
 """
 
 from __future__ import annotations
@@ -47,8 +51,10 @@ class Suggestion:
 class Search:
     """Ask and tell for one run. Everything is in the study on disk; opening it again goes on.
 
-    journal: the study's file; None keeps it in memory.  known: the trials that the run folder already holds.
-    warm: trials of earlier runs, see `sweeper.warm`.
+    journal: the study's file; None keeps it in memory.  lag: by how much the sampler's knowledge is older
+    than what it draws in a deterministic sweep.  baseline: the untrained model's metrics, to be set once they
+    are known; nothing is told before, as constraints may be relative to them.  known: the trials that the run
+    folder already holds.  warm: trials of earlier runs, see `sweeper.warm`.
     """
 
     def __init__(
@@ -77,15 +83,16 @@ class Search:
         self._warm(warm)
 
     def ask(self) -> Suggestion | None:
-        """The next configuration; None if it has to wait for results of earlier trials, or for the
-        untrained model's, which the constraints of these may be relative to."""
-        ready = self.next - self.lag
-        if (ready >= 0 and self.baseline is None) or any(
-            number not in self.ended for number in range(ready + 1)
-        ):
-            return None
-        self._tell_up_to(ready)
+        """The next configuration. None if it has to wait for results of earlier trials, or for the untrained
+        model's, without which these can't be told: in a deterministic sweep only."""
         number = self.next
+        if self.sweep.file.search.deterministic:
+            ready = number - self.lag
+            if (ready >= 0 and self.baseline is None) or any(n not in self.ended for n in range(ready + 1)):
+                return None
+            self._tell_up_to(ready)
+        elif self.baseline is not None:
+            self._tell_up_to(number - 1)
         self.study.sampler = self._sampler(number)
         if fixed := next(self.fixed):
             self.study.enqueue_trial(fixed, user_attrs={NUMBER: number})
@@ -97,7 +104,8 @@ class Search:
         return Suggestion(number, config, resolved.drawn, trial_seed(self.sweep.file.search.seed, config))
 
     def end(self, trial: TrialRecord) -> None:
-        """Takes note of how a trial ended; the sampler is told when its turn comes."""
+        """Takes note of how a trial ended; the sampler is told before it draws the next, or, in a
+        deterministic sweep, when its turn comes."""
         self.ended[trial.number] = trial
 
     def finish(self) -> None:

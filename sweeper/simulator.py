@@ -27,8 +27,8 @@ import pandas as pd
 
 from sweeper import kept
 from sweeper.errors import UserError
-from sweeper.halving import Halving, ending
-from sweeper.run import BASELINE, Decision, Metrics, Run, TrialRecord
+from sweeper.halving import Halving, Unfinished, ending, stopped
+from sweeper.run import BASELINE, Decision, Metrics, Run, Status, TrialRecord
 from sweeper.search import Search
 from sweeper.spec import SweepSpec
 
@@ -154,15 +154,17 @@ class Simulator:
             raise UserError(f"learning curves: no metric {lacking[0]!r}, which the sweep is judged by")
         self.sweep, self.curves, self.workers = sweep, curves, workers
         self.done = Simulation()
-        # the untrained model is known from the start, and the lag is that of a real sweep
+        # the untrained model is known from the start, and the lag is that of a real sweep if it has one
         baseline = curves.baseline
         self.search = Search(sweep, None, name="simulation", lag=2 * workers, baseline=baseline)
         self.halving: Halving | None = None
         if sweep.file.search.early_stopping:
             self.halving = Halving(sweep, baseline=baseline, log=self.done.decisions.append)
         self.now = 0.0
-        self.running: dict[int, Curve] = {}
-        self.reports: list[tuple[float, int, int]] = []  # a heap: when, in which order, of which trial
+        self.curve: dict[int, Curve] = {}
+        self.unfinished = Unfinished(self.halving)
+        # a heap, with the next report of each trial that has a worker: when, in which order, of which trial
+        self.reports: list[tuple[float, int, int]] = []
         self.scheduled = 0
 
     def run(self) -> None:
@@ -174,29 +176,39 @@ class Simulator:
         self.search.finish()
 
     def _start_trials(self) -> None:
-        while len(self.running) < self.workers and self.search.next < self.sweep.file.search.trials:
-            new = self.search.ask()
-            if new is None:
-                return
-            trial = TrialRecord(new.number, Path(f"t{new.number:03d}"), new.config, new.drawn, new.seed)
-            curve = self.curves.nearest(new.drawn)
-            if len(curve.metrics) < trial.config["epochs"]:
-                raise UserError(
-                    f"learning curves: {curve.config} has {len(curve.metrics)} epochs, and the sweep trains "
-                    f"{trial.config['epochs']}; set trial.epochs to what was recorded"
-                )
-            self.done.trials.append(trial)
-            self.running[trial.number] = curve
-            self._schedule(trial)
+        for trial in self.unfinished.stopped():
+            self._end(trial, *stopped(trial, self.sweep.file.pareto))
+        while len(self.reports) < self.workers and (started := self.unfinished.take() or self._new_trial()):
+            self._schedule(started)
+
+    def _new_trial(self) -> TrialRecord | None:
+        if self.search.next >= self.sweep.file.search.trials:
+            return None
+        new = self.search.ask()
+        if new is None:
+            return None
+        trial = TrialRecord(new.number, Path(f"t{new.number:03d}"), new.config, new.drawn, new.seed)
+        curve = self.curves.nearest(new.drawn)
+        if len(curve.metrics) < trial.config["epochs"]:
+            raise UserError(
+                f"learning curves: {curve.config} has {len(curve.metrics)} epochs, and the sweep trains "
+                f"{trial.config['epochs']}; set trial.epochs to what was recorded"
+            )
+        self.done.trials.append(trial)
+        self.curve[trial.number] = curve
+        return trial
 
     def _schedule(self, trial: TrialRecord) -> None:
-        seconds = self.running[trial.number].seconds[len(trial.epochs)]
-        heapq.heappush(self.reports, (self.now + seconds, self.scheduled, trial.number))
+        heapq.heappush(self.reports, (self.now + self.seconds(trial), self.scheduled, trial.number))
         self.scheduled += 1
+
+    def seconds(self, trial: TrialRecord) -> float:
+        """What the trial's next epoch takes."""
+        return self.curve[trial.number].seconds[len(trial.epochs)]
 
     def _report(self, trial: TrialRecord) -> None:
         """A trial has finished an epoch."""
-        metrics = self.running[trial.number].metrics[len(trial.epochs)]
+        metrics = self.curve[trial.number].metrics[len(trial.epochs)]
         epoch = len(trial.epochs) + 1
         trial.epochs.append({"epoch": epoch, "metrics": metrics})
         trial.kept = kept.chosen(
@@ -205,11 +217,17 @@ class Simulator:
         self.done.trace.append((trial.number, epoch))
         last = epoch == trial.config["epochs"]
         goes_on = self.halving is None or self.halving.record(trial.number, epoch, metrics, last=last)
-        if goes_on and not last:
+        if goes_on is None:
+            self.unfinished.add(trial)
+        elif goes_on and not last:
             self._schedule(trial)
-            return
-        del self.running[trial.number]
+        else:
+            report = {**metrics, "epoch": epoch, "failed": None}
+            self._end(trial, *ending(trial, report, self.sweep.file.pareto))
+
+    def _end(self, trial: TrialRecord, status: Status, reason: str | None) -> None:
+        trial.status, trial.reason = status, reason
         self.done.ends[trial.number] = self.now
-        report = {**metrics, "epoch": epoch, "failed": None}
-        trial.status, trial.reason = ending(trial, report, self.sweep.file.pareto)
         self.search.end(trial)
+        if self.halving:
+            self.halving.end(trial.number)

@@ -162,6 +162,11 @@ class SearchConfig(Section):
         "spread are reported.",
     )
     concurrent: PositiveInt | None = Field(None, description="Trials at a time; what fits by default.")
+    deterministic: bool = Field(
+        False,
+        description="The same trials and decisions whatever the timing, with as many trials at a time. The "
+        "sampler knows less when it draws, and trials wait for each other at the rungs of early stopping.",
+    )
     early_stopping: EarlyStopping | None = None
     warm_start: list[str] = Field(
         [], description="Runs, by name or folder, whose results the sampler knows from the start."
@@ -333,7 +338,8 @@ def validate(root: Node) -> SweepSpec:
             measured = trainable.metric_names(trials, trainable.evaluation.model_validate(file.final))
             lines += check_final(file, metrics, measured, resolved.places)
     longest = max((getattr(trial, "epochs", 1) for trial in trials), default=1)
-    lines += [*check_budget(file, resolved.places), *check_warm_start(file, resolved.places)]
+    lines += [*check_budget(file, resolved.places), *check_deterministic(file, resolved.places)]
+    lines += check_warm_start(file, resolved.places)
     if trials:
         lines += check_rungs(file, longest, resolved.places)
     if not lines:
@@ -444,6 +450,16 @@ def check_budget(file: SweepFile, places: dict[space.Path, Place]) -> Iterator[s
             f"{at(places, ('search', 'budget', 'gpu_hours'))}: search.budget.gpu_hours: trials take no GPU "
             "(resources.gpus is 0); give hours or epochs"
         )
+
+
+def check_deterministic(file: SweepFile, places: dict[space.Path, Place]) -> Iterator[str]:
+    """A line for every budget of time: how much is done in it, no two sweeps have in common."""
+    for name in file.search.budget.given() if file.search.deterministic else ():
+        if name != "epochs":
+            yield (
+                f"{at(places, ('search', 'budget', name))}: search.budget.{name}: how far a sweep gets in it "
+                "depends on timing, and search.deterministic is true; give epochs, or deterministic: false"
+            )
 
 
 def check_warm_start(file: SweepFile, places: dict[space.Path, Place]) -> Iterator[str]:

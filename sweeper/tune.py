@@ -14,9 +14,9 @@ from ray.tune.search import Searcher as RaySearcher
 
 from sweeper import budget, kept
 from sweeper.budget import Clock
-from sweeper.halving import Halving, Report, ending
+from sweeper.halving import Halving, Report, Unfinished, ending, stopped
 from sweeper.jobs import Job, Jobs
-from sweeper.run import Run, TrialRecord
+from sweeper.run import Run, Status, TrialRecord
 from sweeper.search import Search
 
 if TYPE_CHECKING:
@@ -50,12 +50,17 @@ class Searcher(Stateless, RaySearcher):
     """Hands out all the work of a sweep that is left, to workers that stay: the untrained model's
     measurement, the trials that an earlier driver left unfinished, new trials, and when all have
     ended, what makes sure of the front (see `Jobs.following`).
+
+    A trial that has to wait for others, see `sweeper.halving`, gives its worker back. For Tune it has ended,
+    and it is handed out once more as one that was left unfinished: its folder is its memory.
     """
 
-    def __init__(self, run: Run, search: Search, jobs: Jobs, clock: Clock) -> None:
+    def __init__(
+        self, run: Run, search: Search, jobs: Jobs, clock: Clock, halving: Halving | None = None
+    ) -> None:
         super().__init__()
-        self.run, self.search, self.jobs, self.clock = run, search, jobs, clock
-        self.unfinished = [trial for trial in run.trials() if trial.status == "unfinished"]
+        self.run, self.search, self.jobs, self.clock, self.halving = run, search, jobs, clock, halving
+        self.unfinished = Unfinished(halving, (t for t in run.trials() if t.status == "unfinished"))
         self.trials: dict[str, TrialRecord] = {}
         self.others: dict[str, Job] = {}  # what runs and is no trial of the search
         self.waiting = [] if run.baseline() else [jobs.measurement(None, "validation")]
@@ -65,13 +70,14 @@ class Searcher(Stateless, RaySearcher):
 
     def suggest(self, trial_id: str) -> Job | str | None:
         """The next job; None if there is none yet, FINISHED if there will be none."""
+        self._end_stopped()
         self._plan()  # a budget may have run out since a trial ended
         if self.finished or self.broken:
             return str(self.FINISHED)
         if self.waiting:
             self.others[trial_id] = self.waiting.pop(0)
             return self.others[trial_id]
-        record = self.unfinished.pop(0) if self.unfinished else self._new_trial()
+        record = self.unfinished.take() or self._new_trial()
         if record is None:
             return None
         self.trials[trial_id] = record
@@ -84,18 +90,34 @@ class Searcher(Stateless, RaySearcher):
     def on_trial_complete(self, trial_id: str, result: Report | None = None, error: bool = False) -> None:
         report = None if error else result
         if trial_id in self.trials:
-            self.search.end(self._end(self.trials.pop(trial_id), report))
+            record = self.trials.pop(trial_id)
+            if self.halving and self.halving.waits(record.number):
+                self.unfinished.add(self.run.trial(record.number))
+            else:
+                self._end(record, *ending(record, report, self.run.spec.file.pareto))
         elif "measure" in self.others[trial_id]:
             self._measured(self.others.pop(trial_id)["id"], report)
         else:
-            self._end(self.run.read_trial(Path(self.others.pop(trial_id)["folder"])), report)
+            twin = self.run.read_trial(Path(self.others.pop(trial_id)["folder"]))
+            self._close(twin, *ending(twin, report, self.run.spec.file.pareto))
+        self._end_stopped()
         self._plan()
 
-    def _end(self, trial: TrialRecord, report: Report | None) -> TrialRecord:
+    def _end(self, trial: TrialRecord, status: Status, reason: str | None) -> None:
+        """A trial of the search has ended: so it is noted, and those are told who wait for it."""
+        self.search.end(self.run.outline(self._close(trial, status, reason)))
+        if self.halving:
+            self.halving.end(trial.number)
+
+    def _close(self, trial: TrialRecord, status: Status, reason: str | None) -> TrialRecord:
         """Notes how a training ended, and takes away what is not needed of it any more."""
-        ended = self.run.end_trial(trial, *ending(trial, report, self.run.spec.file.pareto))
-        kept.tidy(self.run, ended, self.search.baseline)
-        return self.run.outline(self.run.read_trial(trial.folder))
+        kept.tidy(self.run, self.run.end_trial(trial, status, reason), self.search.baseline)
+        return self.run.read_trial(trial.folder)
+
+    def _end_stopped(self) -> None:
+        """Ends the waiting trials on which it was decided that they do not go on."""
+        for trial in self.unfinished.stopped():
+            self._end(trial, *stopped(trial, self.run.spec.file.pareto))
 
     def _measured(self, job: str, report: Report | None) -> None:
         reason = f"see {self.run.path / 'error.txt'}" if report is None else report["failed"]
@@ -113,13 +135,13 @@ class Searcher(Stateless, RaySearcher):
         """Whether no trial will be started any more."""
         if self.search.next >= self.run.spec.file.search.trials:
             return True
-        running = (self.run.trial(trial.number) for trial in (*self.trials.values(), *self.unfinished))
+        running = (self.run.trial(trial.number) for trial in (*self.trials.values(), *self.unfinished.trials))
         trials = chain(self.search.ended.values(), running)
         return budget.used_up(self.run, trials, self.clock.seconds)
 
     def _plan(self) -> None:
         """Queues what comes after the search, a stage at a time, each when the one before is done."""
-        busy = self.waiting or self.others or self.trials or self.unfinished
+        busy = self.waiting or self.others or self.trials or self.unfinished.trials
         if busy or self.broken or self.finished or not self._all_started():
             return
         self.clock.write()
@@ -146,17 +168,22 @@ class Scheduler(Stateless, FIFOScheduler):
         self.run, self.halving = run, halving
 
     def on_trial_result(self, controller: Any, trial: Any, result: Report) -> str:
-        if "number" not in trial.config:
-            return str(self.CONTINUE)
-        goes_on = self.halving.record(trial.config["number"], result["epoch"], result)
+        goes_on = "number" not in trial.config or self._goes_on(trial, result)
         return str(self.CONTINUE if goes_on else self.STOP)
 
     def on_trial_complete(self, controller: Any, trial: Any, result: Report) -> None:
-        """Tune comes here with a last report that it did not ask about, and with those that were stopped."""
+        """Tune comes here with a last report that it did not ask about, and with those that were stopped or
+        wait."""
         if "measure" in trial.config:
             self.halving.baseline = self.run.baseline()
         elif "number" in trial.config and not result["failed"]:
-            self.halving.record(trial.config["number"], result["epoch"], result, last=True)
+            self._goes_on(trial, result, last=True)
+
+    def _goes_on(self, trial: Any, result: Report, last: bool = False) -> bool | None:
+        """Of a worker that was lost, an epoch may be in the trial's folder that was never reported."""
+        number = trial.config["number"]
+        goes_on = self.halving.follow(self.run.trial(number))
+        return goes_on and self.halving.record(number, result["epoch"], result, last=last)
 
 
 class Watcher(Stateless, Callback):

@@ -208,9 +208,13 @@ def sweep(
     sampler: str = "random",
     pareto: str = f"{MAXIMIZE}\n  {MINIMIZE}",
     constrained: bool = False,
+    deterministic: bool = False,
 ) -> SweepSpec:
     """A sweep with early stopping, by default at epochs 1 and 3 of 9, one in three going on."""
-    search = f"{{trials: {trials}, seed: 3, sampler: {sampler}, early_stopping: {stopping}}}"
+    search = (
+        f"{{trials: {trials}, seed: 3, sampler: {sampler}, deterministic: {str(deterministic).lower()}, "
+        f"early_stopping: {stopping}}}"
+    )
     replacements = {
         f"{MAXIMIZE}\n  {MINIMIZE}": pareto,
         CONSTRAINT: CONSTRAINT if constrained else "",

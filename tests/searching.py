@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from pathlib import Path
 from typing import Any
 
@@ -26,10 +27,13 @@ def metrics_of(config: dict[str, Any]) -> dict[str, float]:
 
 
 class Workers:
-    """`side` workers that end one epoch each, in turn. measured: what was measured on test images."""
+    """`side` workers that end one epoch each, in turn, or as `rng` has it. measured: what was measured on
+    test images."""
 
-    def __init__(self, run: Run, side: int = 1, seconds: float = 10) -> None:
-        self.run, self.side, self.seconds = run, side, seconds
+    def __init__(
+        self, run: Run, side: int = 1, seconds: float = 10, rng: random.Random | None = None
+    ) -> None:
+        self.run, self.side, self.seconds, self.rng = run, side, seconds, rng
         self.clock = Clock(run)
         self.measured: list[str] = []
         self.jobs: dict[str, Any] = {}
@@ -55,7 +59,7 @@ class Workers:
                 if not isinstance(job, dict):
                     break
                 self.jobs[str(self.started)] = job
-            name = next(iter(self.jobs))
+            name = self.rng.choice(list(self.jobs)) if self.rng else next(iter(self.jobs))
             epochs -= self._step(name, self.jobs.pop(name))
         if self.searcher.finished:
             self.searcher.search.finish()

@@ -20,8 +20,9 @@ from tests.searching import UNTRAINED, metrics_of
 from tests.sweeps import FINITE, SMALL
 
 
-def small(trials: int = 12, **replacements: str) -> SweepSpec:
-    text = SMALL.replace("trials: 5", f"trials: {trials}")
+def small(trials: int = 12, *, deterministic: bool = True, **replacements: str) -> SweepSpec:
+    settings = f"trials: {trials}, deterministic: {str(deterministic).lower()}"
+    text = SMALL.replace("trials: 5", settings)
     for old, new in replacements.items():
         text = text.replace(old, new)
     return spec.from_text(text, "small.yaml")

@@ -25,6 +25,7 @@ from sweeper.spec import SweepSpec
 from tests.curves import BASELINE, curves
 from tests.replay import Replay
 from tests.scheduler_contract import sweep
+from tests.timing import outcome, timed
 
 WORKERS = 2
 
@@ -53,14 +54,19 @@ class Folder:
             baseline=run.baseline(),
             known=run.trials(),
         )
+        self._start()
+
+    def _start(self) -> None:
+        """Starts trials as a driver would, so that the sampler knows as much."""
+        running = sum(trial.status == "unfinished" for trial in self.run.trials())
+        for _ in range(min(WORKERS - running, self.run.spec.file.search.trials - self.search.next)):
+            suggestion = self.search.ask()
+            assert suggestion is not None
+            self.run.add_trial(suggestion)
 
     def report(self, number: int, epoch: int, crash: str = "") -> None:
         """A trial finishes an epoch, and what follows of it, until the driver dies: after the worker has
         written the `epoch`, after the `decision` was written, or not at all."""
-        while self.search.next <= number:
-            suggestion = self.search.ask()
-            assert suggestion is not None
-            self.run.add_trial(suggestion)
         trial = self.run.trial(number)
         metrics = self.table.nearest(trial.drawn).metrics[epoch - 1]
         if not not_finite(self.run.spec.file.pareto, metrics):
@@ -74,6 +80,7 @@ class Folder:
         report = {**metrics, "epoch": epoch, "failed": None}
         self.run.end_trial(trial, *ending(trial, report, self.run.spec.file.pareto))
         self.search.end(self.run.trial(number))
+        self._start()
 
 
 def a_run(folder: Path, spec: SweepSpec) -> Run:
@@ -133,6 +140,28 @@ def test_ray_and_the_simulator_decide_alike(
         runner.work(run, cluster, WORKERS, Display(run, WORKERS, Clock(run), quiet=True), lambda: None)
     assert run.decisions() == simulation.decisions
     assert statuses(run.trials()) == statuses(simulation.trials)
+
+
+def test_ray_makes_trials_wait_as_the_simulator_does(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each trial is slower than the next, so that those with higher numbers come to every rung first; the
+    decisions are those of any other timing."""
+    spec = sweep(trials=8, sampler="tpe", deterministic=True)
+    table = Curves(curves(spec, 30, 9, seed=8))
+    reference = simulate(spec, table, workers=WORKERS)
+    simulation, waits = timed(spec, table, WORKERS, lambda trial: 0.1**trial.number)
+    assert simulation.trace != reference.trace
+    assert waits > 3
+    run = a_run(tmp_path, spec)
+    in_turn(monkeypatch, run, simulation, 0)
+    monkeypatch.setattr("sweeper.worker.Worker", Replay)
+    with Cluster.connect(spec.file.resources) as cluster:
+        runner.work(run, cluster, WORKERS, Display(run, WORKERS, Clock(run), quiet=True), lambda: None)
+    assert run.decisions() == simulation.decisions
+    assert outcome(spec, run.trials(), run.decisions()) == outcome(
+        spec, reference.trials, reference.decisions
+    )
+    assert statuses(run.trials()) == statuses(reference.trials)
+    assert not list(run.path.glob("ray/**/checkpoint*"))
 
 
 def in_turn(monkeypatch: pytest.MonkeyPatch, run: Run, simulation: Simulation, done: int) -> None:
