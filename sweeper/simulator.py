@@ -17,10 +17,11 @@ from __future__ import annotations
 
 import heapq
 import json
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import pandas as pd
@@ -29,7 +30,7 @@ from sweeper import kept
 from sweeper.errors import UserError
 from sweeper.halving import Halving, Unfinished, ending, stopped
 from sweeper.run import BASELINE, Decision, Metrics, Run, Status, TrialRecord
-from sweeper.search import Search
+from sweeper.search import Search, Suggestion
 from sweeper.spec import SweepSpec
 
 KEYS = ["config", "drawn", "epoch", "seconds"]
@@ -125,30 +126,66 @@ class Simulation:
     """What became of a simulated sweep.
 
     trials: as a run folder would hold them, without files.  decisions: of early stopping, in their order.
-    trace: (trial, epoch) in the order in which they were reported.  ends: when each trial ended, in
-    seconds from the start of the sweep.
+    trace: (trial, epoch) in the order in which they were reported.  times: when each of the trace was.
+    ends: when each trial ended.  All times are in seconds from the start of the sweep.
     """
 
     trials: list[TrialRecord] = field(default_factory=list)
     decisions: list[Decision] = field(default_factory=list)
     trace: list[tuple[int, int]] = field(default_factory=list)
+    times: list[float] = field(default_factory=list)
     ends: dict[int, float] = field(default_factory=dict)
 
 
-def simulate(sweep: SweepSpec, curves: Curves, *, workers: int) -> Simulation:
+class Asked(Protocol):
+    """What is asked for trials and told how they ended: `Search`, or a peer of it."""
+
+    next: int
+
+    def ask(self) -> Suggestion | None: ...
+
+    def end(self, trial: TrialRecord) -> None: ...
+
+    def finish(self) -> None: ...
+
+
+class Stopping(Protocol):
+    """What is asked whether a trial goes on: `Halving`, or a peer of it."""
+
+    def record(self, trial: int, epoch: int, metrics: Metrics, *, last: bool = False) -> bool | None: ...
+
+
+def simulate(
+    sweep: SweepSpec,
+    curves: Curves,
+    *,
+    workers: int,
+    search: Asked | None = None,
+    stopping: Stopping | None = None,
+    seconds: float = math.inf,
+) -> Simulation:
     """A whole sweep on `workers` workers, on which an epoch takes the time that it took when recorded.
+
+    search, stopping: peers that take the place of the sweep's own.  seconds: after which it is broken off.
 
     Raises UserError if the curves lack a metric that the sweep is judged by, or epochs.
     """
-    simulator = Simulator(sweep, curves, workers)
-    simulator.run()
+    simulator = Simulator(sweep, curves, workers, search, stopping)
+    simulator.run(seconds)
     return simulator.done
 
 
 class Simulator:
     """The clock, the workers and what is reported next; see `simulate`."""
 
-    def __init__(self, sweep: SweepSpec, curves: Curves, workers: int) -> None:
+    def __init__(
+        self,
+        sweep: SweepSpec,
+        curves: Curves,
+        workers: int,
+        search: Asked | None = None,
+        stopping: Stopping | None = None,
+    ) -> None:
         lacking = [name for name in sweep.file.pareto.deciding if name not in curves.names]
         if lacking:
             raise UserError(f"learning curves: no metric {lacking[0]!r}, which the sweep is judged by")
@@ -156,10 +193,11 @@ class Simulator:
         self.done = Simulation()
         # the untrained model is known from the start, and the lag is that of a real sweep if it has one
         baseline = curves.baseline
-        self.search = Search(sweep, None, name="simulation", lag=2 * workers, baseline=baseline)
+        self.search = search or Search(sweep, None, name="simulation", lag=2 * workers, baseline=baseline)
         self.halving: Halving | None = None
-        if sweep.file.search.early_stopping:
+        if stopping is None and sweep.file.search.early_stopping:
             self.halving = Halving(sweep, baseline=baseline, log=self.done.decisions.append)
+        self.stopping: Stopping | None = stopping or self.halving
         self.now = 0.0
         self.curve: dict[int, Curve] = {}
         self.unfinished = Unfinished(self.halving)
@@ -167,9 +205,9 @@ class Simulator:
         self.reports: list[tuple[float, int, int]] = []
         self.scheduled = 0
 
-    def run(self) -> None:
+    def run(self, seconds: float) -> None:
         self._start_trials()
-        while self.reports:
+        while self.reports and self.reports[0][0] <= seconds:
             self.now, _, number = heapq.heappop(self.reports)
             self._report(self.done.trials[number])
             self._start_trials()
@@ -215,8 +253,9 @@ class Simulator:
             self.sweep, [point.report for point in (*trial.points, trial.point(epoch))], self.curves.baseline
         )
         self.done.trace.append((trial.number, epoch))
+        self.done.times.append(self.now)
         last = epoch == trial.config["epochs"]
-        goes_on = self.halving is None or self.halving.record(trial.number, epoch, metrics, last=last)
+        goes_on = self.stopping is None or self.stopping.record(trial.number, epoch, metrics, last=last)
         if goes_on is None:
             self.unfinished.add(trial)
         elif goes_on and not last:
