@@ -3,13 +3,14 @@
     python benchmarks/search.py                          # both files, 1, 4 and 32 workers, 50 seeds
     python benchmarks/search.py --seeds 5 --workers 4    # a quick look
     python benchmarks/search.py --ablations              # what of ours does it
+    python benchmarks/search.py --constrained            # with a bound on clean accuracy
 
 Every arm searches the space of benchmarks/curves/space.yaml in the simulator, `sweeper.simulator`: the same
 curves, the same workers, the same clock. What it has found are the points of all epochs that it has trained,
 each known when its epoch has ended, whether or not its trial was stopped later: any epoch's checkpoint can be
 kept. Its worth is their hypervolume in robust accuracy, clean accuracy and robust ECE, as a share of the
-best known one, that of all recorded epochs. Points that break the constraint, clean accuracy of at least 0.8
-of the untrained model's, don't count; the reference point is taken from those that keep it.
+best known one, that of all recorded epochs, from which the reference point is taken, too. With
+`--constrained` points that break the constraint don't count for either.
 
 Cost is what is paid for: time times workers, in full trainings (the median recorded time of all epochs of
 a configuration). The share at equal cost is a mean over seeds, its interval Student's; the cost of reaching
@@ -48,7 +49,7 @@ FILES = {"curves": HERE / "curves" / "curves.parquet", "held back": HERE / "curv
 PEERS = Path(".peers/bin/python")
 INSTALL = "uv venv .peers && uv pip install --python .peers syne-tune==0.16.0"
 
-CONSTRAINT = "{clean_accuracy: '>= 0.8 * baseline'}"
+CONSTRAINT = "pareto.subject_to={clean_accuracy: '>= 0.8 * baseline'}"
 TARGET = 0.95
 GRID = (5, 10, 20, 40, 80)
 LIMITS = (80, 240)
@@ -112,6 +113,7 @@ class Task(NamedTuple):
     workers: int
     seed: int
     python: Path
+    more: tuple[str, ...]
 
 
 class Outcome(NamedTuple):
@@ -125,8 +127,8 @@ class Outcome(NamedTuple):
 class Ruler:
     """Measures what a search has found by the curves that it ran on."""
 
-    def __init__(self, curves: Curves) -> None:
-        self.sweep, self.curves, self.baseline = sweep_of((), 0), curves, curves.baseline
+    def __init__(self, curves: Curves, more: tuple[str, ...]) -> None:
+        self.sweep, self.curves, self.baseline = sweep_of((), 0, more), curves, curves.baseline
         self.pareto = self.sweep.file.pareto
         self.training = float(np.median([sum(curve.seconds) for curve in curves.curves]))
         values, violation = self.points([metrics for curve in curves.curves for metrics in curve.metrics])
@@ -152,23 +154,23 @@ class Ruler:
 
 
 @cache
-def loaded(file: Path) -> tuple[Curves, Ruler]:
+def loaded(file: Path, more: tuple[str, ...]) -> tuple[Curves, Ruler]:
     curves = Curves.load(file)
-    return curves, Ruler(curves)
+    return curves, Ruler(curves, more)
 
 
-def sweep_of(settings: tuple[str, ...], seed: int) -> SweepSpec:
-    """A sweep that goes on until it is broken off."""
+def sweep_of(settings: tuple[str, ...], seed: int, more: tuple[str, ...]) -> SweepSpec:
+    """A sweep that goes on until it is broken off. settings: of `search`.  more: further overrides."""
     values = ("trials=1000000", f"seed={seed}", *settings)
-    return spec.load(SPACE, None, [f"search.{each}" for each in values] + [f"pareto.subject_to={CONSTRAINT}"])
+    return spec.load(SPACE, None, [*(f"search.{each}" for each in values), *more])
 
 
 def run(task: Task) -> Outcome:
     """One search, until it has reached the target."""
     started = time.process_time()
-    curves, ruler = loaded(task.file)
+    curves, ruler = loaded(task.file, task.more)
     for limit in task.arm.limits:
-        sweep = sweep_of(task.arm.settings, task.seed)
+        sweep = sweep_of(task.arm.settings, task.seed, task.more)
         search, stopping = task.arm.drive(sweep, curves, task.python)
         seconds = limit * ruler.training / task.workers
         simulation = simulate(
@@ -182,10 +184,17 @@ def run(task: Task) -> Outcome:
 
 
 def experiment(
-    arms: list[Arm], file: Path, workers: int, *, seeds: int, python: Path, pool: Any
+    arms: list[Arm],
+    file: Path,
+    workers: int,
+    *,
+    seeds: int,
+    python: Path,
+    pool: Any,
+    more: tuple[str, ...] = (),
 ) -> pd.DataFrame:
     """A row for each arm: its name, shares at the costs of GRID, cost of the target, ratios."""
-    tasks = [Task(arm, file, workers, seed, python) for arm in arms for seed in range(seeds)]
+    tasks = [Task(arm, file, workers, seed, python, more) for arm in arms for seed in range(seeds)]
     outcomes = pool.map(run, tasks, chunksize=1)
     found = {arm.name: outcomes[i * seeds : (i + 1) * seeds] for i, arm in enumerate(arms)}
     reached = {name: np.array([outcome.reached for outcome in each]) for name, each in found.items()}
@@ -230,6 +239,7 @@ def main() -> None:
     parser.add_argument("--workers", type=int, nargs="+", default=[1, 4, 32])
     parser.add_argument("--files", nargs="+", choices=list(FILES), default=list(FILES))
     parser.add_argument("--ablations", action="store_true", help="what of ours does it, instead of peers")
+    parser.add_argument("--constrained", action="store_true", help="with a bound on clean accuracy")
     parser.add_argument("--python", type=Path, default=PEERS, help="of the environment that has Syne Tune")
     parser.add_argument("--processes", type=int, default=2)
     options = parser.parse_args()
@@ -237,15 +247,22 @@ def main() -> None:
     if not options.ablations and not options.python.exists():
         arms = [arm for arm in arms if arm.drive is not moasha]
         print(f"Syne Tune MOASHA: not run, there is no {options.python}. {INSTALL}")
+    more = (CONSTRAINT,) if options.constrained else ()
     started = time.perf_counter()
     with get_context("fork").Pool(options.processes) as pool:
         for name in options.files:
-            _, ruler = loaded(FILES[name])
+            _, ruler = loaded(FILES[name], more)
             print(f"\n{name}: {len(ruler.curves.curves)} configurations, {options.seeds} seeds")
             print(f"hypervolume in % of the best known at a cost in full trainings of {ruler.training:.1f} s")
             for workers in options.workers:
                 found = experiment(
-                    arms, FILES[name], workers, seeds=options.seeds, python=options.python, pool=pool
+                    arms,
+                    FILES[name],
+                    workers,
+                    seeds=options.seeds,
+                    python=options.python,
+                    pool=pool,
+                    more=more,
                 )
                 print(f"\n{workers} workers", *text(found), sep="\n", flush=True)
     print(f"\n* the best peer. {time.perf_counter() - started:.0f} s in all.")

@@ -83,7 +83,7 @@ def test_a_search_is_broken_off_and_measured(monkeypatch: pytest.MonkeyPatch) ->
     rows = curves(spec, 12, 9)
     table = Curves(rows[~rows["config"].isin(rows[rows["robust_ece"].isna()]["config"])])  # none diverges
     monkeypatch.setattr(search, "sweep_of", lambda *_: spec)
-    ruler = search.Ruler(table)
+    ruler = search.Ruler(table, ())
     whole = simulate(spec, table, workers=3, stopping=Never())
     short = simulate(spec, table, workers=3, seconds=200)
     assert 0 < max(short.times) <= 200
