@@ -15,8 +15,8 @@ best known one, that of all recorded epochs, from which the reference point is t
 Cost is what is paid for: time times workers, in full trainings (the median recorded time of all epochs of
 a configuration). The share at equal cost is a mean over seeds, its interval Student's; the cost of reaching
 95 % of the best known is a median over seeds, its interval a bootstrap's, as those of ratios to random search
-and to the best peer. Runs that do not reach it within 240 full trainings count as infinitely
-long; those of Syne Tune's within 80, as it takes minutes to sort the thousand trials that it stops by then.
+and to the best peer. Runs that do not reach it within 120 full trainings count as infinitely
+long; those of Syne Tune's within 60, as it takes minutes to sort the thousand trials that it stops by then.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ INSTALL = "uv venv .peers && uv pip install --python .peers syne-tune==0.16.0"
 CONSTRAINT = "pareto.subject_to={clean_accuracy: '>= 0.8 * baseline'}"
 TARGET = 0.95
 GRID = (5, 10, 20, 40, 80)
-LIMITS = (80, 240)
+LIMITS = (60, 120)
 """Full trainings. A run is broken off at the first of them by which it has reached the target."""
 
 Driver = tuple[Asked, "Stopping | None"]

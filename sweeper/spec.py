@@ -321,8 +321,12 @@ def validate(root: Node) -> SweepSpec:
         file = SweepFile.model_validate(value)
     except ValidationError as error:
         lines += explain(error, SweepFile, resolved, value)
-    mistakes = explain_section(trainable.evaluation, resolved, "evaluation")
-    lines += mistakes + explain_section(trainable.evaluation, resolved, "final")
+    mistakes = [
+        line
+        for section in ("evaluation", "final")
+        for line in explain_section(trainable.evaluation, resolved, section)
+    ]
+    lines += mistakes
     trials, trial_lines = (
         validate_space(root.items["trial"], trainable) if "trial" in root.items else ([], [])
     )
