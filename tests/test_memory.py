@@ -377,6 +377,7 @@ def test_weights_gradients_and_optimiser_are_counted_exactly(changes, weights_ti
     rest = need.fixed - memory.PROCESS["cpu"] - exact
     pixels = memory.PIXEL_COPIES * 16 * 3 * 28 * 28 * 4
     assert 0 <= rest - pixels < 0.05 * need.image * 16 + 2**16
+    assert need.weights == sum(value.nbytes for value in checkpoints.weights(run.state()).values())
 
 
 def test_on_cuda_activations_are_smaller_and_attention_is_fused_on_any_machine():
@@ -405,12 +406,12 @@ def test_the_estimate_allocates_nothing_and_leaves_no_traces():
 
 
 def test_largest_halves_until_it_fits():
-    need = memory.MemoryEstimate(fixed=100, image=10, text=0, texts=0, update=0)
+    need = memory.MemoryEstimate(fixed=100, image=10, text=0, texts=0, update=0, weights=0)
     assert need.largest(100 + 640, 64) == 64
     assert need.largest(100 + 639, 64) == 32
     assert need.largest(110, 48) == 1
     assert need.largest(109, 48) is None
-    with_texts = memory.MemoryEstimate(fixed=0, image=10, text=2, texts=5, update=70)
+    with_texts = memory.MemoryEstimate(fixed=0, image=10, text=2, texts=5, update=70, weights=0)
     assert [with_texts.total(n) for n in (1, 3, 10)] == [70, 70, 110]
 
 
@@ -441,13 +442,14 @@ def test_plan_says_what_fits(monkeypatch):
     trials = [config | {"batch_size": size} for size in (64, 256)] + [config | {"batch_size": 64}]
     lines = memory.plan(trials, cpus=1, gpus=0.25)
     assert lines[0].startswith("ViT-B-32, tecoa, batch 64: a trial needs about ")
-    assert lines[3].startswith("ViT-B-32, tecoa, batch 256: a trial needs about ")
-    assert len(lines) == 6
-    assert "MiB an image x 256)" in lines[3]
+    assert lines[1] == "  the weights that an epoch leaves on disk: 335.1 MiB"
+    assert lines[4].startswith("ViT-B-32, tecoa, batch 256: a trial needs about ")
+    assert len(lines) == 8
+    assert "MiB an image x 256)" in lines[4]
     assert (
-        lines[4] == "  small: none as it is; with gpus 0.25: not even a single image at a time fits 0.8 GiB"
+        lines[6] == "  small: none as it is; with gpus 0.25: not even a single image at a time fits 0.8 GiB"
     )
-    assert lines[5].endswith("side by side; with gpus 0.25: fits 10.0 GiB")
+    assert lines[7].endswith("side by side; with gpus 0.25: fits 10.0 GiB")
 
 
 @pytest.mark.gpu

@@ -51,6 +51,7 @@ class MemoryEstimate:
     fixed: weights, gradients, optimiser, the whole batch's pixels, and the process itself.
     image: activations of each image of a micro-batch.  text: of each of `texts` class texts, where
     they are trained.  update: what an optimiser step takes for a moment, when activations are gone.
+    weights: of those that are trained, which an epoch leaves on disk.
     """
 
     fixed: int
@@ -58,6 +59,7 @@ class MemoryEstimate:
     text: int
     texts: int
     update: int
+    weights: int
 
     def total(self, micro_batch: int) -> int:
         activations = micro_batch * self.image + min(micro_batch, self.texts) * self.text
@@ -97,6 +99,7 @@ def estimate(trial: TrialConfig, device: str) -> MemoryEstimate:
         text=text,
         texts=texts,
         update=moving if device == "cuda" and states == 2 and not trial.runtime.fused_optimizer else 0,
+        weights=moving,
     )
 
 
@@ -319,6 +322,7 @@ def lines(trial: TrialConfig, name: str, need: MemoryEstimate, own: dict[str, An
         f"{name}: a trial needs about {gib(need.total(size))} "
         f"({gib(need.fixed)} + {activations:.1f} MiB an image x {size})"
     )
+    yield f"  the weights that an epoch leaves on disk: {need.weights / MIB:.1f} MiB"
     if not gpus:
         yield f"  with cpus {cpus:g}: {fit(need, share('cpu', **own), size)}"
         need = estimate(trial, "cuda")
