@@ -205,7 +205,7 @@ class Simulator:
         self.reports: list[tuple[float, int, int]] = []
         self.scheduled = 0
 
-    def run(self, seconds: float) -> None:
+    def run(self, seconds: float = math.inf) -> None:
         self._start_trials()
         while self.reports and self.reports[0][0] <= seconds:
             self.now, _, number = heapq.heappop(self.reports)

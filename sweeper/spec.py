@@ -15,13 +15,12 @@ from __future__ import annotations
 
 import itertools
 import math
-import re
 from collections.abc import Iterator
 from collections.abc import Sequence as AbstractSequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, TypeVar
+from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import (
     BaseModel,
@@ -33,48 +32,22 @@ from pydantic import (
     ValidationError,
 )
 
-from sweeper import space, tree
+from sweeper import checks, space, tree
+from sweeper.constraints import Constraint, parse_constraint
 from sweeper.errors import SpecError, suggestion
-from sweeper.mistakes import at, explain
+from sweeper.mistakes import explain
 from sweeper.ranking import Within
 from sweeper.trainable import Trainable
-from sweeper.tree import Choice, Mapping, Node, Place, Range
+from sweeper.tree import Choice, Mapping, Node, Range
 
 if TYPE_CHECKING:
-    import numpy as np
-    from numpy.typing import NDArray
-
     from sweeper.pareto import Direction
-
-Values = TypeVar("Values", float, "NDArray[np.float64]")
 
 
 class Section(BaseModel):
     """Base of all sections: unknown keys are errors, values never change."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
-
-
-class Constraint(Section):
-    """`metric >= bound` or `<=`; a relative bound is a multiple of the untrained model's value."""
-
-    metric: str
-    at_least: bool
-    bound: float
-    relative: bool
-
-    def violation(self, value: float, baseline: float) -> float:
-        """How far `value` is on the wrong side; 0 where the constraint holds."""
-        return max(0.0, self.excess(value, baseline))
-
-    def excess(self, value: Values, baseline: Values) -> Values:
-        """As `violation`, but negative by how much is left where the constraint holds. Of arrays, too."""
-        bound = self.bound * baseline if self.relative else self.bound
-        return bound - value if self.at_least else value - bound
-
-    def __str__(self) -> str:
-        bound = f"{self.bound:g}" + (" * baseline" if self.relative else "")
-        return f"{self.metric} {'>=' if self.at_least else '<='} {bound}"
 
 
 class ParetoConfig(Section):
@@ -337,18 +310,18 @@ def validate(root: Node) -> SweepSpec:
     metrics = []
     if trials and not mistakes:
         metrics = trainable.metric_names(trials, trainable.evaluation.model_validate(file.evaluation))
-        lines += check_metrics(file, metrics, resolved.places)
+        lines += checks.metrics(file, metrics, resolved.places)
         if file.final is not None:
             measured = trainable.metric_names(trials, trainable.evaluation.model_validate(file.final))
-            lines += check_final(file, metrics, measured, resolved.places)
+            lines += checks.final(file, metrics, measured, resolved.places)
     longest = max((getattr(trial, "epochs", 1) for trial in trials), default=1)
-    lines += [*check_budget(file, resolved.places), *check_deterministic(file, resolved.places)]
-    lines += check_warm_start(file, resolved.places)
+    lines += [*checks.budget(file, resolved.places), *checks.deterministic(file, resolved.places)]
+    lines += checks.warm_start(file, resolved.places)
     if trials:
-        lines += check_rungs(file, longest, resolved.places)
+        lines += checks.rungs(file, longest, resolved.places)
     if not lines:
-        lines += check_known(root.items["trial"], file, resolved.places)
-        lines += check_finite(root.items["trial"], file, resolved.places)
+        lines += checks.known(root.items["trial"], file, resolved.places)
+        lines += checks.finite(root.items["trial"], file, resolved.places)
     if lines:
         raise SpecError(list(dict.fromkeys(lines)))
     evaluation = trainable.evaluation.model_validate(file.evaluation).model_dump(mode="json")
@@ -358,7 +331,7 @@ def validate(root: Node) -> SweepSpec:
         else trainable.evaluation.model_validate(file.final).model_dump(mode="json")
     )
     sweep = SweepSpec(file, root, trainable, metrics, evaluation, final)
-    if lines := list(check_trials(sweep, resolved.places)):
+    if lines := list(checks.trials(sweep, resolved.places)):
         raise SpecError(lines)
     return sweep
 
@@ -401,169 +374,6 @@ def check_profiles(root: Mapping) -> Iterator[str]:
                 validate(apply_profile(root, name, ""))
             except SpecError as error:
                 yield from error.lines
-
-
-def check_metrics(
-    file: SweepFile, known: AbstractSequence[str], places: dict[space.Path, Place]
-) -> Iterator[str]:
-    """A line for every metric that no trial reports, and every constraint that can't be read."""
-    for direction, names in (("maximize", file.pareto.maximize), ("minimize", file.pareto.minimize)):
-        for index, name in enumerate(names):
-            place = at(places, ("pareto", direction, index))
-            if name not in known:
-                yield f"{place}: pareto.{direction}: unknown metric {name!r}{metric_hint(name, known)}"
-            elif file.pareto.metrics.count(name) > 1:
-                yield f"{place}: pareto.{direction}: {name!r} is listed twice; keep it once"
-    if not file.pareto.metrics:
-        yield f"{at(places, ('pareto',))}: pareto: no metric to maximize or minimize; name at least one"
-    for name, text in file.pareto.subject_to.items():
-        place = at(places, ("pareto", "subject_to", name))
-        if name not in known:
-            yield f"{place}: pareto.subject_to: unknown metric {name!r}{metric_hint(name, known)}"
-        try:
-            parse_constraint(name, text)
-        except ValueError as error:
-            yield f"{place}: pareto.subject_to.{name}: {error}"
-    stopping = file.search.early_stopping
-    for index, name in enumerate((stopping and stopping.metrics) or ()):
-        if name not in file.pareto.metrics:
-            place = at(places, ("search", "early_stopping", "metrics", index))
-            hint = suggestion(name, file.pareto.metrics)
-            yield f"{place}: search.early_stopping.metrics: {name!r} is no metric of `pareto`{hint}"
-
-
-def check_final(
-    file: SweepFile,
-    known: AbstractSequence[str],
-    measured: AbstractSequence[str],
-    places: dict[space.Path, Place],
-) -> Iterator[str]:
-    """A line for every metric that decides and that only the search measures."""
-    for name in file.pareto.deciding:
-        if name in known and name not in measured:
-            yield (
-                f"{at(places, ('final',))}: final: does not measure {name!r}, which trials are judged by; "
-                "give it what `evaluation` has for it"
-            )
-
-
-def check_budget(file: SweepFile, places: dict[space.Path, Place]) -> Iterator[str]:
-    """A line for GPU-hours of trials that take no GPU, which would never be used up."""
-    if file.search.budget.gpu_hours is not None and file.resources.gpus == 0:
-        yield (
-            f"{at(places, ('search', 'budget', 'gpu_hours'))}: search.budget.gpu_hours: trials take no GPU "
-            "(resources.gpus is 0); give hours or epochs"
-        )
-
-
-def check_deterministic(file: SweepFile, places: dict[space.Path, Place]) -> Iterator[str]:
-    """A line for every budget of time: how much is done in it, no two sweeps have in common."""
-    for name in file.search.budget.given() if file.search.deterministic else ():
-        if name != "epochs":
-            yield (
-                f"{at(places, ('search', 'budget', name))}: search.budget.{name}: how far a sweep gets in it "
-                "depends on timing, and search.deterministic is true; give epochs, or deterministic: false"
-            )
-
-
-def check_warm_start(file: SweepFile, places: dict[space.Path, Place]) -> Iterator[str]:
-    """A line for a sampler to which earlier results say nothing; NSGA-II breeds from its own generations."""
-    if file.search.warm_start and file.search.sampler not in ("tpe", "gp"):
-        yield (
-            f"{at(places, ('search', 'warm_start'))}: search.warm_start: {file.search.sampler} does not "
-            "learn from earlier runs; use tpe or gp"
-        )
-
-
-def check_rungs(file: SweepFile, longest: int, places: dict[space.Path, Place]) -> Iterator[str]:
-    """A line if early stopping has no rung to decide at, or a bracket that has none."""
-    stopping = file.search.early_stopping
-    if stopping is None:
-        return
-    rungs, key = stopping.rungs(longest), ("search", "early_stopping")
-    if not rungs:
-        yield (
-            f"{at(places, (*key, 'grace_epochs'))}: search.early_stopping.grace_epochs: "
-            f"{stopping.grace_epochs} leaves nothing to stop of the {longest} epochs of the longest trial; "
-            "give fewer"
-        )
-    elif stopping.brackets > len(rungs):
-        yield (
-            f"{at(places, (*key, 'brackets'))}: search.early_stopping.brackets: {stopping.brackets} is more "
-            f"than there are rungs (after epochs {', '.join(map(str, rungs))}); give fewer"
-        )
-
-
-def metric_hint(name: str, known: AbstractSequence[str]) -> str:
-    hint = suggestion(name, known)
-    return (
-        hint
-        if "did you mean" in hint
-        else f"; metrics are {', '.join(known[:4])}, ... (`sweeper plan` lists all)"
-    )
-
-
-def check_known(node: Node, file: SweepFile, places: dict[space.Path, Place]) -> Iterator[str]:
-    """A line for every value of a known point that the space does not hold, and for a misplaced grid."""
-    try:
-        space.grid(node)
-    except SpecError as error:
-        yield from error.lines
-    parameters = space.distributions(node)
-    for index, point in enumerate(file.search.known):
-        for name, value in point.items():
-            path = ("search", "known", index, name)
-            line = f"{at(places, path)}: search.known.{index}: "
-            if name not in parameters:
-                yield f"{line}{name!r} is no parameter of the space{suggestion(name, parameters)}"
-                continue
-            try:
-                space.canonical(value, parameters[name])
-            except ValueError as error:
-                yield f"{line}{name}: {error}"
-            for choice, label in space.condition(name, parameters).items():
-                if str(point.get(choice)) != label:
-                    yield f"{line}{name} is there only with {choice}: {label}; give that too"
-
-
-def check_finite(node: Node, file: SweepFile, places: dict[space.Path, Place]) -> Iterator[str]:
-    """A line if the sampler `grid` is given infinitely many configurations, or fewer than trials."""
-    if file.search.sampler != "grid":
-        return
-    size = space.count(node)
-    for name, distribution in space.distributions(node).items():
-        if isinstance(distribution, Range) and not distribution.integer:
-            yield (
-                f"{distribution.place}: trial.{name}: {space.describe(distribution)} is infinitely many "
-                "values, and sampler grid runs them all; use !choice or !int here, or another sampler"
-            )
-    if size is not None and file.search.trials > size:
-        yield (
-            f"{at(places, ('search', 'trials'))}: search.trials: {file.search.trials} trials, and the space "
-            f"has {size} configurations, which sampler grid runs once each; give at most {size}"
-        )
-
-
-def check_trials(sweep: SweepSpec, places: dict[space.Path, Place]) -> Iterator[str]:
-    """A line if there are too few trials for the known points and every combination of the grid."""
-    trials, known, combinations = sweep.file.search.trials, len(sweep.known), len(space.grid(sweep.space))
-    gridded = combinations > 1 and sweep.file.search.sampler != "grid"  # that one takes any part of the space
-    least = known + combinations if gridded else known
-    if trials < least:
-        points = f"the {known} known points" if known else ""
-        grid = f"the {combinations} combinations of !grid values" if gridded else ""
-        yield (
-            f"{at(places, ('search', 'trials'))}: search.trials: {trials} trials can't cover "
-            f"{' and '.join(filter(None, (points, grid)))}; give at least {least}"
-        )
-
-
-def parse_constraint(metric: str, text: str) -> Constraint:
-    match = re.fullmatch(r"\s*(>=|<=)\s*([-+.0-9eE/]+)\s*(\*\s*baseline)?\s*", text)
-    bound = tree.number(match[2]) if match else None
-    if match is None or bound is None:
-        raise ValueError(f"can't read {text!r}; expected '>= 0.5', '<= 0.1' or '>= 0.9 * baseline'")
-    return Constraint(metric=metric, at_least=match[1] == ">=", bound=bound, relative=match[3] is not None)
 
 
 def measurement(trainable: Trainable, content: Any, overrides: AbstractSequence[str] = ()) -> dict[str, Any]:

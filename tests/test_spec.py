@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from sweeper import space, spec
+from sweeper.constraints import parse_constraint
 from sweeper.errors import SpecError
 from sweeper.plan import print_plan
 from sweeper.result import protocol
@@ -246,10 +247,10 @@ def test_unknown_profile_is_one_line() -> None:
 
 
 def test_constraints_are_absolute_or_relative_to_the_untrained_model() -> None:
-    relative = spec.parse_constraint("clean_accuracy", ">= 0.9 * baseline")
+    relative = parse_constraint("clean_accuracy", ">= 0.9 * baseline")
     assert relative.violation(0.8, baseline=0.8) == 0
     assert relative.violation(0.7, baseline=0.8) == pytest.approx(0.02)
-    absolute = spec.parse_constraint("robust_ece", "<= 1/10")
+    absolute = parse_constraint("robust_ece", "<= 1/10")
     assert absolute.violation(0.25, baseline=0.9) == pytest.approx(0.15)
 
 
