@@ -3,8 +3,8 @@
 Once a budget is used up no trial is started; those that run are finished, as a half-trained one is no
 member of the front and what was spent on it would be lost. So hours and GPU-hours are exceeded by what is
 left of the running trials; of epochs, what these are still going to train counts as spent from their start,
-and the excess is less than one trial. The untrained model's and the Pareto set's measurements on the test
-images take no part of GPU-hours and epochs, and the latter none of the hours.
+and the excess is less than one trial. The untrained model's measurement takes no part of GPU-hours and
+epochs; what follows the search (other seeds, the final attack, test images) takes no part of any budget.
 
 A budget of epochs does not depend on timing: what counts as spent by the trials before another only becomes
 less as these end, down to what they trained. So it is started, at the latest when all have ended, if that is

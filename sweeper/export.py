@@ -35,6 +35,11 @@ def exported(run: Run, names: Sequence[str] = (), to: Path | None = None) -> Ite
 
 def pareto_set(content: dict[str, Any]) -> list[str]:
     names = [row["id"] for row in content["candidates"] if row["pareto"]]
+    if not names and content["candidates"]:
+        raise UserError(
+            f"{content['run']}: no candidate keeps {', '.join(content['subject_to'])} under , "
+            "so the Pareto set is empty; --trial exports a trial all the same"
+        )
     if not names:
         raise UserError(
             f"{content['run']} has no Pareto set yet; `sweeper resume {content['run']}` goes on with it, "

@@ -41,13 +41,25 @@ def chosen(sweep: SweepSpec, epochs: Sequence[dict[str, Any]], baseline: Metrics
 
 def tidy(run: Run, trial: TrialRecord, baseline: Metrics | None) -> None:
     """Takes away the weights of epochs that are not to be kept; of a trial that has ended, also what its
-    training would have gone on from."""
-    keep = trial.wanted or chosen(run.spec, [point.report for point in trial.points], baseline)
+    training would have gone on from. Where there are constraints nothing is taken away before the untrained
+    model is known, to which they may be relative."""
+    if baseline is None and run.spec.file.pareto.constraints:
+        return
+    keep = trial.wanted or followed(run.spec, trial, baseline)
     for point in trial.points:
         if point.epoch not in keep:
             point.weights.unlink(missing_ok=True)
-    if trial.status != "unfinished":
+    if trial.status != "unfinished" and trial.kept:
         checkpoint(trial.folder).unlink(missing_ok=True)
+
+
+def followed(sweep: SweepSpec, trial: TrialRecord, baseline: Metrics | None) -> list[int]:
+    """The epochs to keep if they are looked at one by one, as they came: of a worker that was lost, two may
+    be new at once."""
+    held: list[int] = []
+    for point in trial.points:
+        held = chosen(sweep, [trial.point(epoch).report for epoch in (*held, point.epoch)], baseline)
+    return held
 
 
 def checkpoint(folder: Path) -> Path:
@@ -56,9 +68,10 @@ def checkpoint(folder: Path) -> Path:
 
 def bound(sweep: SweepSpec) -> str:
     """How many files of weights a sweep can leave on disk, and has at most while it runs."""
-    trials, pareto = sweep.file.search.trials, sweep.file.pareto
-    each = min(pareto.epochs, sweep.max_epochs())
+    search, each = sweep.file.search, min(sweep.file.pareto.epochs, sweep.max_epochs())
+    again = f", and of each further training of those on the front ({search.seeds - 1} for a trial)"
     return (
-        f"on disk: weights of at most {each} epochs of each trial, {trials * each} files in all; while a "
-        "trial runs, one more and what its training goes on from, with the optimiser's state"
+        f"on disk: weights of at most {each} epochs of each trial{again if search.seeds > 1 else ''}, "
+        f"{search.trials * search.seeds * each} files in all; while a trial runs, one more and what its "
+        "training goes on from, with the optimiser's state"
     )

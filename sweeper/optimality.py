@@ -35,7 +35,7 @@ class Optimality:
 def optimality(run: Run, trials: Sequence[TrialRecord]) -> Optimality:
     """For the points whose validation records are there, if there are the untrained model's, to which
     constraints may be relative. Points of equal configuration and epoch, and the same trained again with
-    other seeds, are seeds of one, and share its probability."""
+    other seeds, are one configuration, and share its probability."""
     known = [point for point in front.points(trials) if point.records.is_file()]
     baseline = run.baseline_file.with_suffix(".parquet")
     if not known or not baseline.is_file():
@@ -46,7 +46,7 @@ def optimality(run: Run, trials: Sequence[TrialRecord]) -> Optimality:
         groups.setdefault(configuration, []).append(point)
     pareto, seed = run.spec.file.pareto, run.spec.file.search.seed
     names = pareto.deciding
-    files = [[baseline], *([*map(records, group), *again(run, group)] for group in groups.values())]
+    files = [[baseline], *(trainings(run, group) for group in groups.values())]
     try:
         measured = run.spec.trainable.resample(files, names, draws=DRAWS, seed=seed)
     except run.spec.trainable.errors as error:
@@ -59,15 +59,13 @@ def optimality(run: Run, trials: Sequence[TrialRecord]) -> Optimality:
     )
 
 
-def records(point: Point) -> Path:
-    return point.records
-
-
-def again(run: Run, group: Sequence[Point]) -> list[Path]:
-    """The records of the same configuration and epoch, trained with other seeds."""
+def trainings(run: Run, group: Sequence[Point]) -> list[Path]:
+    """The records of a configuration after an epoch, a file for each seed that it was trained with."""
+    epoch = group[0].epoch
     twins = [twin for point in group for twin in run.seeds(point.trial) if twin.status == "completed"]
-    found = [twin.point(group[0].epoch) for twin in twins if len(twin.epochs) >= group[0].epoch]
-    return [point.records for point in found if point.records.is_file()]
+    later = [twin.point(epoch) for twin in twins if len(twin.epochs) >= epoch]
+    by_seed = {point.trial.seed: point.records for point in (*later, *group) if point.records.is_file()}
+    return list(by_seed.values())
 
 
 def foremost(sweep: SweepSpec, known: Sequence[Point], baseline: Metrics) -> list[Point]:

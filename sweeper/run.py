@@ -192,6 +192,11 @@ def epoch_file(folder: Path, epoch: int, suffix: str) -> Path:
     return folder / f"epoch-{epoch:03d}.{suffix}"
 
 
+def numbers(names: Iterable[str], suffix: str) -> list[int]:
+    """The epochs of those files that end so, ascending."""
+    return sorted(int(name[6:].removesuffix(suffix)) for name in names if name.endswith(suffix))
+
+
 class Run:
     """The run folder `path`, read and written."""
 
@@ -327,7 +332,8 @@ class Run:
         ended before is to be trained once more: it gives the same."""
         folder = self.seed_folder(trial, index)
         content = {"number": trial.number, "seed": seed, "drawn": trial.drawn, "trial": trial.config}
-        (folder / "status.json").unlink(missing_ok=True)
+        for name in ("status.json", "checkpoint.safetensors"):  # it begins anew, for epochs that are gone
+            (folder / name).unlink(missing_ok=True)
         write_json(folder / "config.json", {**content, "wanted": wanted})
         return self.read_trial(folder)
 
@@ -382,9 +388,9 @@ class Run:
         """A trial, or one that was trained with another seed, as it lies in its folder."""
         config = read_json(folder / "config.json")
         trial = TrialRecord(config["number"], folder, config["trial"], config["drawn"], config["seed"])
-        names = sorted(name for name in os.listdir(folder) if name.startswith("epoch-"))
-        trial.epochs = [read_json(folder / name) for name in names if name.endswith(".json")]
-        trial.kept = [int(name[6:9]) for name in names if name.endswith(".safetensors")]
+        names = [name for name in os.listdir(folder) if name.startswith("epoch-")]
+        trial.epochs = [read_json(epoch_file(folder, epoch, "json")) for epoch in numbers(names, ".json")]
+        trial.kept = numbers(names, ".safetensors")
         trial.wanted = config.get("wanted", [])
         ended = read_json(folder / "status.json")
         if ended is not None:

@@ -91,7 +91,8 @@ def work(run: Run, cluster: Cluster, concurrent: int, display: Display, notify: 
 
     sweep, stopping = run.spec, halving.of_run(run)
     for trial in run.outlines():
-        kept.tidy(run, trial, run.baseline())
+        for each in (trial, *run.seeds(trial)):
+            kept.tidy(run, each, run.baseline())
     search = Search(
         sweep,
         run.path / "study.journal",

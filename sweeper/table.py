@@ -51,16 +51,24 @@ def pareto_table(content: dict[str, Any]) -> RenderableType:
         *(f"{LABEL[stage]}: {content[stage]['text']}" for stage in STAGES),
         *images_of(content),
         "Beside a number: its 95 % interval. A name is a trial's, after the epoch behind the @.",
-        *again(shown),
-        *([content["probability"]] if content["probability"] else []),
-        *dropped(others),
-        *masked(shown),
-        *calibrated_by_chance(content, [untrained, *shown]),
-        *missing_gradients([untrained, *shown]),
-        "Chosen on validation images; test images were touched once, for this table.",
+        *remarks(content),
         *(f"Subject to {constraint}." for constraint in content["subject_to"]),
     ]
     return Group(table, Text(), *map(Text, configurations), Text(), *(Text(note, "dim") for note in notes))
+
+
+def remarks(content: dict[str, Any]) -> Iterator[str]:
+    """What there is to know of the candidates, in a line each."""
+    rows = content["candidates"]
+    everything = [content["baseline"] | {"id": "untrained", "method": "untrained"}, *rows]
+    yield from again(rows)
+    if content["probability"]:
+        yield content["probability"]
+    yield from dropped([row for row in rows if not row["pareto"]])
+    yield from masked(rows)
+    yield from calibrated_by_chance(content, everything)
+    yield from missing_gradients(everything)
+    yield chosen(rows)
 
 
 def counted(members: list[dict[str, Any]]) -> str:
@@ -90,17 +98,27 @@ def with_interval(row: dict[str, Any], stage: str, name: str) -> str:
     return f"{number(row[stage], name)} {interval(row['intervals'][stage], name)}".rstrip()
 
 
+def chosen(rows: list[dict[str, Any]]) -> str:
+    """How the front was chosen, or that it is not yet."""
+    if not rows or any(row["final"] is None for row in rows):
+        return "Chosen on validation images; the candidates are not measured under the final attack yet."
+    if any(row["pareto"] and row["test"] is None for row in rows):
+        return "Chosen on validation images; the Pareto set is not measured on test images yet."
+    return "Chosen on validation images; test images were touched once, for this table."
+
+
 def again(rows: list[dict[str, Any]]) -> Iterator[str]:
     """What lines of several seeds are."""
-    counts = {row["seeds"]["count"] for row in rows if row["seeds"]}
+    counts = {row["seeds"]["count"] for row in rows if row["seeds"] and row["seeds"]["validation"]}
     if counts:
         yield (
             f"x{max(counts)}: mean and standard deviation over so many trainings of the configuration that "
             "differ in their seed, the one above included."
         )
-    for row in rows:
-        if row["seeds"] and row["seeds"]["failed"]:
-            yield f"Warning: {row['seeds']['failed']} further trainings of {row['trial']} failed."
+    failed = {row["trial"]: row["seeds"]["failed"] for row in rows if row["seeds"]}
+    for trial, number in failed.items():
+        if number:
+            yield f"Warning: {number} further trainings of {trial} failed."
 
 
 def dropped(rows: list[dict[str, Any]]) -> Iterator[str]:

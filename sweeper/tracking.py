@@ -154,8 +154,7 @@ class Mirror:
         self.client.set_tag(run_id, "status", trial.status)
         epochs = [point.epoch for point in trial.points if point.id in members]
         self.client.set_tag(run_id, "pareto", str(bool(epochs)).lower())
-        if epochs:
-            self.client.set_tag(run_id, "pareto_epochs", ", ".join(map(str, epochs)))
+        self.client.set_tag(run_id, "pareto_epochs", ", ".join(map(str, epochs)))
         if trial.reason:
             self.client.set_tag(run_id, "reason", trial.reason)
         for point in trial.points:

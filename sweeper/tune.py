@@ -64,6 +64,7 @@ class Searcher(Stateless, RaySearcher):
         self.trials: dict[str, TrialRecord] = {}
         self.others: dict[str, Job] = {}  # what runs and is no trial of the search
         self.waiting = [] if run.baseline() else [jobs.measurement(None, "validation")]
+        self.searched = False  # whether the search has ended
         self.finished = False  # whether there is nothing left to do
         self.broken: str | None = None  # why the sweep can't be finished
         self._plan()
@@ -84,8 +85,9 @@ class Searcher(Stateless, RaySearcher):
         return self.jobs.trial(record)
 
     def on_trial_result(self, trial_id: str, result: Report) -> None:
-        if trial_id in self.trials:
-            kept.tidy(self.run, self.run.trial(self.trials[trial_id].number), self.search.baseline)
+        job = self.others.get(trial_id)
+        folder = Path(job["folder"]) if job else self.trials[trial_id].folder
+        kept.tidy(self.run, self.run.read_trial(folder), self.search.baseline)
 
     def on_trial_complete(self, trial_id: str, result: Report | None = None, error: bool = False) -> None:
         report = None if error else result
@@ -144,7 +146,9 @@ class Searcher(Stateless, RaySearcher):
         busy = self.waiting or self.others or self.trials or self.unfinished.trials
         if busy or self.broken or self.finished or not self._all_started():
             return
-        self.clock.write()
+        if not self.searched:
+            self.clock.write()  # what follows takes no part of a budget
+        self.searched = True
         self.waiting = self.jobs.following()
         self.finished = not self.waiting
 

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from sweeper import front, kept, spec
 from sweeper.pareto import non_dominated
 from sweeper.plan import print_plan
-from sweeper.run import Run, epoch_file, write_json
+from sweeper.run import Metrics, Run, epoch_file, write_json
 from sweeper.search import Suggestion
 from sweeper.spec import SweepSpec
 from tests.searching import UNTRAINED
@@ -74,15 +74,18 @@ def test_what_is_kept_epoch_by_epoch(values: list[tuple[float, float]], most: in
         assert non_dominated(costs)[[h - 1 for h in held]].all()
 
 
-def a_trial(run: Run, values: list[tuple[float, float]], number: int = 0) -> None:
-    """The files that epochs leave, tidied after each as a driver does."""
+def a_trial(
+    run: Run, values: Any, number: int = 0, *, baseline: Metrics | None = UNTRAINED, missed: int = 0
+) -> None:
+    """The files that epochs leave, tidied after each as a driver does, but for one that is missed."""
     config = run.spec.base_trial()
     trial = run.add_trial(Suggestion(number, config, {}, seed=0))
     for report in reports(values):
         write_json(epoch_file(trial.folder, report["epoch"], "json"), report)
         epoch_file(trial.folder, report["epoch"], "safetensors").touch()
         kept.checkpoint(trial.folder).touch()
-        kept.tidy(run, run.trial(number), UNTRAINED)
+        if report["epoch"] != missed:
+            kept.tidy(run, run.trial(number), baseline)
 
 
 def weights(run: Run, number: int = 0) -> list[str]:
@@ -124,3 +127,39 @@ def test_the_bound_is_stated(capsys: pytest.CaptureFixture[str]) -> None:
     assert said in capsys.readouterr().out
     print_plan(sweep(20))
     assert "weights of at most 12 epochs of each trial, 48 files in all" in capsys.readouterr().out
+    text = SWEEP.format(epochs=2, more="").replace("trials: 4", "trials: 4, seeds: 3")
+    print_plan(spec.from_text(text, "kept.yaml"))
+    assert (
+        "further training of those on the front (2 for a trial), 24 files in all" in capsys.readouterr().out
+    )
+
+
+def test_two_epochs_that_are_found_at_once_are_looked_at_one_by_one(tmp_path: Path) -> None:
+    """As after a worker that was lost between an epoch and its report."""
+    rng = np.random.default_rng(1)
+    for number in range(40):
+        values = [tuple(rng.random(2)) for _ in range(6)]
+        found = []
+        for name, missed in (("all", 0), ("missed", 4)):
+            run = Run.create(tmp_path / f"{name}-{number}", sweep(2), {})
+            a_trial(run, values, missed=missed)
+            found.append(run.trial(0).kept)
+        assert found[0] == found[1]
+
+
+def test_nothing_is_taken_away_before_constraints_can_be_judged(tmp_path: Path) -> None:
+    run = Run.create(tmp_path, sweep(1, ', subject_to: {clean_accuracy: ">= 0.8"}'), {})
+    a_trial(run, [(0.2, 0.3), (0.3, 0.2), (0.9, 0.01)], baseline=None)
+    assert run.trial(0).kept == [1, 2, 3]
+    kept.tidy(run, run.trial(0), UNTRAINED)
+    assert run.trial(0).kept == [2]
+
+
+def test_thousands_of_epochs(tmp_path: Path) -> None:
+    run = Run.create(tmp_path, sweep(2), {})
+    trial = run.add_trial(Suggestion(0, run.spec.base_trial(), {}, seed=0))
+    for epoch in (1, 2, 999, 1000, 1001):
+        write_json(epoch_file(trial.folder, epoch, "json"), {"epoch": epoch})
+        epoch_file(trial.folder, epoch, "safetensors").touch()
+    found = run.trial(0)
+    assert found.kept == [each["epoch"] for each in found.epochs] == [1, 2, 999, 1000, 1001]

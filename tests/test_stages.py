@@ -19,6 +19,7 @@ from sweeper.table import pareto_table
 from tests.searching import UNTRAINED, Workers
 from tests.sweeps import SMALL
 from trainables.config import EvaluationConfig, final_evaluation
+from trainables.finetune import measure
 from trainables.metrics.masking import fall
 
 
@@ -138,8 +139,9 @@ def test_nothing_is_dropped_before_all_are_measured(tmp_path: Path) -> None:
 
 
 def records(file: Path, correct: list[bool], first: int = 0) -> str:
-    own = pd.DataFrame({"set": "own", "index": range(first, first + len(correct)), "robust_correct": correct})
-    other = pd.DataFrame({"set": "other", "index": range(50), "robust_correct": False})
+    broken_by = ["" if each else "standard" for each in correct]
+    own = pd.DataFrame({"set": "own", "index": range(first, first + len(correct)), "broken_by": broken_by})
+    other = pd.DataFrame({"set": "other", "index": range(50), "broken_by": "clean"})
     pd.concat([own, other]).to_parquet(file)
     return str(file)
 
@@ -161,6 +163,27 @@ def test_the_fall_is_of_the_images_that_both_attacks_saw(tmp_path: Path) -> None
     found = fall(before=before, after=barely, evaluation=WEAK, final=WEAK)
     assert found is not None
     assert (found["images"], found["masked"]) == (100, 0)
+
+
+def test_further_attacks_count(tmp_path: Path) -> None:
+    """Of a real model: the untrained one, which 1 step of PGD leaves robust and 20 steps do not."""
+    data = {"train": "fashion-mnist-8k", "images": 64}
+    weak = {"attack": {"epsilon": "2/255", "steps": 1, "step_size": "0.1/255"}, "images": 40}
+    strong = {**weak, "further_attacks": [{"name": "margin-pgd", "steps": 20}], "images": None}
+    rulers = {"before": weak, "after": {**strong, "images": 60}}
+    for name, ruler in rulers.items():
+        measure(
+            model={}, data=data, evaluation=ruler, split="validation", weights=None, threads=1,
+            target=str(tmp_path / f"{name}.json"),
+        )  # fmt: skip
+    files = {name: str(tmp_path / f"{name}.parquet") for name in rulers}
+    found = fall(**files, evaluation=weak, final=rulers["after"])
+    assert found is not None
+    measured = read_json(tmp_path / "before.json")["metrics"]["robust_accuracy"]
+    assert found["images"] == 40
+    assert found["before"] == pytest.approx(measured)
+    assert found["after"] < found["before"] - 0.05
+    assert found["masked"] == 1
 
 
 def test_attacks_in_different_balls_are_not_compared(tmp_path: Path) -> None:

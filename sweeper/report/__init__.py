@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sweeper.run import STAGES, Run, read_json
-from sweeper.table import ARROW, LABEL, images_of, interval, number, settings
+from sweeper.table import ARROW, LABEL, images_of, interval, number, remarks, settings
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -74,4 +74,5 @@ def render(run: Run, content: dict[str, Any], pictures: Sequence[Picture]) -> st
         ended=sum(trial["status"] != "unfinished" for trial in content["trials"]),
         pictures=pictures,
         images=list(images_of(content)),
+        remarks=list(remarks(content)),
     )

@@ -32,12 +32,13 @@ def fall(
     pairs = own_images(before).merge(own_images(after), on=["set", "index"], suffixes=("_before", "_after"))
     if pairs.empty:
         return None
-    accuracies = {when: float(pairs[f"robust_correct_{when}"].mean()) for when in ("before", "after")}
+    accuracies = {when: float(pairs[f"withstood_{when}"].mean()) for when in ("before", "after")}
     masked = accuracies["before"] - accuracies["after"] > MASKED
     return {"images": len(pairs), **accuracies, "masked": float(masked)}
 
 
 def own_images(records: str) -> pd.DataFrame:
-    """Number and outcome of each image of the first set, the in-distribution one."""
-    frame = pd.read_parquet(Path(records), columns=["set", "index", "robust_correct"])
-    return frame[frame["set"] == frame["set"].iloc[0]]
+    """Number and worst case of each image of the first set, the in-distribution one."""
+    frame = pd.read_parquet(Path(records), columns=["set", "index", "broken_by"])
+    frame = frame[frame["set"] == frame["set"].iloc[0]]
+    return frame[["set", "index"]].assign(withstood=frame["broken_by"] == "")
