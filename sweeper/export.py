@@ -37,7 +37,7 @@ def pareto_set(content: dict[str, Any]) -> list[str]:
     names = [row["id"] for row in content["candidates"] if row["pareto"]]
     if not names and content["candidates"]:
         raise UserError(
-            f"{content['run']}: no candidate keeps {', '.join(content['subject_to'])} under , "
+            f"{content['run']}: no candidate keeps {', '.join(content['subject_to'])} by `final`'s measure, "
             "so the Pareto set is empty; --trial exports a trial all the same"
         )
     if not names:

@@ -25,6 +25,7 @@ trial:
   batch_size: 4
   epochs: 1
 evaluation: {attack: {epsilon: 1/255, steps: 1, at: model}, images: 6}
+final: {attack: {epsilon: 1/255, steps: 2, at: model}, images: 6}
 search: {trials: 2, concurrent: 2}
 tracking: {mlflow: false}
 """
