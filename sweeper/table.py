@@ -25,7 +25,7 @@ def pareto_table(content: dict[str, Any]) -> RenderableType:
     members = ranked_members(content)
     others = ranked(content, (row for row in content["candidates"] if not row["pareto"]))
     table = Table(
-        title=f"Pareto set of {content['run']}: {counted(members)} of {len(content['trials'])} trials",
+        title=f"Pareto set of {content['run']}: {len(members)} models of {len(content['trials'])} trials",
         title_justify="left",
         box=None,
         collapse_padding=True,  # to fit three objectives into 80 columns
@@ -69,11 +69,6 @@ def remarks(content: dict[str, Any]) -> Iterator[str]:
     yield from calibrated_by_chance(content, everything)
     yield from missing_gradients(everything)
     yield chosen(rows)
-
-
-def counted(members: list[dict[str, Any]]) -> str:
-    trials = len({row["trial"] for row in members})
-    return str(trials) if trials == len(members) else f"{len(members)} models of {trials}"
 
 
 def add_model(table: Table, row: dict[str, Any], names: list[str], style: str | None = None) -> None:
