@@ -46,7 +46,7 @@ class Finished:
 @pytest.fixture(scope="module")
 def sweep_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
     file = tmp_path_factory.mktemp("sweep") / "small.yaml"
-    file.write_text(SMALL)
+    file.write_text(SMALL.replace("startup_trials: 2", "startup_trials: 2, deterministic: true"))
     return file
 
 
