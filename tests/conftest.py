@@ -14,6 +14,8 @@ settings.load_profile("repeatable")
 
 # Else the first cluster on a machine writes one to the home folder, and two that start at once write two.
 os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
+# Ray's workers are nice by default, so that tests beside them would make them wait for minutes.
+os.environ.setdefault("RAY_worker_niceness", "0")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
