@@ -55,10 +55,9 @@ class Peer:
             self.scheduler.on_trial_complete(self.trials[number], result)
             return {"goes_on": False}
         decision = self.scheduler.on_trial_result(self.trials[number], result)
-        if goes_on := decision == "CONTINUE":
-            return {"goes_on": goes_on}
-        self.scheduler.on_trial_remove(self.trials[number])
-        return {"goes_on": False}
+        if decision != "CONTINUE":
+            self.scheduler.on_trial_remove(self.trials[number])
+        return {"goes_on": decision == "CONTINUE"}
 
 
 def main() -> None:

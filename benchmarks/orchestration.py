@@ -4,10 +4,10 @@
 
 The cluster, Tune, the searcher, the early stopping, the display (quiet) and the run folder are those of a
 real sweep; only the worker is replaced by one that reports made-up learning curves at once, and writes the
-JSON files that a real one writes. Prints time and memory of the driver as the sweep goes on. `private` is
-memory that belongs to the driver alone (USS); its slope is by least squares, from a tenth of the trials on.
-CPU seconds are the driver's, which others on the machine hardly lengthen. Exits with 1 unless a trial costs
-less than 0.3 seconds and leaves less than 20 kB.
+JSON files that a real one writes, beside empty ones for the weights. Prints time and memory of the driver
+as the sweep goes on. `private` is memory that belongs to the driver alone (USS); its slope is by least
+squares, from a tenth of the trials on. CPU seconds are the driver's, which others on the machine hardly
+lengthen. Exits with 1 unless a trial costs less than 0.3 seconds and leaves less than 20 kB.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ from sweeper import runner, spec, worker
 from sweeper.budget import Clock
 from sweeper.cluster import Cluster
 from sweeper.display import Display
-from sweeper.run import Run, TrialRecord, write_json
+from sweeper.run import Run, TrialRecord, epoch_file, write_json
 from sweeper.tracking import Tracker
 
 ALLOWED_KB, ALLOWED_SECONDS = 20, 0.3
@@ -97,7 +97,8 @@ class Trained:
     def step(self) -> dict[str, Any]:
         self.epoch += 1
         epoch = content(self.epoch, self.about)
-        write_json(self.folder / f"epoch-{self.epoch:03d}.json", epoch)
+        write_json(epoch_file(self.folder, self.epoch, "json"), epoch)
+        epoch_file(self.folder, self.epoch, "safetensors").touch()
         return {
             **epoch["metrics"],
             "epoch": self.epoch,

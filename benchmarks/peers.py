@@ -12,9 +12,10 @@ from typing import Any
 import optuna
 
 from sweeper import space
+from sweeper.hashes import trial_seed
 from sweeper.pareto import as_costs
 from sweeper.run import Metrics, TrialRecord
-from sweeper.search import Search, Suggestion, trial_seed
+from sweeper.search import Search, Suggestion
 from sweeper.spec import SweepSpec
 from sweeper.tree import Choice
 

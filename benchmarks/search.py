@@ -36,8 +36,8 @@ from numpy.typing import NDArray
 
 from benchmarks import costs, peers, telling
 from sweeper import spec
-from sweeper.front import total_violation
-from sweeper.pareto import as_costs, hypervolume, hypervolume_over_time, reference_point
+from sweeper.front import judged
+from sweeper.pareto import hypervolume, hypervolume_over_time, reference_point
 from sweeper.search import Search
 from sweeper.simulator import Asked, Curves, Simulation, Stopping, simulate
 from sweeper.spec import SweepSpec
@@ -129,7 +129,6 @@ class Ruler:
 
     def __init__(self, curves: Curves, more: tuple[str, ...]) -> None:
         self.sweep, self.curves, self.baseline = sweep_of((), 0, more), curves, curves.baseline
-        self.pareto = self.sweep.file.pareto
         self.training = float(np.median([sum(curve.seconds) for curve in curves.curves]))
         values, violation = self.points([metrics for curve in curves.curves for metrics in curve.metrics])
         self.reference = reference_point(values[violation <= 0])
@@ -137,9 +136,7 @@ class Ruler:
 
     def points(self, metrics: list[dict[str, float]]) -> tuple[Array, Array]:
         """(n, m) costs and (n,) violations."""
-        values = [[each[name] for name in self.pareto.metrics] for each in metrics]
-        violation = [total_violation(self.sweep, each, self.baseline) for each in metrics]
-        return as_costs(values, self.pareto.directions), np.array(violation)
+        return judged(self.sweep, metrics, self.baseline)
 
     def shares(self, simulation: Simulation, workers: int) -> tuple[Array, Array]:
         """What had been paid, (n,) ascending, and the share of the best known hypervolume by then."""

@@ -157,16 +157,22 @@ def find_weights(run: Run, name: str) -> tuple[dict[str, Any], str | None]:
 
 
 def find_point(run: Run, name: str) -> Point:
-    """name: as t003@5, or t003 for the last epoch whose weights were kept. Raises UserError."""
+    """As `find_points`, for one."""
+    return find_points(run, [name])[0]
+
+
+def find_points(run: Run, names: Sequence[str]) -> list[Point]:
+    """names: each as t003@5, or t003 for the last epoch whose weights were kept. Raises UserError."""
     trials = [trial for trial in run.trials() if trial.kept]
     points = {trial.id: trial.points[-1] for trial in trials}
     points |= {point.id: point for trial in trials for point in trial.points}
-    if name not in points:
-        own = points.get(name.partition("@")[0])
-        known = f"; kept are the epochs {', '.join(map(str, own.trial.kept))}" if own else ""
-        known = known or suggestion(name, [BASELINE, *points])
-        raise UserError(f"{run.id} has no trial {name!r} with kept weights{known}")
-    return points[name]
+    for name in names:
+        if name not in points:
+            own = points.get(name.partition("@")[0])
+            known = f"; kept are the epochs {', '.join(map(str, own.trial.kept))}" if own else ""
+            known = known or suggestion(name, [BASELINE, *points])
+            raise UserError(f"{run.id} has no trial {name!r} with kept weights{known}")
+    return [points[name] for name in names]
 
 
 def changes(section: str, overrides: Sequence[str], attacks: Sequence[str]) -> list[str]:

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from sweeper.errors import UserError
-from sweeper.evaluation import find_point
+from sweeper.evaluation import find_points
 from sweeper.result import row
 from sweeper.run import STAGES, Point, Run
 
@@ -20,7 +20,7 @@ def exported(run: Run, names: Sequence[str] = (), to: Path | None = None) -> Ite
     them can't be exported; before anything is written if its weights were not kept.
     """
     content = run.pareto()
-    points = [find_point(run, name) for name in names or pareto_set(content)]
+    points = find_points(run, names or pareto_set(content))
     export = run.spec.trainable.export
     expected: tuple[type[Exception], ...] = (OSError, *run.spec.trainable.errors)
     for point in points:

@@ -9,10 +9,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
+from numpy.typing import NDArray
 
 from sweeper.pareto import as_costs, non_dominated
 from sweeper.run import Metrics, Point, Run, TrialRecord
 from sweeper.spec import SweepSpec
+
+Array = NDArray[np.float64]
 
 
 def points(trials: Sequence[TrialRecord]) -> list[Point]:
@@ -42,12 +45,16 @@ def members(run: Run, found: Sequence[Point]) -> list[Point]:
 
 def best(sweep: SweepSpec, metrics: Sequence[Metrics], baseline: Metrics) -> list[int]:
     """The indices of those that are non-dominated and satisfy the constraints, ascending."""
-    if not metrics:
-        return []
+    return [int(index) for index in np.flatnonzero(non_dominated(*judged(sweep, metrics, baseline)))]
+
+
+def judged(sweep: SweepSpec, metrics: Sequence[Metrics], baseline: Metrics | None) -> tuple[Array, Array]:
+    """(n, m) costs, smaller is better, and (n,) by how much constraints are broken: 0 as long as the
+    untrained model, which they may be relative to, is not known."""
     pareto = sweep.file.pareto
     costs = as_costs([[each[name] for name in pareto.metrics] for each in metrics], pareto.directions)
-    violations = [total_violation(sweep, each, baseline) for each in metrics]
-    return [int(index) for index in np.flatnonzero(non_dominated(costs, violations))]
+    violation = [total_violation(sweep, each, baseline) if baseline else 0.0 for each in metrics]
+    return costs, np.array(violation)
 
 
 def total_violation(sweep: SweepSpec, metrics: Metrics, baseline: Metrics) -> float:

@@ -49,7 +49,7 @@ class Jobs:
         yield [self._training(twin) | {"stage": RETRAINING} for twin in seeds.unfinished(run, candidates)]
         yield [*self._measurements("final", candidates)]
         members = front.members(run, candidates)
-        twins = [twin for point in members for twin in seeds.twins(run, point)]
+        twins = [twin for point in members for twin in seeds.twins(point, run.seeds(point.trial))]
         yield [*self._measurements("test", [*members, *twins])]
 
     def _measurements(self, stage: Stage, points: list[Point]) -> Iterator[Job]:

@@ -9,13 +9,12 @@ trial never has more than one file beyond the bound.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
-from sweeper.front import total_violation
-from sweeper.pareto import as_costs
+from sweeper.front import judged
 from sweeper.ranking import Fronts
 from sweeper.run import Metrics, Run, TrialRecord
 from sweeper.spec import SweepSpec
@@ -29,28 +28,27 @@ def chosen(sweep: SweepSpec, epochs: Sequence[dict[str, Any]], baseline: Metrics
     """
     pareto, fronts = sweep.file.pareto, Fronts(len(sweep.file.pareto.metrics))
     distinct = list({tuple(e["metrics"][n] for n in pareto.metrics): e for e in reversed(epochs)}.values())
-    for epoch in distinct:
-        values = [epoch["metrics"][name] for name in pareto.metrics]
-        violation = total_violation(sweep, epoch["metrics"], baseline) if baseline else 0.0
-        fronts.add(as_costs(values, pareto.directions)[0], violation)
+    for costs, violation in zip(*judged(sweep, [e["metrics"] for e in distinct], baseline), strict=True):
+        fronts.add(costs, violation)
     if not distinct:
         return []
     order = fronts.members(0, "epsilon_net", np.random.default_rng(0))
     return sorted(distinct[index]["epoch"] for index in order[: pareto.epochs])
 
 
-def tidy(run: Run, trial: TrialRecord, baseline: Metrics | None) -> None:
+def tidy(run: Run, trial: TrialRecord, baseline: Metrics | None) -> TrialRecord:
     """Takes away the weights of epochs that are not to be kept; of a trial that has ended, also what its
-    training would have gone on from. Where there are constraints nothing is taken away before the untrained
-    model is known, to which they may be relative."""
+    training would have gone on from. Returns what the trial is then. Where there are constraints nothing is
+    taken away before the untrained model is known, to which they may be relative."""
     if baseline is None and run.spec.file.pareto.constraints:
-        return
+        return trial
     keep = trial.wanted or followed(run.spec, trial, baseline)
     for point in trial.points:
         if point.epoch not in keep:
             point.weights.unlink(missing_ok=True)
     if trial.status != "unfinished" and trial.kept:
-        checkpoint(trial.folder).unlink(missing_ok=True)
+        trial.checkpoint.unlink(missing_ok=True)
+    return replace(trial, kept=[epoch for epoch in trial.kept if epoch in keep])
 
 
 def followed(sweep: SweepSpec, trial: TrialRecord, baseline: Metrics | None) -> list[int]:
@@ -60,10 +58,6 @@ def followed(sweep: SweepSpec, trial: TrialRecord, baseline: Metrics | None) -> 
     for point in trial.points:
         held = chosen(sweep, [trial.point(epoch).report for epoch in (*held, point.epoch)], baseline)
     return held
-
-
-def checkpoint(folder: Path) -> Path:
-    return folder / "checkpoint.safetensors"
 
 
 def bound(sweep: SweepSpec) -> str:

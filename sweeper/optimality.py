@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from sweeper import front, membership
+from sweeper import front, membership, seeds
 from sweeper.pareto import as_costs, fronts
 from sweeper.run import Metrics, Point, Run, TrialRecord
 from sweeper.spec import ParetoConfig, SweepSpec
@@ -61,19 +61,15 @@ def optimality(run: Run, trials: Sequence[TrialRecord]) -> Optimality:
 
 def trainings(run: Run, group: Sequence[Point]) -> list[Path]:
     """The records of a configuration after an epoch, a file for each seed that it was trained with."""
-    epoch = group[0].epoch
-    twins = [twin for point in group for twin in run.seeds(point.trial) if twin.status == "completed"]
-    later = [twin.point(epoch) for twin in twins if len(twin.epochs) >= epoch]
-    by_seed = {point.trial.seed: point.records for point in (*later, *group) if point.records.is_file()}
+    again = [twin for point in group for twin in seeds.twins(point, run.seeds(point.trial))]
+    by_seed = {point.trial.seed: point.records for point in (*again, *group) if point.records.is_file()}
     return list(by_seed.values())
 
 
 def foremost(sweep: SweepSpec, known: Sequence[Point], baseline: Metrics) -> list[Point]:
     """The `COMPARED` points on the first fronts, in the order given."""
-    pareto = sweep.file.pareto
-    values = [[point.metrics[name] for name in pareto.metrics] for point in known]
-    violation = [front.total_violation(sweep, point.metrics, baseline) for point in known]
-    order = np.argsort(fronts(as_costs(values, pareto.directions), violation), kind="stable")
+    judged = front.judged(sweep, [point.metrics for point in known], baseline)
+    order = np.argsort(fronts(*judged), kind="stable")
     return [known[index] for index in sorted(order[:COMPARED])]
 
 

@@ -130,6 +130,11 @@ class TrialRecord:
         return max(self.wanted, default=self.config["epochs"])
 
     @property
+    def checkpoint(self) -> Path:
+        """What its training goes on from; absent before the first epoch and after the last."""
+        return self.folder / "checkpoint.safetensors"
+
+    @property
     def points(self) -> list[Point]:
         """What of it may stand on the front."""
         return [Point(self, epoch) for epoch in self.kept]
@@ -315,9 +320,14 @@ class Run:
 
     def add_trial(self, new: Suggestion) -> TrialRecord:
         folder = self.trial_folder(new.number)
-        content = {"number": new.number, "seed": new.seed, "drawn": new.drawn, "trial": new.config}
-        write_json(folder / "config.json", content)
-        return self.read_trial(folder)
+        return self._write_trial(TrialRecord(new.number, folder, new.config, new.drawn, new.seed))
+
+    def _write_trial(self, trial: TrialRecord) -> TrialRecord:
+        """Writes what a training starts from, and returns it with what its folder holds already."""
+        content = {"number": trial.number, "seed": trial.seed, "drawn": trial.drawn, "trial": trial.config}
+        wanted = {"wanted": trial.wanted} if trial.wanted else {}
+        write_json(trial.folder / "config.json", content | wanted)
+        return self.read_trial(trial.folder)
 
     def end_trial(self, trial: TrialRecord, status: Status, reason: str | None = None) -> TrialRecord:
         """Notes how it ended, and returns what it is then."""
@@ -331,11 +341,10 @@ class Run:
         """A trial with another seed, to be trained up to the last of the epochs that are wanted. One that
         ended before is to be trained once more: it gives the same."""
         folder = self.seed_folder(trial, index)
-        content = {"number": trial.number, "seed": seed, "drawn": trial.drawn, "trial": trial.config}
-        for name in ("status.json", "checkpoint.safetensors"):  # it begins anew, for epochs that are gone
-            (folder / name).unlink(missing_ok=True)
-        write_json(folder / "config.json", {**content, "wanted": wanted})
-        return self.read_trial(folder)
+        twin = TrialRecord(trial.number, folder, trial.config, trial.drawn, seed, wanted=wanted)
+        twin.checkpoint.unlink(missing_ok=True)  # it begins anew, for epochs that are gone
+        (folder / "status.json").unlink(missing_ok=True)
+        return self._write_trial(twin)
 
     def seeds(self, trial: TrialRecord) -> list[TrialRecord]:
         """The trainings of a trial with other seeds, in their order."""

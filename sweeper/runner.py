@@ -83,9 +83,8 @@ def work(run: Run, cluster: Cluster, concurrent: int, display: Display, notify: 
     from ray import tune
     from ray.tune.schedulers import FIFOScheduler
 
-    from sweeper import halving
+    from sweeper import halving, search
     from sweeper.jobs import Jobs
-    from sweeper.search import Search
     from sweeper.tune import Scheduler, Searcher, Watcher, trial_name
     from sweeper.worker import Worker
 
@@ -93,17 +92,9 @@ def work(run: Run, cluster: Cluster, concurrent: int, display: Display, notify: 
     for trial in run.outlines():
         for each in (trial, *run.seeds(trial)):
             kept.tidy(run, each, run.baseline())
-    search = Search(
-        sweep,
-        run.path / "study.journal",
-        name=run.id,
-        lag=2 * concurrent,  # so that trials of equal length wait for no other
-        baseline=run.baseline(),
-        known=run.outlines(),
-        warm=run.warm_start()["trials"],
-    )
+    asked = search.of_run(run, concurrent)
     jobs = Jobs(run, cluster.threads, concurrent)
-    searcher = Searcher(run, search, jobs, display.clock, stopping)
+    searcher = Searcher(run, asked, jobs, display.clock, stopping)
     if not searcher.finished:
         trainable = tune.with_resources(
             Worker, {"cpu": sweep.file.resources.cpus, "gpu": sweep.file.resources.gpus}
@@ -124,7 +115,7 @@ def work(run: Run, cluster: Cluster, concurrent: int, display: Display, notify: 
                 storage_path=str(run.path / "ray"),
                 failure_config=tune.FailureConfig(max_failures=MAX_FAILURES),
                 checkpoint_config=tune.CheckpointConfig(checkpoint_frequency=0, checkpoint_at_end=False),
-                callbacks=[Watcher(run, display, notify, search.ended)],
+                callbacks=[Watcher(run, display, notify, asked.ended)],
                 verbose=0,
             ),
         )
@@ -133,7 +124,7 @@ def work(run: Run, cluster: Cluster, concurrent: int, display: Display, notify: 
             raise UserError(searcher.broken)
         if not searcher.finished:
             raise KeyboardInterrupt  # Tune returns normally after Ctrl-C
-    search.finish()
+    asked.finish()
 
 
 @contextmanager

@@ -27,7 +27,7 @@ from optuna.trial import Trial, TrialState
 
 from sweeper import space
 from sweeper.hashes import stable_hash, trial_seed
-from sweeper.run import Metrics, TrialRecord
+from sweeper.run import Metrics, Run, TrialRecord
 from sweeper.spec import SweepSpec
 from sweeper.tree import Choice, Range
 
@@ -181,6 +181,19 @@ class Search:
         return optuna.samplers.TPESampler(
             seed=seed, n_startup_trials=search.startup_trials, multivariate=True, group=True
         )
+
+
+def of_run(run: Run, concurrent: int) -> Search:
+    """The search of a run as its earlier drivers left it. concurrent: trials side by side."""
+    return Search(
+        run.spec,
+        run.path / "study.journal",
+        name=run.id,
+        lag=2 * concurrent,  # so that trials of equal length wait for no other
+        baseline=run.baseline(),
+        known=run.outlines(),
+        warm=run.warm_start()["trials"],
+    )
 
 
 def suggest(trial: Trial, name: str, distribution: Choice | Range) -> Any:

@@ -32,12 +32,13 @@ def unfinished(run: Run, candidates: Sequence[Point]) -> Iterator[TrialRecord]:
                 yield twin
 
 
-def twins(run: Run, point: Point) -> list[Point]:
-    """The same configuration after the same epoch, trained with other seeds; those that failed are left
-    out."""
-    known = run.seeds(point.trial)
+def twins(point: Point, trainings: Sequence[TrialRecord]) -> list[Point]:
+    """The point in those of the trial's trainings with other seeds, see `Run.seeds`, that came so far; those
+    that failed are left out."""
     return [
-        twin.point(point.epoch) for twin in known if twin.status == "completed" and point.epoch in twin.kept
+        twin.point(point.epoch)
+        for twin in trainings
+        if twin.status == "completed" and len(twin.epochs) >= point.epoch
     ]
 
 
@@ -47,13 +48,14 @@ def spread(run: Run, point: Point) -> dict[str, Any] | None:
     others = run.seeds(point.trial)
     if not others:
         return None
+    trainings = [point, *twins(point, others)]
     found: dict[str, Any] = {
-        "count": 1 + len(twins(run, point)),
+        "count": len(trainings),
         "failed": sum(twin.status == "failed" for twin in others),
     }
     stages: tuple[Stage, Stage] = ("validation", "test")
     for stage in stages:
-        values = [run.measured(each, stage) for each in (point, *twins(run, point))]
+        values = [run.measured(each, stage) for each in trainings]
         known = [measured["metrics"] for measured in values if measured is not None]
         found[stage] = statistics(run.spec.file.pareto.deciding, known) if len(known) > 1 else None
     return found

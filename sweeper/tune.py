@@ -113,8 +113,7 @@ class Searcher(Stateless, RaySearcher):
 
     def _close(self, trial: TrialRecord, status: Status, reason: str | None) -> TrialRecord:
         """Notes how a training ended, and takes away what is not needed of it any more."""
-        kept.tidy(self.run, self.run.end_trial(trial, status, reason), self.search.baseline)
-        return self.run.read_trial(trial.folder)
+        return kept.tidy(self.run, self.run.end_trial(trial, status, reason), self.search.baseline)
 
     def _end_stopped(self) -> None:
         """Ends the waiting trials on which it was decided that they do not go on."""

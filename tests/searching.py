@@ -9,7 +9,7 @@ from typing import Any
 from sweeper.budget import Clock
 from sweeper.jobs import Jobs
 from sweeper.run import BASELINE, Run, epoch_file, read_json, write_json
-from sweeper.search import Search
+from sweeper.search import of_run
 from sweeper.tune import Searcher
 
 UNTRAINED = {"clean_accuracy": 0.9, "robust_accuracy": 0.1, "robust_ece": 0.8}
@@ -39,16 +39,7 @@ class Workers:
         self.jobs: dict[str, Any] = {}
         self.started = 0
         write_json(run.baseline_file, {"metrics": UNTRAINED})
-        search = Search(
-            run.spec,
-            run.path / "study.journal",
-            name=run.id,
-            lag=2 * side,
-            baseline=UNTRAINED,
-            known=run.trials(),
-            warm=run.warm_start()["trials"],
-        )
-        self.searcher = Searcher(run, search, Jobs(run, threads=1, concurrent=side), self.clock)
+        self.searcher = Searcher(run, of_run(run, side), Jobs(run, threads=1, concurrent=side), self.clock)
 
     def go(self, epochs: int = 10_000) -> None:
         """Until the sweep is finished, or that many epochs were trained; then it is abandoned."""

@@ -83,7 +83,7 @@ def a_trial(
     for report in reports(values):
         write_json(epoch_file(trial.folder, report["epoch"], "json"), report)
         epoch_file(trial.folder, report["epoch"], "safetensors").touch()
-        kept.checkpoint(trial.folder).touch()
+        trial.checkpoint.touch()
         if report["epoch"] != missed:
             kept.tidy(run, run.trial(number), baseline)
 

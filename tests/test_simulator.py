@@ -19,7 +19,7 @@ from sweeper.errors import UserError
 from sweeper.front import candidates
 from sweeper.halving import Halving, ending, not_finite
 from sweeper.run import Metrics, Run, epoch_file, write_json
-from sweeper.search import Search
+from sweeper.search import of_run
 from sweeper.simulator import Curves, Simulation, recorded, simulate
 from sweeper.spec import SweepSpec
 from tests.curves import BASELINE, curves
@@ -46,14 +46,7 @@ class Folder:
         stopping = halving.of_run(run)
         assert stopping is not None
         self.halving = stopping
-        self.search = Search(
-            run.spec,
-            run.path / "study.journal",
-            name=run.id,
-            lag=2 * WORKERS,
-            baseline=run.baseline(),
-            known=run.trials(),
-        )
+        self.search = of_run(run, WORKERS)
         self._start()
 
     def _start(self) -> None:

@@ -12,7 +12,7 @@ from sweeper import halving
 from sweeper.budget import Clock
 from sweeper.jobs import Jobs
 from sweeper.run import Decision, Run, TrialRecord, epoch_file, write_json
-from sweeper.search import Search
+from sweeper.search import of_run
 from sweeper.simulator import Curves, Simulation, Simulator
 from sweeper.spec import SweepSpec
 from sweeper.tune import Scheduler, Searcher
@@ -86,15 +86,8 @@ class Tune:
         stopping = halving.of_run(run)
         assert stopping is not None
         stopping.log = lambda decision: (run.add_decision(decision), self._maybe_die())  # type: ignore[assignment, func-returns-value, return-value]
-        search = Search(
-            run.spec,
-            run.path / "study.journal",
-            name=run.id,
-            lag=2 * workers,
-            baseline=run.baseline(),
-            known=run.trials(),
-        )
-        self.searcher = Searcher(run, search, Jobs(run, threads=1, concurrent=workers), Clock(run), stopping)
+        jobs = Jobs(run, threads=1, concurrent=workers)
+        self.searcher = Searcher(run, of_run(run, workers), jobs, Clock(run), stopping)
         self.scheduler = Scheduler(run, stopping)
         self.jobs: dict[str, dict[str, Any]] = {}
         self.started = 0
