@@ -6,7 +6,7 @@ the arguments of the trainable's `measure` under that key; a trial of the search
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -35,16 +35,16 @@ class Jobs:
     def trial(self, trial: TrialRecord) -> Job:
         return self._training(trial) | {"number": trial.number, "stage": SEARCHING}
 
-    def following(self) -> list[Job]:
+    def following(self, trials: Sequence[TrialRecord]) -> list[Job]:
         """What is to be done next when the search has ended: the first stage that is not done; none if all
-        is. The run folder says what is."""
-        return next((jobs for jobs in self._stages() if jobs), [])
+        is. The run folder says what is. trials: all of the search, as they ended; outlines will do."""
+        return next((jobs for jobs in self._stages(trials) if jobs), [])
 
-    def _stages(self) -> Iterator[list[Job]]:
+    def _stages(self, trials: Sequence[TrialRecord]) -> Iterator[list[Job]]:
         """What is left of each stage: candidates are trained with other seeds, then measured under the final
         attack; what is still optimal then, on test images, and so are its other seeds."""
         run = self.run
-        found = front.candidates(run.spec, run.outlines(), run.baseline() or {})
+        found = front.candidates(run.spec, trials, run.baseline() or {})
         candidates = [run.read_trial(point.trial.folder).point(point.epoch) for point in found]
         yield [self._training(twin) | {"stage": RETRAINING} for twin in seeds.unfinished(run, candidates)]
         yield [*self._measurements("final", candidates)]

@@ -148,7 +148,8 @@ class Searcher(Stateless, RaySearcher):
         if not self.searched:
             self.clock.write()  # what follows takes no part of a budget
         self.searched = True
-        self.waiting = self.jobs.following()
+        ended = self.search.ended
+        self.waiting = self.jobs.following([ended[number] for number in sorted(ended)])
         self.finished = not self.waiting
 
     def save(self, checkpoint_path: str) -> None:
