@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from sweeper import runner, spec, tree
+from sweeper import runner, spec, storage, tree
 from sweeper.run import Run
 
 
@@ -30,5 +30,6 @@ class Sweep:
         return cls(spec.validate(tree.from_plain(dict(content), "dictionary")))
 
     def run(self, runs: str | Path = "runs", *, quiet: bool = False) -> Run:
-        """Runs the sweep to its end. Raises UserError if data, weights or resources are missing."""
-        return runner.drive(runner.start(self.spec, Path(runs)), quiet=quiet)
+        """Runs the sweep to its end. runs: a folder, or s3://BUCKET/FOLDER. Raises UserError if data, weights
+        or resources are missing."""
+        return runner.drive(runner.start(self.spec, storage.root(str(runs))), quiet=quiet)

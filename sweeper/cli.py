@@ -15,15 +15,28 @@ from sweeper.errors import UserError
 
 if TYPE_CHECKING:
     from sweeper.run import Run, Split
+    from sweeper.storage import Root
+
+
+class RootType(click.ParamType):
+    """A folder of runs: a path, or an address in a bucket."""
+
+    name = "folder"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Root:
+        from sweeper import storage
+
+        return storage.root(value)
+
 
 RUNS = click.option(
     "--runs",
-    type=click.Path(path_type=Path),
-    default=Path("runs"),
+    type=RootType(),
+    default="runs",
     envvar="SWEEPER_RUNS",
     show_default=True,
     show_envvar=True,
-    help="Folder that holds the runs.",
+    help="Folder that holds the runs: a path, or s3://BUCKET/FOLDER.",
 )
 PROFILE = click.option("--profile", help="Apply the overrides of this profile of the file.")
 SET = click.option(
@@ -51,7 +64,7 @@ class Commands(click.Group):
 def main() -> None:
     """Sweeps of adversarial CLIP fine-tuning: search, compare, take the Pareto set.
 
-    RUN is a folder or a name under --runs; the latest run when left out.
+    RUN is a folder, an s3:// address or a name under --runs; the latest run when left out.
     """
 
 
@@ -60,12 +73,11 @@ def main() -> None:
 @PROFILE
 @SET
 @RUNS
-def run(file: Path, profile: str | None, overrides: tuple[str, ...], runs: Path) -> None:
+def run(file: Path, profile: str | None, overrides: tuple[str, ...], runs: Root) -> None:
     """Run the sweep in FILE and print its Pareto set."""
     from sweeper import runner, spec
 
-    started = runner.start(spec.load(file, profile, overrides), runs)
-    _drive(started.path)
+    _drive(runner.start(spec.load(file, profile, overrides), runs))
 
 
 @main.command()
@@ -73,7 +85,7 @@ def run(file: Path, profile: str | None, overrides: tuple[str, ...], runs: Path)
 @RUNS
 @click.option("--trials", type=int, help="Extend it to so many trials; short for --set search.trials=N.")
 @SET
-def resume(run: str | None, runs: Path, trials: int | None, overrides: tuple[str, ...]) -> None:
+def resume(run: str | None, runs: Root, trials: int | None, overrides: tuple[str, ...]) -> None:
     """Go on with a run that was interrupted, or with more budget (search.trials, search.budget)."""
     from sweeper import runner
     from sweeper.extend import extend
@@ -84,7 +96,7 @@ def resume(run: str | None, runs: Path, trials: int | None, overrides: tuple[str
     given = overrides if trials is None else (*overrides, f"search.trials={trials}")
     found = extend(found, given) if given else found
     runner.preflight(found.spec)
-    _drive(found.path)
+    _drive(found)
 
 
 def _enter(run: Run) -> None:
@@ -94,19 +106,21 @@ def _enter(run: Run) -> None:
         os.chdir(directory)
 
 
-def _drive(path: Path) -> None:
+def _drive(run: Run) -> None:
     from sweeper import runner
-    from sweeper.run import Run, read_json
+    from sweeper.objects import StorageError
+    from sweeper.run import read_json
 
-    found = Run.load(path)
     try:
-        runner.drive(found)
+        runner.drive(run)
     except KeyboardInterrupt:
-        _print_front(found.pareto())
-        click.echo(f"interrupted; go on with: sweeper resume {path}", err=True)
+        _print_front(run.pareto())
+        click.echo(f"interrupted; go on with: sweeper resume {run}", err=True)
         sys.exit(EXIT_INTERRUPTED)
-    _print_front(read_json(path / "pareto.json"))
-    click.echo(f"report: {path / 'report' / 'index.html'}\nmlflow: sweeper ui {path}")
+    except StorageError as error:
+        raise UserError(f"{error}; nothing is lost, go on with: sweeper resume {run}") from error
+    _print_front(read_json(run.path / "pareto.json"))
+    click.echo(f"report: {run.path / 'report' / 'index.html'}\nmlflow: sweeper ui {run}")
 
 
 def _print_front(content: dict[str, Any]) -> None:
@@ -138,7 +152,7 @@ def plan(*, file: Path, profile: str | None, overrides: tuple[str, ...], memory:
 @RUNS
 @click.option("--json", "as_json", is_flag=True, help="Write JSON: every trial, full precision.")
 @click.option("--csv", "as_csv", is_flag=True, help="Write CSV: the Pareto set, full precision.")
-def pareto(run: str | None, runs: Path, as_json: bool, as_csv: bool) -> None:
+def pareto(run: str | None, runs: Root, as_json: bool, as_csv: bool) -> None:
     """Print the non-dominated configurations of a run."""
     from sweeper.result import to_csv
     from sweeper.run import Run
@@ -155,7 +169,7 @@ def pareto(run: str | None, runs: Path, as_json: bool, as_csv: bool) -> None:
 @main.command()
 @RUN
 @RUNS
-def status(run: str | None, runs: Path) -> None:
+def status(run: str | None, runs: Root) -> None:
     """Show how far a run is; list the runs."""
     from sweeper.plan import print_status
     from sweeper.run import Run
@@ -166,7 +180,7 @@ def status(run: str | None, runs: Path) -> None:
 @main.command()
 @RUN
 @RUNS
-def report(run: str | None, runs: Path) -> None:
+def report(run: str | None, runs: Root) -> None:
     """Write the HTML report and its pictures."""
     from sweeper.report import write_report
     from sweeper.run import Run
@@ -211,7 +225,7 @@ def evaluate(
     *,
     model: str,
     run: str | None,
-    runs: Path,
+    runs: Root,
     sets: tuple[str, ...],
     prompt: str | None,
     split: Split,
@@ -278,7 +292,7 @@ def evaluate(
     "--to", type=click.Path(path_type=Path), help="Folder for the models' folders; RUN/exports by default."
 )
 @click.option("--register", "name", help="Also register them in MLflow's model registry, under this name.")
-def export(run: str | None, runs: Path, trials: tuple[str, ...], to: Path | None, name: str | None) -> None:
+def export(run: str | None, runs: Root, trials: tuple[str, ...], to: Path | None, name: str | None) -> None:
     """Write models as folders that open_clip loads, with a model card."""
     from sweeper.export import exported
     from sweeper.run import Run
@@ -295,7 +309,7 @@ def export(run: str | None, runs: Path, trials: tuple[str, ...], to: Path | None
 @main.command()
 @RUN
 @RUNS
-def track(run: str | None, runs: Path) -> None:
+def track(run: str | None, runs: Root) -> None:
     """Deliver to MLflow what it does not have yet."""
     from sweeper.run import Run
     from sweeper.tracking import Mirror, tracking_uri
@@ -311,7 +325,7 @@ def track(run: str | None, runs: Path) -> None:
 @RUN
 @RUNS
 @click.option("--port", default=5000, show_default=True)
-def ui(run: str | None, runs: Path, port: int) -> None:
+def ui(run: str | None, runs: Root, port: int) -> None:
     """Open MLflow's web page on a run."""
     from sweeper.run import Run
     from sweeper.tracking import tracking_uri

@@ -19,6 +19,7 @@ from sweeper import spec
 from sweeper.errors import UserError, suggestion
 from sweeper.result import described
 from sweeper.run import BASELINE, Intervals, Metrics, Point, Run, Split, read_json, write_json
+from sweeper.storage import Storage, beside
 from sweeper.table import interval, missing_gradients, number
 from sweeper.trainable import Trainable
 
@@ -31,6 +32,7 @@ class Measurement:
     weights: the file that an epoch of a trial wrote; None for the model's own.
     folder: where the result is written.
     cache: folder of what was computed once, see `sweeper.run`.
+    storage: of the run that the result belongs to; None for a model that belongs to none.
     benchmark: where it is written as clip_benchmark would: a folder, or for one data set a .json file.
     """
 
@@ -43,6 +45,7 @@ class Measurement:
     folder: Path
     benchmark: Path | None = None
     cache: Path | None = None
+    storage: Storage | None = None
 
     @property
     def _arguments(self) -> dict[str, Any]:
@@ -59,6 +62,8 @@ class Measurement:
         target = self.folder / f"{self.name}-{self.split}-{stamp}.json"
         where = {"target": str(target), "cache": None if self.cache is None else str(self.cache)}
         self._translated(self.trainable.measure, **where, **self._arguments)
+        if self.storage is not None:
+            self.storage.push(*beside(target))
         return target
 
     def write_benchmark(self, file: Path) -> list[Path]:
@@ -144,6 +149,7 @@ def of_trial(
         weights=weights,
         folder=run.path / "evaluations",
         cache=run.cache,
+        storage=run.storage,
     )
 
 
@@ -153,7 +159,7 @@ def find_weights(run: Run, name: str) -> tuple[dict[str, Any], str | None]:
     if name == BASELINE:
         return run.spec.base_trial(), None
     point = find_point(run, name)
-    return point.trial.config, str(point.weights)
+    return point.trial.config, str(run.storage.fetch(point.weights))
 
 
 def find_point(run: Run, name: str) -> Point:

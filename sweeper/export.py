@@ -25,11 +25,13 @@ def exported(run: Run, names: Sequence[str] = (), to: Path | None = None) -> Ite
     expected: tuple[type[Exception], ...] = (OSError, *run.spec.trainable.errors)
     for point in points:
         folder = (to or run.path / "exports") / point.id
-        trial = {"trial": point.trial.config, "weights": str(point.weights)}
+        trial = {"trial": point.trial.config, "weights": str(run.storage.fetch(point.weights))}
         try:
             export(**trial, target=str(folder.absolute()), about=about(run, content, point))
         except expected as error:
             raise UserError(f"{point.id}: {' '.join(str(error).split())}") from error
+        if to is None:
+            run.storage.push(folder)
         yield point, folder
 
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from sweeper import spec
 from sweeper.errors import SpecError, UserError
-from sweeper.run import Run, write_json, write_text
+from sweeper.run import Run, read_json
 from sweeper.spec import SweepSpec
 
 BUDGET = ("search.trials", "search.budget")
@@ -35,12 +35,13 @@ def extend(run: Run, overrides: Sequence[str]) -> Run:
             earlier = run.about.get("extended", [])
             when = datetime.now().strftime("%Y%m%d-%H%M%S")
             change = {"when": when, "trials": started, "from": before, "to": after}
-            write_json(run.path / "run.json", {**run.about, "extended": [*earlier, change]})
+            run.write("run.json", {**run.about, "extended": [*earlier, change]})
             result = run.path / "pareto.json"
             if result.is_file():
-                result.rename(run.path / f"pareto-{len(earlier) + 1}.json")
-            write_text(run.path / "sweep.yaml", new.text())  # last: it is what counts
-    return Run.load(run.path)
+                run.write(f"pareto-{len(earlier) + 1}.json", read_json(result))
+                run.storage.remove(result)
+            run.write_sweep(new)  # last: it is what counts
+    return Run.load(run.storage)
 
 
 def settings(sweep: SweepSpec) -> dict[str, Any]:

@@ -1,7 +1,8 @@
 """What workers are given: trainings and measurements, as plain values.
 
 A job has an `id`, which Tune names it by, and the `stage` of the sweep that it belongs to. A measurement has
-the arguments of the trainable's `measure` under that key; a trial of the search has its `number`.
+the arguments of the trainable's `measure` under that key; a trial of the search has its `number`. `run` and
+`storage` say where the run lies: see `sweeper.site`.
 """
 
 from __future__ import annotations
@@ -64,6 +65,7 @@ class Jobs:
         config = point.trial.config if point else sweep.base_trial()
         search = stage == "validation"
         return {
+            **self._place,
             "trainable": sweep.trainable.name,
             "id": f"{name}-{stage}",
             "stage": MEASURING[stage],
@@ -79,9 +81,14 @@ class Jobs:
             },
         }
 
+    @property
+    def _place(self) -> Job:
+        return {"run": str(self.run.path), "storage": self.run.storage.address}
+
     def _training(self, trial: TrialRecord) -> Job:
         sweep = self.run.spec
         return {
+            **self._place,
             "trainable": sweep.trainable.name,
             "id": trial.id,
             "trial": trial.config,

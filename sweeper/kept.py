@@ -43,11 +43,10 @@ def tidy(run: Run, trial: TrialRecord, baseline: Metrics | None) -> TrialRecord:
     if baseline is None and run.spec.file.pareto.constraints:
         return trial
     keep = trial.wanted or followed(run.spec, trial, baseline)
-    for point in trial.points:
-        if point.epoch not in keep:
-            point.weights.unlink(missing_ok=True)
+    gone = [point.weights for point in trial.points if point.epoch not in keep]
     if trial.status != "unfinished" and trial.kept:
-        trial.checkpoint.unlink(missing_ok=True)
+        gone += [file for file in (trial.checkpoint,) if file.exists()]
+    run.storage.remove(*gone)
     return replace(trial, kept=[epoch for epoch in trial.kept if epoch in keep])
 
 

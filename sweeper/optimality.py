@@ -46,7 +46,7 @@ def optimality(run: Run, trials: Sequence[TrialRecord]) -> Optimality:
         groups.setdefault(configuration, []).append(point)
     pareto, seed = run.spec.file.pareto, run.spec.file.search.seed
     names = pareto.deciding
-    files = [[baseline], *(trainings(run, group) for group in groups.values())]
+    files = [[run.storage.fetch(baseline)], *(trainings(run, group) for group in groups.values())]
     try:
         measured = run.spec.trainable.resample(files, names, draws=DRAWS, seed=seed)
     except run.spec.trainable.errors as error:
@@ -63,7 +63,7 @@ def trainings(run: Run, group: Sequence[Point]) -> list[Path]:
     """The records of a configuration after an epoch, a file for each seed that it was trained with."""
     again = [twin for point in group for twin in seeds.twins(point, run.seeds(point.trial))]
     by_seed = {point.trial.seed: point.records for point in (*again, *group) if point.records.is_file()}
-    return list(by_seed.values())
+    return [run.storage.fetch(file) for file in by_seed.values()]
 
 
 def foremost(sweep: SweepSpec, known: Sequence[Point], baseline: Metrics) -> list[Point]:

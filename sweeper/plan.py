@@ -102,7 +102,7 @@ def print_status(run: Run, runs: Sequence[Run]) -> None:
         if trial.status == "failed":
             console.print(f"{trial.id} {trial.method} failed: {trial.reason}")
     for other in runs:
-        console.print(f"{'*' if other.path == run.path else ' '} {other.path}", style="dim")
+        console.print(f"{'*' if other.path == run.path else ' '} {other}", style="dim")
 
 
 def progress(run: Run, done: bool) -> str:

@@ -107,7 +107,8 @@ def fall(run: Run, point: Point) -> dict[str, float] | None:
     if not after.is_file() or not point.records.is_file():
         return None
     rulers = {"evaluation": run.spec.evaluation, "final": run.spec.final}
-    return run.spec.trainable.fall(before=str(point.records), after=str(after), **rulers)
+    before, after = run.storage.fetch(point.records), run.storage.fetch(after)
+    return run.spec.trainable.fall(before=str(before), after=str(after), **rulers)
 
 
 def objectives(content: Mapping[str, Any]) -> list[str]:

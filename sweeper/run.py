@@ -1,7 +1,8 @@
 """A run: the folder in which everything about one sweep lies.
 
     sweep.yaml                  the sweep, profile and overrides applied
-    run.json                    id, seed, versions, when and where it was started, how it was extended
+    run.json                    id, seed, format, versions, when and where it was started, how it was extended
+    driver.lock                 held by the process that runs the sweep: its pid, host and start
     concurrency.json            trials side by side, on which a deterministic sweep's draws depend
     clock.json                  for how many seconds it was driven
     warm_start.json             what the sampler knows of earlier runs; absent without
@@ -22,9 +23,9 @@
     exports/t000/               what `sweeper export` wrote
     report/  mlflow.db  mlartifacts/
 
-Nothing else is needed to resume, report or track a sweep. Beside the runs lies `cache`, which they share:
-what was computed of pre-trained models, to be found by the next trial and the next sweep. It can be
-deleted at any time.
+It lies on a path that all processes share, or in a bucket: see `sweeper.storage`. Nothing else is needed to
+resume, report or track a sweep. Beside the runs lies `cache`, which they share: what was computed of
+pre-trained models, to be found by the next trial and the next sweep. It can be deleted at any time.
 """
 
 from __future__ import annotations
@@ -32,7 +33,9 @@ from __future__ import annotations
 import fcntl
 import json
 import os
+import secrets
 import shutil
+import socket
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
@@ -40,10 +43,12 @@ from datetime import datetime
 from functools import cached_property
 from itertools import count, takewhile
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, TextIO
 
 from sweeper import spec
 from sweeper.errors import UserError
+from sweeper.lease import Who, told
+from sweeper.storage import Root, Storage, is_address
 
 if TYPE_CHECKING:
     from sweeper.search import Suggestion
@@ -55,6 +60,9 @@ Status = Literal["completed", "stopped", "failed", "unfinished"]
 Metrics = dict[str, float]
 Intervals = dict[str, tuple[float, float]]
 
+FORMAT = 1
+"""Of this folder. A change that an earlier version would misread, or that misreads an earlier version's, has
+the next number."""
 BASELINE = "baseline"
 STAGES: tuple[Stage, ...] = ("validation", "final", "test")
 SPLIT: dict[Stage, Split] = {"validation": "validation", "final": "validation", "test": "test"}
@@ -202,61 +210,98 @@ def numbers(names: Iterable[str], suffix: str) -> list[int]:
     return sorted(int(name[6:].removesuffix(suffix)) for name in names if name.endswith(suffix))
 
 
-class Run:
-    """The run folder `path`, read and written."""
+def who_wrote(text: str) -> Who:
+    """The content of a lock file; empty for one that says nothing, or was written by an earlier version."""
+    try:
+        who = json.loads(text or "{}")
+    except ValueError:
+        return {}
+    return who if isinstance(who, dict) else {}
 
-    def __init__(self, path: Path) -> None:
-        self.path = path
+
+class Run:
+    """A run folder, read and written. path: where this process finds it.  storage: where it lies."""
+
+    def __init__(self, storage: Storage) -> None:
+        self.storage, self.path = storage, storage.path
+
+    def __str__(self) -> str:
+        """As a user names it."""
+        return str(self.storage)
 
     @classmethod
-    def create(cls, root: Path, sweep: spec.SweepSpec, about: dict[str, Any]) -> Run:
+    def create(cls, root: Root, sweep: spec.SweepSpec, about: dict[str, Any]) -> Run:
         """A new run folder under `root`, named after the sweep and the time. Raises UserError."""
         stamp = datetime.now().strftime("%Y%m%d-%H%M%S")
-        path = root / f"{sweep.file.name}-{stamp}"
-        serial = 1
-        while True:
+        name = f"{sweep.file.name}-{stamp}"
+        for serial in count(2):
+            storage = Storage.at(f"{root}/{name}")
             try:
-                path.mkdir(parents=True)
+                storage.create()
                 break
             except FileExistsError:
-                serial += 1
-                path = root / f"{sweep.file.name}-{stamp}-{serial}"
+                name = f"{sweep.file.name}-{stamp}-{serial}"
             except OSError as error:
                 raise UserError(
                     f"{root} can't hold runs: {error.strerror}; choose another with --runs"
                 ) from None
-        (path / "sweep.yaml").write_text(sweep.text(), encoding="utf-8")
-        write_json(path / "run.json", {"id": path.name, "created": stamp, **about})
-        return cls(path.absolute())
+        run = cls(storage)
+        run.write_sweep(sweep)
+        run.write("run.json", {"id": name, "created": stamp, "format": FORMAT, **about})
+        return run
 
     @classmethod
-    def load(cls, path: Path) -> Run:
-        """Raises UserError if `path` is no run folder."""
-        if not (path / "run.json").is_file():
-            raise UserError(f"{path}: not a run folder (no run.json in it); `sweeper status` lists the runs")
-        return cls(path.absolute())
+    def load(cls, place: Root | Storage) -> Run:
+        """place: of the run itself. Raises UserError if there is none, or one of another format."""
+        run = cls(place if isinstance(place, Storage) else Storage.at(place))
+        if not run.storage.bring("run.json"):
+            raise UserError(f"{run}: not a run folder (no run.json in it); `sweeper status` lists the runs")
+        run.check_format()
+        run.storage.refresh()
+        return run
 
     @classmethod
-    def all(cls, root: Path) -> list[Run]:
-        """The runs under `root`, oldest first."""
-        found = [cls(file.parent.absolute()) for file in root.glob("*/run.json")]
+    def all(cls, root: Root) -> list[Run]:
+        """The runs under `root`, oldest first; of one in a bucket there is no more than `about`."""
+        found = [cls(storage) for storage in Storage.all(root)]
         return sorted(found, key=lambda run: (run.about["created"], run.path.name))
 
     @classmethod
-    def find(cls, name: str | None, root: Path) -> Run:
-        """The run of that name or path; the latest under `root` if None. Raises UserError."""
+    def find(cls, name: str | None, root: Root) -> Run:
+        """The run of that name, path or address; the latest under `root` if None. Raises UserError."""
         if name is not None:
-            return cls.load(root / name if (root / name / "run.json").is_file() else Path(name))
+            place = Storage.at(name if is_address(name) else f"{root}/{name}")
+            return cls.load(place if place.bring("run.json") else Storage.at(name))
         runs = cls.all(root)
         if not runs:
             raise UserError(
                 f"no runs under {root}; start one with `sweeper run search_spaces/quickstart.yaml`"
             )
-        return runs[-1]
+        return cls.load(runs[-1].storage)
+
+    def check_format(self) -> None:
+        """Raises UserError if the folder is of another format than this version's. Those before formats were
+        numbered are as the first one."""
+        found = self.about.get("format", 1)
+        if found != FORMAT:
+            version = self.about.get("versions", {}).get("clip-sweeper", "another version")
+            raise UserError(
+                f"{self}: a run folder of format {found}, by clip-sweeper {version}, and this version reads "
+                f"format {FORMAT}; go on with it by the version that made it"
+            )
 
     @property
     def id(self) -> str:
         return self.path.name
+
+    def write(self, name: str | Path, value: Any) -> None:
+        """A JSON file of the run, by its path or its name in it: stored when this returns."""
+        write_json(self.path / name, value)
+        self.storage.push(self.path / name)
+
+    def write_sweep(self, sweep: spec.SweepSpec) -> None:
+        write_text(self.path / "sweep.yaml", sweep.text())
+        self.storage.push(self.path / "sweep.yaml")
 
     @property
     def cache(self) -> Path:
@@ -266,10 +311,9 @@ class Run:
     def concurrency(self, fits: int) -> int:
         """Trials side by side; a deterministic sweep's sampler lags behind by twice as many. The first
         driver's number stays, so that a resumed sweep draws what an uninterrupted one draws."""
-        file = self.path / "concurrency.json"
-        known = read_json(file)
+        known = read_json(self.path / "concurrency.json")
         if known is None:
-            write_json(file, fits)
+            self.write("concurrency.json", fits)
         return int(known or fits)
 
     def warm_start(self) -> dict[str, Any]:
@@ -277,14 +321,16 @@ class Run:
         return read_json(self.path / "warm_start.json") or {"lines": [], "trials": []}
 
     def write_warm_start(self, content: dict[str, Any]) -> None:
-        write_json(self.path / "warm_start.json", content)
+        self.write("warm_start.json", content)
 
     def driven_seconds(self) -> float:
         """For how long drivers searched, all of them together; see `sweeper.budget`."""
         return float(read_json(self.path / "clock.json") or 0)
 
     def write_driven_seconds(self, seconds: float) -> None:
-        write_json(self.path / "clock.json", seconds)
+        file = self.path / "clock.json"
+        write_json(file, seconds)
+        self.storage.push_later(file)
 
     @cached_property
     def about(self) -> dict[str, Any]:
@@ -298,27 +344,58 @@ class Run:
     @contextmanager
     def driving(self) -> Iterator[None]:
         """Holds the run for this process. Raises UserError if another one drives it."""
-        with open(self.path / "driver.lock", "w", encoding="utf-8") as lock:
-            try:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                raise UserError(f"{self.id} is being run by another process; stop that one first") from None
-            lock.write(str(os.getpid()))
+        with open(self.path / "driver.lock", "a+", encoding="utf-8") as lock:
+            earlier = self._lock(lock)
+            started = datetime.now().strftime("%Y%m%d-%H%M%S")
+            who = {"pid": os.getpid(), "host": socket.gethostname(), "started": started}
+            who["token"] = secrets.token_hex(8)
+            lock.truncate(0)
+            lock.write(json.dumps(who))
             lock.flush()
-            yield
+            with self.storage.held(who, earlier.get("token")):
+                for known in ("about", "spec"):  # as another host may have extended it
+                    vars(self).pop(known, None)
+                yield
+
+    def _lock(self, lock: TextIO) -> Who:
+        """Locks the file and returns who held it before: empty if nobody did."""
+        lock.seek(0)
+        holder = who_wrote(lock.read())
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise UserError(
+                f"{self.id} is being run by another process ({told(holder)}); stop that one first"
+            ) from None
+        except OSError as error:
+            raise UserError(f"{lock.name} can't be locked: {error.strerror}; see docs/storage.md") from None
+        return holder
+
+    def driver(self) -> Who | None:
+        """`pid`, `host` and `started` of the process that runs this sweep now; None if there is none."""
+        with open(self.path / "driver.lock", "a+", encoding="utf-8") as lock:
+            try:
+                self._lock(lock)
+            except UserError:
+                lock.seek(0)
+                return who_wrote(lock.read())
+        return self.storage.holder()
 
     def is_driven(self) -> bool:
         """Whether a process runs this sweep now."""
-        try:
-            with self.driving():
-                return False
-        except UserError:
-            return True
+        return self.driver() is not None
 
     def trial_folder(self, number: int) -> Path:
         return self.path / "trials" / f"t{number:03d}"
 
+    @property
+    def journal(self) -> Path:
+        """The study's file."""
+        return self.path / "study.journal"
+
     def add_trial(self, new: Suggestion) -> TrialRecord:
+        """A trial that the search, which has its place in the journal by now, suggests."""
+        self.storage.push(self.journal)
         folder = self.trial_folder(new.number)
         return self._write_trial(TrialRecord(new.number, folder, new.config, new.drawn, new.seed))
 
@@ -326,12 +403,12 @@ class Run:
         """Writes what a training starts from, and returns it with what its folder holds already."""
         content = {"number": trial.number, "seed": trial.seed, "drawn": trial.drawn, "trial": trial.config}
         wanted = {"wanted": trial.wanted} if trial.wanted else {}
-        write_json(trial.folder / "config.json", content | wanted)
+        self.write(trial.folder / "config.json", content | wanted)
         return self.read_trial(trial.folder)
 
     def end_trial(self, trial: TrialRecord, status: Status, reason: str | None = None) -> TrialRecord:
         """Notes how it ended, and returns what it is then."""
-        write_json(trial.folder / "status.json", {"status": status, "reason": reason})
+        self.write(trial.folder / "status.json", {"status": status, "reason": reason})
         return self.read_trial(trial.folder)
 
     def seed_folder(self, trial: TrialRecord, index: int) -> Path:
@@ -342,8 +419,8 @@ class Run:
         ended before is to be trained once more: it gives the same."""
         folder = self.seed_folder(trial, index)
         twin = TrialRecord(trial.number, folder, trial.config, trial.drawn, seed, wanted=wanted)
-        twin.checkpoint.unlink(missing_ok=True)  # it begins anew, for epochs that are gone
-        (folder / "status.json").unlink(missing_ok=True)
+        # it begins anew, for epochs that are gone
+        self.storage.remove(*(f for f in (twin.checkpoint, folder / "status.json") if f.exists()))
         return self._write_trial(twin)
 
     def seeds(self, trial: TrialRecord) -> list[TrialRecord]:
@@ -371,10 +448,13 @@ class Run:
         """To be called before the decision takes effect: once written it stands."""
         with open(self.rungs_file, "a", encoding="utf-8") as file:
             file.write(json.dumps(asdict(decision), allow_nan=False) + "\n")
+        self.storage.push(self.rungs_file)
 
     def keep_error(self, folder: str | None, error_file: str) -> None:
         """Copies a traceback into the folder of the failed training, or of the run for None."""
-        shutil.copy(error_file, Path(folder or self.path) / "error.txt")
+        kept = Path(folder or self.path) / "error.txt"
+        shutil.copy(error_file, kept)
+        self.storage.push(kept)
 
     def trial(self, number: int) -> TrialRecord:
         return self.read_trial(self.trial_folder(number))

@@ -14,23 +14,25 @@ from contextlib import contextmanager
 from importlib.metadata import version
 from pathlib import Path
 
-from sweeper import kept, result, space, warm
+from sweeper import kept, result, space, storage, warm
 from sweeper.budget import Clock
 from sweeper.cluster import Cluster
 from sweeper.display import Display
 from sweeper.errors import UserError
-from sweeper.run import Run, write_json
+from sweeper.run import Run
 from sweeper.spec import SweepSpec
+from sweeper.storage import Root
 
 PACKAGES = ("torch", "open_clip_torch", "ray", "optuna", "mlflow", "clip-sweeper")
 MAX_FAILURES = 3
 
 
-def start(sweep: SweepSpec, root: Path) -> Run:
+def start(sweep: SweepSpec, root: Root) -> Run:
     """A new run folder for a sweep whose data, weights and resources are there.
 
     Raises UserError if they are not.
     """
+    storage.check(root)
     earlier = [Run.find(name, root) for name in sweep.file.search.warm_start]
     preflight(sweep)
     versions = {"python": platform.python_version()} | {name: version(name) for name in PACKAGES}
@@ -73,7 +75,7 @@ def drive(run: Run, *, quiet: bool = False) -> Run:
 
             content = result.result(run)
             write_report(run, content)
-            write_json(run.path / "pareto.json", content)  # last: the run is complete
+            run.write("pareto.json", content)  # last: the run is complete
             display.stage("finishing MLflow")
     return run
 
@@ -85,7 +87,7 @@ def work(run: Run, cluster: Cluster, concurrent: int, display: Display, notify: 
 
     from sweeper import halving, search
     from sweeper.jobs import Jobs
-    from sweeper.tune import Scheduler, Searcher, Watcher, trial_name
+    from sweeper.tune import Arrival, Scheduler, Searcher, Watcher, trial_name, user_error
     from sweeper.worker import Worker
 
     sweep, stopping = run.spec, halving.of_run(run)
@@ -115,16 +117,21 @@ def work(run: Run, cluster: Cluster, concurrent: int, display: Display, notify: 
                 storage_path=str(run.path / "ray"),
                 failure_config=tune.FailureConfig(max_failures=MAX_FAILURES),
                 checkpoint_config=tune.CheckpointConfig(checkpoint_frequency=0, checkpoint_at_end=False),
+                stop=Arrival(run),
                 callbacks=[Watcher(run, display, notify, asked.ended)],
                 verbose=0,
             ),
         )
-        tuner.fit()
+        try:
+            tuner.fit()
+        except tune.TuneError as error:
+            raise user_error(error) or error from None
         if searcher.broken is not None:
             raise UserError(searcher.broken)
         if not searcher.finished:
             raise KeyboardInterrupt  # Tune returns normally after Ctrl-C
     asked.finish()
+    run.storage.push(run.journal)
 
 
 @contextmanager

@@ -187,7 +187,7 @@ def of_run(run: Run, concurrent: int) -> Search:
     """The search of a run as its earlier drivers left it. concurrent: trials side by side."""
     return Search(
         run.spec,
-        run.path / "study.journal",
+        run.journal,
         name=run.id,
         lag=2 * concurrent,  # so that trials of equal length wait for no other
         baseline=run.baseline(),

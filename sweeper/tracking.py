@@ -184,7 +184,7 @@ class Mirror:
     def _log_records(self, run_id: str, result: Path, folder: str) -> None:
         """The Parquet files that lie beside a result."""
         for file in sorted(result.parent.glob(f"{result.stem}*.parquet")):
-            self.client.log_artifact(run_id, str(file), folder)
+            self.client.log_artifact(run_id, str(self.run.storage.fetch(file)), folder)
 
     def _end(self, trial: str, status: str) -> None:
         self.client.set_tag(self.ids[trial], "complete", self.complete)

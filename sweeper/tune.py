@@ -8,14 +8,16 @@ from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ray.tune import Callback
+from ray.tune import Callback, Stopper
 from ray.tune.schedulers import FIFOScheduler
 from ray.tune.search import Searcher as RaySearcher
 
 from sweeper import budget, kept
 from sweeper.budget import Clock
+from sweeper.errors import UserError
 from sweeper.halving import Halving, Report, Unfinished, ending, stopped
 from sweeper.jobs import Job, Jobs
+from sweeper.objects import StorageError
 from sweeper.run import Run, Status, TrialRecord
 from sweeper.search import Search
 
@@ -37,6 +39,13 @@ def forget(trial: Any) -> None:
     known = trial.run_metadata
     known.last_result, known.metric_analysis, known.metric_n_steps = {}, {}, {}
     trial._default_result_or_future = None  # holds an object of Ray
+
+
+def user_error(error: BaseException | None) -> UserError | None:
+    """The error of ours that made Tune raise another one, if any did: Tune wraps what its callbacks raise."""
+    while error is not None and not isinstance(error, UserError):
+        error = error.__cause__ or error.__context__
+    return error
 
 
 class Stateless:
@@ -93,6 +102,8 @@ class Searcher(Stateless, RaySearcher):
         report = None if error else result
         if trial_id in self.trials:
             record = self.trials.pop(trial_id)
+            if error:
+                self.run.storage.look(record.folder)  # for epochs that were not reported
             if self.halving and self.halving.waits(record.number):
                 self.unfinished.add(self.run.trial(record.number))
             else:
@@ -188,6 +199,24 @@ class Scheduler(Stateless, FIFOScheduler):
         number = trial.config["number"]
         goes_on = self.halving.follow(self.run.trial(number))
         return goes_on and self.halving.record(number, result["epoch"], result, last=last)
+
+
+class Arrival(Stateless, Stopper):
+    """Makes sure that what a worker reports to have written is seen here. Tune asks its stopper before it
+    tells anybody else. This one stops nothing. Raises StorageError, also in the name of a worker that could
+    not store what it wrote."""
+
+    def __init__(self, run: Run) -> None:
+        self.run = run
+
+    def __call__(self, trial_id: str, result: Report) -> bool:
+        if "storage" in result:
+            raise StorageError(result["storage"])
+        self.run.storage.reported(result["wrote"])
+        return False
+
+    def stop_all(self) -> bool:
+        return False
 
 
 class Watcher(Stateless, Callback):

@@ -9,6 +9,8 @@ from typing import Any
 
 from ray import tune
 
+from sweeper import site
+from sweeper.objects import StorageError
 from sweeper.trainable import Trainable
 
 
@@ -27,20 +29,38 @@ class Measurement:
         return {"done": True, "failed": reason}
 
 
+class Refused:
+    """A job that can't be begun where it was sent."""
+
+    def __init__(self, error: StorageError) -> None:
+        self.error = error
+
+    def step(self) -> dict[str, Any]:
+        raise self.error
+
+
 class Worker(tune.Trainable):
     """One job after another in one process, so that starting it is paid once.
 
     config: what `sweeper.tune.Searcher.suggest` hands out. Tune's checkpoints are the trainable's.
+    A report says which files it `wrote`; of a job that storage does not let do, `storage` says why.
     """
 
     def setup(self, config: dict[str, Any]) -> None:
-        trainable = Trainable.find(config["trainable"])
-        self.job: Any = (
-            Measurement(trainable, config["measure"]) if "measure" in config else trainable.start(config)
-        )
+        trainable, self.site = Trainable.find(config["trainable"]), site.of_job(config)
+        try:
+            job = self.site.begin()
+        except StorageError as error:
+            self.job: Any = Refused(error)
+        else:
+            self.job = Measurement(trainable, job["measure"]) if "measure" in job else trainable.start(job)
 
     def step(self) -> dict[str, Any]:
-        return dict(self.job.step())
+        try:
+            report = dict(self.job.step())
+            return report | {"wrote": self.site.written()}
+        except StorageError as error:
+            return {"done": True, "failed": str(error), "storage": str(error)}
 
     def save_checkpoint(self, checkpoint_dir: str) -> None:
         self.job.save(checkpoint_dir)
@@ -50,6 +70,11 @@ class Worker(tune.Trainable):
 
     def reset_config(self, new_config: dict[str, Any]) -> bool:
         """Makes this process ready for another job; what the trainable keeps for it, stays."""
-        del self.job
+        self.cleanup()
         self.setup(new_config)
         return True
+
+    def cleanup(self) -> None:
+        """Takes away what is not needed of the job."""
+        del self.job
+        self.site.close()

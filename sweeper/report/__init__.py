@@ -25,13 +25,13 @@ def write_report(run: Run, content: dict[str, Any] | None = None) -> Path:
     content = run.pareto() if content is None else content
     folder = run.path / "report"
     folder.mkdir(exist_ok=True)
-    for stale in folder.glob("*.png"):
-        stale.unlink()
+    run.storage.remove(*folder.glob("*.png"))  # of an earlier one
     shown = list(pictures(run, content))
     for picture in (*shown, *trial_pictures(run, content)):
         picture.figure.savefig(folder / picture.file)
     page = folder / "index.html"
     page.write_text(render(run, content, shown), encoding="utf-8")
+    run.storage.push(folder)
     return page
 
 

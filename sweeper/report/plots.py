@@ -317,7 +317,8 @@ def reliability_picture(run: Run, content: Content, look: Look) -> Picture:
     """The untrained model and the first members of the front."""
     members = ranked_members(content)
     shown = members[:SHOWN_MEMBERS]
-    models = [diagrams(UNTRAINED, UNTRAINED, run.baseline_file.with_suffix(".parquet"))]
+    untrained = run.storage.fetch(run.baseline_file.with_suffix(".parquet"))
+    models = [diagrams(UNTRAINED, UNTRAINED, untrained)]
     models += [member_diagrams(run, row) for row in shown]
     title, figure = f"Reliability on {models[0].set}", reliability_figure(models, look)
     if len(shown) < len(members):
@@ -334,7 +335,8 @@ def trial_picture(run: Run, content: Content, row: Row, look: Look) -> Picture:
 
 def member_diagrams(run: Run, row: Row) -> Diagrams:
     name = f"{row['id']} {row['method']}"
-    return diagrams(name, row["method"], run.trial(number(row)).point(row["epoch"]).records)
+    records = run.trial(number(row)).point(row["epoch"]).records
+    return diagrams(name, row["method"], run.storage.fetch(records))
 
 
 def reliability_figure(models: Sequence[Diagrams], look: Look) -> Figure:
