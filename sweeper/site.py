@@ -60,10 +60,9 @@ class Site:
 
     def _files(self) -> Files:
         if "measure" in self.job:
-            target = Path(self.job["measure"]["target"])
-            found = beside(target)
+            found = beside(Path(self.job["measure"]["target"]))
         else:
-            found = Path(self.job["folder"]).glob("*")
+            found = [*Path(self.job["folder"]).glob("*")]
         states = [(file, file.stat()) for file in found if file.suffix != ".partial"]
         return {file: (state.st_size, state.st_mtime_ns) for file, state in states}
 

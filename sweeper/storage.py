@@ -19,7 +19,7 @@ import os
 import re
 import threading
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path, PurePosixPath
 
@@ -210,8 +210,9 @@ class Bucket(Storage):
         self._follow(self.name(folder))
 
     def reported(self, files: Iterable[str]) -> None:
-        for folder in {str(PurePosixPath(name).parent) for name in files}:
-            self._follow(folder)
+        new = set(files)
+        for folder in {str(PurePosixPath(name).parent) for name in new}:
+            self._follow(folder, lambda each: each.name in new or not (self.path / each.name).exists())
 
     def fetch(self, file: Path) -> Path:
         for each in beside(file):
@@ -279,15 +280,16 @@ class Bucket(Storage):
                 self.stored[name] = index * PIECE + len(content)
                 index += 1
 
-    def _follow(self, folder: str = "") -> None:
-        """Makes the copy, or a folder of it, what the bucket has."""
+    def _follow(self, folder: str = "", new: Callable[[Object], bool] = lambda _: True) -> None:
+        """Makes the copy, or a folder of it, what the bucket has. new: whether a file may be another than the
+        copy's."""
         files = [each for each in self.objects.listed(folder) if not is_apart(each.name)]
         pieces: dict[str, list[str]] = {}
         for each in files:
             if found := A_PIECE.match(each.name):
                 pieces.setdefault(found[1], []).append(each.name)
         alone = {each.name: each for each in files if not A_PIECE.match(each.name)}
-        for_all(self._take, alone.values())
+        for_all(self._take, filter(new, alone.values()))
         for name, names in pieces.items():
             self._join(name, sorted(names))
         for file in inside(self.path / folder):

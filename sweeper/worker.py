@@ -47,13 +47,15 @@ class Worker(tune.Trainable):
     """
 
     def setup(self, config: dict[str, Any]) -> None:
-        trainable, self.site = Trainable.find(config["trainable"]), site.of_job(config)
+        self.site = site.of_job(config)
         try:
-            job = self.site.begin()
+            self.job = self.start(self.site.begin())
         except StorageError as error:
-            self.job: Any = Refused(error)
-        else:
-            self.job = Measurement(trainable, job["measure"]) if "measure" in job else trainable.start(job)
+            self.job = Refused(error)
+
+    def start(self, job: dict[str, Any]) -> Any:
+        trainable = Trainable.find(job["trainable"])
+        return Measurement(trainable, job["measure"]) if "measure" in job else trainable.start(job)
 
     def step(self) -> dict[str, Any]:
         try:
