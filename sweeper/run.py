@@ -334,7 +334,12 @@ class Run:
 
     @cached_property
     def about(self) -> dict[str, Any]:
-        about: dict[str, Any] = read_json(self.path / "run.json")
+        """Raises UserError if it can't be read."""
+        try:
+            about: dict[str, Any] = read_json(self.path / "run.json")
+            about["created"]
+        except (ValueError, TypeError, KeyError):
+            raise UserError(f"{self}/run.json can't be read; restore it from a copy") from None
         return about
 
     @cached_property

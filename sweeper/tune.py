@@ -212,7 +212,7 @@ class Arrival(Stateless, Stopper):
     def __call__(self, trial_id: str, result: Report) -> bool:
         if "storage" in result:
             raise StorageError(result["storage"])
-        self.run.storage.reported(result["wrote"])
+        self.run.storage.reported(result.get("wrote", ()))
         return False
 
     def stop_all(self) -> bool:

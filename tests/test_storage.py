@@ -1,0 +1,560 @@
+"""Runs in a bucket, on a real S3 server on loopback; who drives a run; run folders of other versions."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import os
+import random
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from sweeper import lease, objects, site, storage
+from sweeper import run as run_module
+from sweeper.budget import Clock
+from sweeper.errors import UserError
+from sweeper.jobs import Jobs
+from sweeper.lease import Lease
+from sweeper.objects import Object, Objects, StorageError
+from sweeper.run import Decision, Run, epoch_file, write_json
+from sweeper.search import Suggestion, of_run
+from sweeper.spec import from_text, load
+from sweeper.tune import Arrival, Searcher
+from sweeper.worker import Worker
+from tests.bucket import Server
+from tests.command import PATIENCE, called, environment
+from tests.hosts import SCRATCH, Hosts, sweep_on
+from tests.sweeps import SMALL
+from tests.test_deterministic import a_sweep
+from tests.timing import Tune, outcome
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[Server]:
+    server = Server()
+    yield server
+    server.close()
+
+
+@pytest.fixture
+def address(server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+    """Of an empty bucket, with this process on a host that knows how to reach it."""
+    for name, value in server.environment().items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setenv(SCRATCH, str(tmp_path / "here"))
+    server.refused.clear()
+    server.requests.clear()
+    return server.make_bucket(f"bucket-{random.SystemRandom().getrandbits(40)}")
+
+
+@pytest.fixture
+def hosts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Hosts:
+    monkeypatch.setenv(SCRATCH, "")
+    return Hosts(tmp_path / "hosts")
+
+
+def a_run(root: storage.Root) -> Run:
+    return Run.create(root, from_text(SMALL, "small.yaml"), {"seed": 3, "directory": os.getcwd()})
+
+
+def suggestion(run: Run, number: int) -> Suggestion:
+    return Suggestion(number, run.spec.trial(run.spec.base_trial()), {"n": number}, seed=number)
+
+
+# --- the copy ---------------------------------------------------------------------------------------------
+
+
+def test_what_one_host_writes_another_reads(address: str, hosts: Hosts) -> None:
+    hosts.move()
+    run = a_run(address)
+    with run.driving():
+        trial = run.add_trial(suggestion(run, 0))
+        write_json(epoch_file(trial.folder, 1, "json"), {"epoch": 1, "metrics": {"a": 0.5}})
+        for suffix in ("safetensors", "parquet"):
+            epoch_file(trial.folder, 1, suffix).write_text(suffix)
+        run.storage.push(trial.folder)
+        run.end_trial(trial, "completed")
+        run.add_decision(Decision(0, 1, {"a": 0.5}, True))
+        run.write_driven_seconds(5.0)
+    hosts.move()
+    read = Run.find(None, address)
+    assert read.path != run.path
+    assert (read.id, read.spec.text(), read.decisions()) == (run.id, run.spec.text(), run.decisions())
+    assert read.driven_seconds() == 5.0
+    (there,) = read.trials()
+    assert (there.status, there.epochs, there.kept) == ("completed", run.trial(0).epochs, [1])
+    weights = there.point(1).weights
+    assert weights.stat().st_size == 0  # weights are not brought before they are needed
+    assert read.storage.fetch(weights).read_text() == "safetensors"
+    run.storage.remove(trial.point(1).weights)
+    read.storage.refresh()
+    assert read.trial(0).kept == []
+
+
+def test_a_copy_follows_the_bucket_file_for_file(address: str, hosts: Hosts) -> None:
+    hosts.move()
+    run = a_run(address)
+    left = run.path / "trials" / "t000" / "config.json"  # of a driver that died before it had stored it
+    write_json(left, {})
+    (run.path / "mlflow.db").touch()
+    with run.driving():
+        assert not left.exists()
+        assert (run.path / "mlflow.db").exists()
+
+
+def test_a_file_of_the_same_size_is_brought_again(address: str, hosts: Hosts) -> None:
+    hosts.move()
+    writer = a_run(address)
+    here = os.environ[SCRATCH]
+    hosts.move()
+    reader = Run.load(str(writer))
+    for status in ("stopped", "skipped", "dropped"):  # within one second, which S3 does not divide
+        os.environ[SCRATCH] = here
+        writer.write("x.json", status)
+        reader.storage.refresh()
+        assert json.loads((reader.path / "x.json").read_text()) == status
+
+
+def test_a_growing_file_is_sent_in_pieces(
+    server: Server, address: str, hosts: Hosts, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(storage, "PIECE", 1000)
+    hosts.move()
+    run = a_run(address)
+    for number in range(60):
+        run.add_decision(Decision(number, 1, {"a": 0.25}, True))
+    size = run.rungs_file.stat().st_size
+    stored = {each.name: each.size for each in Objects(str(run)).listed() if "rungs" in each.name}
+    assert list(stored.values()) == [1000] * (size // 1000) + [size % 1000]
+    written = [server.puts(f"rungs.jsonl.{index:05d}") for index in range(len(stored))]
+    assert sum(written) <= 60 + len(stored)
+    hosts.move()
+    again = Run.load(str(run))
+    assert again.decisions() == run.decisions()
+    again.add_decision(Decision(60, 1, {"a": 0.25}, False))
+    hosts.move()
+    assert len(Run.load(str(run)).decisions()) == 61
+
+
+def test_a_line_that_was_cut_between_two_pieces_is_dropped(
+    address: str, hosts: Hosts, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(storage, "PIECE", 100)
+    hosts.move()
+    run = a_run(address)
+    for number in range(3):
+        run.add_decision(Decision(number, 1, {"a": 0.25}, True))
+    Objects(str(run)).delete("rungs.jsonl.00001")
+    hosts.move()
+    again = Run.load(str(run))
+    assert [decision.trial for decision in again.decisions()] == [0]
+    again.add_decision(Decision(1, 1, {"a": 0.5}, True))
+    hosts.move()
+    assert [d.metrics["a"] for d in Run.load(str(run)).decisions()] == [0.25, 0.5]
+
+
+@pytest.mark.parametrize("name", ["../outside.json", "trials/../../outside.json", "/etc/outside.json"])
+def test_no_object_leads_out_of_the_copy(address: str, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    run = a_run(address)
+    monkeypatch.setattr(Objects, "listed", lambda *_: [Object(name, 2, 0.0)])
+    with pytest.raises(StorageError, match="leads out of the run"):
+        run.storage.refresh()
+
+
+# --- whole sweeps -----------------------------------------------------------------------------------------
+
+
+def test_a_sweep_over_hosts_that_share_a_bucket_equals_one_on_a_path(
+    address: str, hosts: Hosts, tmp_path: Path
+) -> None:
+    """Whatever driver is killed and whatever worker is lost; nothing is read but through the bucket."""
+    made, table = a_sweep()
+    local = Run.create(tmp_path / "local", made, {"seed": 3})
+    Tune(local, table, 3, random.Random(0)).go()
+    hosts.move()
+    run = Run.create(address, made, {"seed": 3})
+    assert sweep_on(str(run), hosts, table, 3, seed=1, killed=0.04, lost=0.2) > 5
+    hosts.move()
+    read = Run.load(str(run))
+    assert outcome(made, read.trials(), read.decisions()) == outcome(made, local.trials(), local.decisions())
+    epochs = [[epoch["epoch"] for epoch in trial.epochs] for trial in read.trials()]
+    assert all(known == list(range(1, len(known) + 1)) for known in epochs)
+    assert not read.is_driven()
+    names = [each.name for each in Objects(str(run)).listed()]
+    assert not [name for name in names if name.endswith("checkpoint.safetensors")]  # all have ended
+
+
+TINY = """\
+name: tiny
+trial:
+  data: {train: fashion-mnist-8k, images: 64}
+  attack: {epsilon: 8/255, steps: 1}
+  method: {name: tecoa}
+  optimizer: {learning_rate: !loguniform [1e-4, 1e-3]}
+  batch_size: 32
+  epochs: 2
+evaluation: {attack: {epsilon: 8/255, steps: 1}, images: 20}
+final: {attack: {epsilon: 8/255, steps: 1}, images: 20}
+pareto: {maximize: [clean_accuracy], minimize: [robust_ece]}
+search: {trials: 3, seed: 1, concurrent: 1, deterministic: true}
+tracking: {mlflow: false}
+"""
+
+
+@pytest.mark.sweeps
+def test_credentials_that_expire_stop_a_sweep_which_another_host_goes_on_with(
+    server: Server, address: str, hosts: Hosts, tmp_path: Path
+) -> None:
+    file = tmp_path / "tiny.yaml"
+    file.write_text(TINY)
+    reference = uninterrupted(file, tmp_path / "local")
+    hosts.move()
+    command = [sys.executable, "-m", "sweeper", "run", str(file), "--runs", address]
+    process = start(command, server.environment("FIRST"))
+    wait_for(lambda: server.puts("t001/epoch-001.json") > 0 or process.poll() is not None)
+    server.refused["FIRST"] = "ExpiredToken"
+    stdout, stderr = process.communicate(timeout=PATIENCE)
+    assert process.returncode == 2, stdout + stderr
+    assert stderr.count("\n") == 1
+    assert "the credentials have expired" in stderr
+    assert f"go on with: sweeper resume {address}/tiny-" in stderr
+    hosts.move()
+    run = Run.find(None, address)
+    assert "unfinished" in {trial.status for trial in run.trials()}
+    lost = Objects(str(run))  # whose claim could not be withdrawn
+    for claim in lost.listed("driver"):
+        lost.delete(claim.name)
+    process = start([*command[:3], "resume", str(run)], server.environment("SECOND"))
+    stdout, stderr = process.communicate(timeout=PATIENCE)
+    assert process.returncode == 0, stdout + stderr
+    hosts.move()
+    done = Run.load(str(run))
+    for one, other in zip(done.trials(), reference.trials(), strict=True):
+        assert (one.config, one.seed, one.status) == (other.config, other.seed, other.status)
+        assert [epoch["metrics"] for epoch in one.epochs] == [epoch["metrics"] for epoch in other.epochs]
+    same = {"run": ""}
+    assert json.loads((done.path / "pareto.json").read_text()) | same == reference.pareto() | same
+    assert "3 of 3 trials (3 completed); finished" in called("status", done).output
+    assert json.loads(called("pareto", "--runs", address, "--json").stdout)["run"] == done.id
+
+
+def start(command: list[str], own: dict[str, str]) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment() | own
+    )
+
+
+def wait_for(condition: Any) -> None:
+    deadline = time.monotonic() + PATIENCE
+    while not condition():
+        assert time.monotonic() < deadline, "nothing happened for too long"
+        time.sleep(0.05)
+
+
+def uninterrupted(file: Path, root: Path) -> Run:
+    """The same sweep on a path and in this process: the reference."""
+    run = Run.create(root, load(file), {"seed": 1})
+    jobs = Jobs(run, threads=max(1, int(run.spec.file.resources.cpus)), concurrent=1)
+    searcher = Searcher(run, of_run(run, 1), jobs, Clock(run))
+    for number in itertools.count():
+        job, name = searcher.suggest(str(number)), str(number)
+        if not isinstance(job, dict):
+            return run
+        if "measure" in job:
+            run.spec.trainable.measure(**job["measure"])
+            searcher.on_trial_complete(name, {"failed": None})
+            continue
+        training = run.spec.trainable.start(job)
+        report = training.step()
+        while not report["done"]:
+            searcher.on_trial_result(name, report)
+            report = training.step()
+        searcher.on_trial_complete(name, report)
+    raise AssertionError
+
+
+# --- what goes wrong --------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("code", "line"),
+    [
+        ("ExpiredToken", "the credentials have expired; renew them"),
+        ("InvalidAccessKeyId", "the credentials are not valid"),
+        ("SignatureDoesNotMatch", "the credentials are not valid"),
+        ("AccessDenied", "access is refused; ask for the right to list, read, write and delete"),
+    ],
+)
+def test_a_refusal_is_one_line_before_anything_starts(
+    server: Server, address: str, tmp_path: Path, code: str, line: str
+) -> None:
+    file = tmp_path / "small.yaml"
+    file.write_text(SMALL)
+    server.refused["KEY"] = code
+    for arguments in (["run", file], ["resume"], ["status"], ["export", f"{address}/a-run"]):
+        refused = called(*arguments, "--runs", address, code=2)
+        assert refused.stderr.count("\n") == 1
+        assert refused.stderr.startswith(address)
+        assert line in refused.stderr
+        assert "secret" not in refused.stderr
+
+
+def test_a_bucket_that_can_be_read_and_not_written(
+    server: Server, address: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(server, "read_only", {"KEY"})
+    with pytest.raises(StorageError, match="access is refused"):
+        storage.check(address)
+
+
+def test_without_credentials_it_says_where_they_are_looked_for(
+    server: Server, address: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_PROFILE"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", str(tmp_path / "none"))
+    monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
+    server.refused[""] = "AccessDenied"
+    with pytest.raises(StorageError, match="no credentials were found; set AWS_ACCESS_KEY_ID"):
+        storage.check(address)
+
+
+def test_no_such_bucket(address: str) -> None:
+    absent = address.replace("bucket-", "absent-")
+    with pytest.raises(StorageError, match=f"^{absent}: there is no such bucket; create it"):
+        storage.check(absent)
+
+
+def test_a_server_that_is_not_there(address: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    with socket.socket() as closed:
+        closed.bind(("127.0.0.1", 0))
+        monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://127.0.0.1:{closed.getsockname()[1]}")
+        started = time.monotonic()
+        with pytest.raises(StorageError, match=r"http://127.0.0.1:\d+ does not answer; see AWS_ENDPOINT_URL"):
+            storage.check(address)
+    assert time.monotonic() - started < 30
+
+
+def test_a_server_that_never_answers(address: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(objects, "ATTEMPTS", 1)  # three of five seconds each as it is
+    monkeypatch.setattr(objects, "SILENT_SECONDS", 1)
+    with socket.socket() as silent:
+        silent.bind(("127.0.0.1", 0))
+        silent.listen()
+        monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://127.0.0.1:{silent.getsockname()[1]}")
+        with pytest.raises(StorageError, match="does not answer"):
+            storage.check(address)
+
+
+def test_credentials_that_were_renewed_meanwhile_are_found(
+    server: Server, address: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    known = tmp_path / "credentials"
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
+        monkeypatch.delenv(name)
+    monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", str(known))
+    text = "[default]\naws_access_key_id = {}\naws_secret_access_key = secret\n"
+    known.write_text(text.format("OLD"))
+    there = Objects(address)
+    there.write("a", b"1")
+    server.refused["OLD"] = "ExpiredToken"
+    with pytest.raises(StorageError, match="expired"):
+        there.write("a", b"2")
+    known.write_text(text.format("NEW"))
+    there.write("a", b"3")
+    assert there.read("a") == b"3"
+
+
+def test_a_running_sweep_waits_for_a_server_that_is_away(
+    server: Server, address: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(objects, "ATTEMPTS", 1)
+    there = Objects(address, patience=20)
+    server.refused["KEY"] = "SlowDown"
+    threading.Timer(1.5, server.refused.clear).start()
+    there.write("a", b"1")
+    assert there.read("a") == b"1"
+
+
+# --- who drives -------------------------------------------------------------------------------------------
+
+
+def test_a_second_host_is_refused_and_told_who_drives(address: str, hosts: Hosts) -> None:
+    hosts.move()
+    run = a_run(address)
+    with run.driving():
+        assert json.loads((run.path / "driver.lock").read_text())["pid"] == os.getpid()
+        assert run.driver() is not None
+        hosts.move()
+        other = Run.load(str(run))
+        refused = called("resume", other, code=2).stderr
+        assert refused.count("\n") == 1
+        assert (
+            f"being run by another process (pid {os.getpid()} on {socket.gethostname()}, started " in refused
+        )
+        assert "silent for 60 seconds" in refused
+        assert "; running" in called("status", other).stdout
+    assert other.driver() is None
+    with other.driving():
+        assert run.is_driven()
+
+
+def test_on_a_path_the_second_is_told_too(tmp_path: Path) -> None:
+    run = a_run(tmp_path)
+    assert run.driver() is None
+    with run.driving():
+        who = Run.load(run.path).driver()
+        assert who is not None
+        assert (who["pid"], who["host"]) == (os.getpid(), socket.gethostname())
+        assert f"pid {os.getpid()} on {socket.gethostname()}" in called("resume", run, code=2).stderr
+        assert Run.load(run.path).driver() == who  # who asks changes nothing
+    assert run.driver() is None
+
+
+def claim(there: Objects, token: str, dead: str | None = None) -> Lease:
+    return Lease(there, {"pid": 1, "host": token, "started": "now", "token": token}, dead, lambda: None)
+
+
+def test_a_claim_that_is_not_renewed_is_taken_over_and_its_owner_stops(
+    address: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(lease, "STALE", 2.0)
+    monkeypatch.setattr(lease, "LATE", 1.0)
+    there = Objects(address)
+    first, second = claim(there, "first"), claim(there, "second")
+    first.__enter__()  # and then its host sleeps
+    first.ended.set()
+    with pytest.raises(UserError, match=r"pid 1 on first, .*heard of \d seconds ago"):
+        second.__enter__()
+    time.sleep(3.1)
+    with second:
+        with pytest.raises(StorageError, match=r"pid 1 on second, .*took the run over"):
+            first.check()
+        second.check()
+
+
+def test_a_late_driver_that_nobody_took_over_goes_on(address: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(lease, "LATE", 0.0)
+    with claim(Objects(address), "first") as own:
+        own.check()
+
+
+KILLED = """
+import os, sys
+from sweeper.run import Run
+driving = Run.load(sys.argv[1]).driving()
+driving.__enter__()
+os._exit(1)
+"""
+
+
+def test_a_driver_that_is_known_to_be_gone_is_not_waited_for(address: str, hosts: Hosts) -> None:
+    """The next on the same host: the lock file is free, and names the claim."""
+    hosts.move()
+    run = a_run(address)
+    subprocess.run([sys.executable, "-c", KILLED, str(run)], check=False, env=environment())
+    assert run.storage.holder() is not None
+    with Run.load(str(run)).driving():
+        assert len(Objects(str(run)).listed("driver")) == 1
+
+
+def test_of_several_at_once_never_two_hold_it(address: str) -> None:
+    there, holding, most, refused = Objects(address), [0], [0], []
+
+    def drive(token: str) -> None:
+        try:
+            with claim(there, token):
+                holding[0] += 1
+                most[0] = max(most[0], holding[0])
+                time.sleep(0.3)
+                holding[0] -= 1
+        except UserError as error:
+            refused.append(str(error))
+
+    threads = [threading.Thread(target=drive, args=(f"driver-{number}",)) for number in range(6)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert most[0] == 1
+    assert not there.listed("driver")
+
+
+# --- workers ----------------------------------------------------------------------------------------------
+
+
+def test_a_worker_that_does_not_see_the_run_folder_says_so(tmp_path: Path) -> None:
+    job = {"run": str(tmp_path / "elsewhere"), "storage": None, "folder": str(tmp_path), "id": "t000"}
+    worker = Worker(config=job)
+    report = worker.train()
+    assert report["done"]
+    assert f"{socket.gethostname()} does not see the run folder {tmp_path / 'elsewhere'}" in report["storage"]
+    assert "\n" not in report["storage"]
+    with pytest.raises(StorageError, match="does not see the run folder"):
+        Arrival(a_run(tmp_path))("t000", report)
+
+
+def test_what_a_worker_reports_is_waited_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Other hosts see a new file late on NFS."""
+    run = a_run(tmp_path)
+    trial = run.add_trial(suggestion(run, 0))
+    file = epoch_file(trial.folder, 1, "json")
+    threading.Timer(0.5, lambda: write_json(file, {})).start()
+    run.storage.reported(["trials/t000/epoch-001.json"])
+    assert file.exists()
+    monkeypatch.setattr(storage, "SEEN_WITHIN", 0.3)
+    with pytest.raises(StorageError, match=r"epoch-002.json: a worker reports .* shared by all nodes"):
+        run.storage.reported(["trials/t000/epoch-002.json"])
+
+
+def test_folders_of_workers_that_were_killed_are_taken_away(tmp_path: Path) -> None:
+    folder, lock = site.own_folder(tmp_path)
+    (folder / "weights").touch()
+    other, _ = site.own_folder(tmp_path)
+    assert folder.exists()
+    lock.close()  # as the end of the process does it
+    site.own_folder(tmp_path)
+    assert not folder.exists()
+    assert other.exists()
+
+
+# --- versions ---------------------------------------------------------------------------------------------
+
+
+def test_a_run_folder_of_another_format_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(run_module, "FORMAT", 2)
+    run = Run.create(tmp_path, from_text(SMALL, "s.yaml"), {"seed": 3, "versions": {"clip-sweeper": "9.1"}})
+    monkeypatch.undo()
+    before = sorted(run.path.rglob("*"))
+    for verb in ("resume", "status", "pareto", "report", "export", "track"):
+        refused = called(verb, run, code=2).stderr
+        assert refused.count("\n") == 1
+        assert (
+            f"{run}: a run folder of format 2, by clip-sweeper 9.1, and this version reads format 1"
+            in refused
+        )
+    assert sorted(run.path.rglob("*")) == before
+
+
+def test_a_run_folder_from_before_formats_is_read(tmp_path: Path) -> None:
+    run = a_run(tmp_path)
+    about = {key: value for key, value in run.about.items() if key != "format"}
+    write_json(run.path / "run.json", about)
+    assert Run.load(run.path).about == about
+
+
+@pytest.mark.parametrize("content", ["", "{", "[]"])
+def test_a_run_json_that_is_none_is_refused(tmp_path: Path, content: str) -> None:
+    run = a_run(tmp_path)
+    (run.path / "run.json").write_text(content)
+    refused = called("resume", run, code=2).stderr
+    assert refused.count("\n") == 1
+    assert "run.json" in refused
