@@ -10,8 +10,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
-from sweeper import halving, site
-from sweeper.objects import Objects
+from sweeper import halving, kept, site
 from sweeper.run import Run, epoch_file, read_json, write_json
 from sweeper.simulator import Curves
 from sweeper.tune import Arrival
@@ -32,8 +31,7 @@ class Hosts:
 
 
 class Spread(Tune):
-    """Each epoch and each measurement is done on a host of its own, which finds its files as a worker does. A
-    driver that is killed leaves its claim behind."""
+    """Each epoch, each measurement is done on a host of its own, which finds its files as a worker does."""
 
     def __init__(self, address: str, hosts: Hosts, *arguments: Any, **faults: Any) -> None:
         self.hosts = hosts
@@ -43,15 +41,17 @@ class Spread(Tune):
         self.driving: AbstractContextManager[None] = run.driving()
         self.driving.__enter__()
         super().__init__(run, *arguments, **faults)
+        for trial in run.trials():
+            kept.tidy(run, trial, run.baseline())
 
     def go(self) -> None:
         try:
             super().go()
-            self.driving.__exit__(None, None, None)
         except Killed:
-            lease = self.run.storage.lease  # type: ignore[attr-defined]
-            lease.ended.set()
+            self.run.storage.later.clear()  # type: ignore[attr-defined]
             raise
+        finally:
+            self.driving.__exit__(None, None, None)
 
     def _step(self, name: str) -> None:
         job = self.jobs[name]
@@ -104,7 +104,5 @@ def sweep_on(address: str, hosts: Hosts, table: Curves, workers: int, seed: int,
             Spread(address, hosts, table, workers, rng, **faults).go()
             return drivers
         except Killed:
-            objects = Objects(address)
-            for claim in objects.listed("driver"):
-                objects.delete(claim.name)
+            pass
     raise AssertionError
