@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from sweeper.objects import PATIENCE, Objects, StorageError
-from sweeper.storage import LARGE, beside, copy_of, scratch
+from sweeper.storage import LARGE, beside, copy_of, scratch, within
 
 Job = dict[str, Any]
 Files = dict[Path, tuple[int, int]]
@@ -96,8 +96,9 @@ class BucketSite(Site):
     def _bring_trial(self) -> None:
         folder = self._name(Path(self.job["folder"]))
         for each in self.objects.listed(folder):
-            if not is_of_epoch(self.run / each.name):
-                self.objects.download(each.name, self.run / each.name)
+            file = within(self.run, each.name)
+            if not is_of_epoch(file):
+                self.objects.download(each.name, file)
                 self.stored.add(each.name)
 
     def _bring_what_is_measured(self) -> None:
