@@ -1,20 +1,20 @@
-"""A sweep without Ray: its searcher, early stopping, display and run folder, and made-up workers in this process."""
+"""A sweep without Ray: its searcher, early stopping, display and run folder, and made-up workers in one
+process."""
 
 from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
 
 from ray.tune.experiment import Trial
 
 from benchmarks.made_up import SWEEP, MadeUp
-from sweeper import halving, result, runner, spec
+from sweeper import halving, spec
 from sweeper.budget import Clock
 from sweeper.display import Display
 from sweeper.jobs import Jobs
-from sweeper.run import Run, write_json
+from sweeper.run import Run
 from sweeper.search import of_run
 from sweeper.tune import Scheduler, Searcher, Watcher
 
@@ -83,7 +83,9 @@ class Drive:
 def new_run(root: Path, trials: int, overrides: Sequence[str] = ()) -> Run:
     """The folder of a made-up sweep that has not begun."""
     given = [f"search.trials={trials}", *overrides]
-    return Run.create(root, spec.from_text(SWEEP, "made-up.yaml", None, given), {"seed": 0, "directory": str(root)})
+    return Run.create(
+        root, spec.from_text(SWEEP, "made-up.yaml", None, given), {"seed": 0, "directory": str(root)}
+    )
 
 
 def finished_run(root: Path, trials: int, overrides: Sequence[str] = ()) -> Run:

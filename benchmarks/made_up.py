@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import io
 import math
-from functools import lru_cache
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -128,10 +128,10 @@ def write_records(file: Path, metrics: dict[str, float]) -> None:
     file.write_bytes(parquet(*(round(100 * share) for share in shares)))
 
 
-@lru_cache(maxsize=None)
+@cache
 def parquet(clean: int, robust: int) -> bytes:
-    """A file of records with so many images in a hundred right, clean and attacked. The columns are those that
-    a report and P(optimal) need."""
+    """A file of records with so many images in a hundred right, clean and attacked. The columns are those
+    that a report and P(optimal) need."""
     rng = np.random.default_rng([clean, robust])
     columns: dict[str, Any] = {"set": "digits", "split": "validation", "index": np.arange(IMAGES)}
     for version, share in (("clean", clean), ("robust", robust)):

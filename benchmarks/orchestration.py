@@ -38,6 +38,7 @@ from sweeper.tracking import Tracker
 
 ALLOWED_KB, ALLOWED_SECONDS = 20, 0.3
 
+
 class Sample(NamedTuple):
     """The driver after so many trials: seconds, of its CPUs too, and bytes."""
 
