@@ -331,9 +331,9 @@ def reliability_picture(run: Run, content: Content, look: Look) -> Picture:
 
 
 def trial_picture(run: Run, content: Content, row: Row, look: Look) -> Picture:
-    model = member_diagrams(run, row)
+    model, of = member_diagrams(run, row), run.trial(number(row)).point(row["epoch"])
     title, figure = f"Reliability of {model.name} on {model.set}", reliability_figure([model], look)
-    return finish(content, f"{row['id']}-reliability.png", title, RELIABILITY, figure, captioned=True)
+    return finish(content, f"{of.id}-reliability.png", title, RELIABILITY, figure, captioned=True)
 
 
 def member_diagrams(run: Run, row: Row) -> Diagrams:
