@@ -20,7 +20,7 @@ import pstats
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from importlib.metadata import version
 from pathlib import Path
@@ -82,11 +82,14 @@ def memory() -> tuple[int, int]:
     return private * 1024, kilobytes["Rss"] * 1024
 
 
-def sweep(options: argparse.Namespace, root: Path, watch: Callable[[], Any]) -> Probe:
+def sweep(
+    options: argparse.Namespace, root: Path, watch: Callable[[], Any], further: Sequence[str] = ()
+) -> Probe:
     overrides = [
         f"search.trials={options.trials}",
         f"search.sampler={options.sampler}",
         f"tracking.mlflow={str(options.mlflow).lower()}",
+        *further,
     ]
     file = root / "sweep.yaml"
     file.write_text(SWEEP)
