@@ -1,12 +1,13 @@
 # make quickstart   a real sweep on the embedded model and images, a few minutes on two cores
 # make test         lint, types and tests
+# make audit        are there known vulnerabilities? needs the network
 # Both make .venv first, from nothing but Python 3.10+ and a package index.
 
 PYTHON ?= python3
 UV_VERSION := 0.13.9
 BIN := .venv/bin
 
-.PHONY: quickstart test lock clean
+.PHONY: quickstart test audit lock clean
 
 quickstart: .venv/ready
 	$(BIN)/sweeper run search_spaces/quickstart.yaml
@@ -16,6 +17,10 @@ test: .venv/ready
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/pytest -n 2 --dist loadfile --no-loadscope-reorder
+
+# Known vulnerabilities of what is pinned, from a service on the network; fails where that can't be reached.
+audit: .venv/ready
+	$(BIN)/uv tool run pip-audit==2.9.0 --requirement requirements.txt --no-deps --disable-pip
 
 # Exact versions, installed without resolving: torchattacks' pin of requests can't be resolved.
 .venv/ready: requirements.txt pyproject.toml

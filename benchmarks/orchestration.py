@@ -14,14 +14,13 @@ from __future__ import annotations
 
 import argparse
 import cProfile
-import math
 import os
 import platform
 import pstats
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from importlib.metadata import version
 from pathlib import Path
@@ -29,113 +28,15 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from benchmarks.made_up import SWEEP, MadeUp
 from sweeper import runner, spec, worker
 from sweeper.budget import Clock
 from sweeper.cluster import Cluster
 from sweeper.display import Display
-from sweeper.run import Run, TrialRecord, epoch_file, write_json
+from sweeper.run import Run, TrialRecord
 from sweeper.tracking import Tracker
 
 ALLOWED_KB, ALLOWED_SECONDS = 20, 0.3
-
-SWEEP = """
-name: orchestration
-trial:
-  data: {train: fashion-mnist-8k, evaluate: [fashion-mnist-8k, digits]}
-  attack: {epsilon: !choice [4/255, 8/255], steps: 2}
-  method: !choice
-    - {name: tecoa}
-    - {name: pmg, alpha: !loguniform [0.1, 10], beta: !loguniform [0.1, 10]}
-    - {name: carot, average_every: 1}
-    - {name: dirichlet, weight_normalisation: evidence, concentration_scale: !loguniform [2, 100]}
-  optimizer: {name: adamw, learning_rate: !loguniform [1e-4, 3e-3]}
-  epochs: !int [3, 9]
-evaluation: {attack: {epsilon: 8/255, steps: 10}, images: 600}
-pareto:
-  maximize: [robust_accuracy, clean_accuracy]
-  minimize: [robust_ece]
-  subject_to: {clean_accuracy: ">= 0.5 * baseline"}
-search: {trials: 2000, early_stopping: {grace_epochs: 1}}
-tracking: {mlflow: false}
-"""
-ABOUT_IMAGES = {"set": "digits", "origin": "the test images", "images": 600, "digest": "0" * 64, "notes": []}
-CLASSES = [f"class {index}" for index in range(10)]
-
-
-class MadeUp(worker.Worker):
-    """Takes the place of the worker: a trial and a measurement, without a model."""
-
-    def start(self, job: dict[str, Any]) -> Any:
-        return Measured(job["measure"]) if "measure" in job else Trained(job)
-
-
-class Measured:
-    """The untrained model, or a member of the front on the test images."""
-
-    def __init__(self, arguments: dict[str, Any]) -> None:
-        self.target = Path(arguments["target"])
-
-    def step(self) -> dict[str, Any]:
-        write_json(self.target, content(0, {"learning_rate": 1e-3, "effect": 0.0, "noise": 0.0}))
-        return {"done": True, "failed": None}
-
-
-class Trained:
-    """A trial whose metrics follow from its configuration, its seed and the epoch."""
-
-    def __init__(self, config: dict[str, Any]) -> None:
-        self.folder, self.epochs = Path(config["folder"]), config["trial"]["epochs"]
-        rng = np.random.default_rng(config["seed"])
-        strong = config["trial"]["attack"]["epsilon"] == "8/255"
-        self.about = {
-            "learning_rate": config["trial"]["optimizer"]["learning_rate"],
-            "effect": 0.05 * strong,
-            "noise": rng.normal(0, 0.02),
-        }
-        self.epoch = 0
-
-    def step(self) -> dict[str, Any]:
-        self.epoch += 1
-        epoch = content(self.epoch, self.about)
-        write_json(epoch_file(self.folder, self.epoch, "json"), epoch)
-        epoch_file(self.folder, self.epoch, "safetensors").touch()
-        return {
-            **epoch["metrics"],
-            "epoch": self.epoch,
-            "images_per_second": 1000.0,
-            "failed": None,
-            "done": self.epoch == self.epochs,
-        }
-
-
-def content(epoch: int, about: dict[str, float]) -> dict[str, Any]:
-    """As large as what a real epoch leaves."""
-    rate = math.log(about["learning_rate"] / 1e-4) / math.log(30)
-    learned = 1 - math.exp(-epoch * (0.2 + rate))
-    metrics = {
-        f"{part}_metric_{index:02d}": learned + index / 7
-        for part in ("clean", "robust")
-        for index in range(23)
-    }
-    metrics |= {
-        "robust_accuracy": 0.05 + (0.3 + 0.2 * rate + about["effect"]) * learned + about["noise"],
-        "clean_accuracy": 0.9 - (0.2 * rate + about["effect"]) * learned + about["noise"],
-        "robust_ece": 0.8 - 0.6 * learned + 0.1 * rate - about["noise"],
-    }
-    return {
-        "epoch": epoch,
-        "split": "validation",
-        "metrics": metrics,
-        "intervals": {name: [value - 1 / 30, value + 1 / 30] for name, value in list(metrics.items())[-34:]},
-        "sets": [ABOUT_IMAGES, ABOUT_IMAGES],
-        "training_set": ABOUT_IMAGES | {"class_names": CLASSES},
-        "training": {"loss": 1 - learned / 3, "loss.cross_entropy": 1 - learned / 3},
-        "images_per_second": 1000.0,
-        "training_seconds": 1.25,
-        "micro_batch": 64,
-        "out_of_memory": 0,
-        "evaluation_seconds": 0.75,
-    }
 
 
 class Sample(NamedTuple):
@@ -181,11 +82,14 @@ def memory() -> tuple[int, int]:
     return private * 1024, kilobytes["Rss"] * 1024
 
 
-def sweep(options: argparse.Namespace, root: Path, watch: Callable[[], Any]) -> Probe:
+def sweep(
+    options: argparse.Namespace, root: Path, watch: Callable[[], Any], further: Sequence[str] = ()
+) -> Probe:
     overrides = [
         f"search.trials={options.trials}",
         f"search.sampler={options.sampler}",
         f"tracking.mlflow={str(options.mlflow).lower()}",
+        *further,
     ]
     file = root / "sweep.yaml"
     file.write_text(SWEEP)

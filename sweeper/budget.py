@@ -14,7 +14,8 @@ less than the budget, and otherwise never.
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
 
 from sweeper.run import Run, TrialRecord
 from sweeper.spec import Budget
@@ -42,30 +43,57 @@ def limits(run: Run) -> dict[str, float]:
     return run.spec.file.search.budget.given()
 
 
-def spent(run: Run, trials: Sequence[TrialRecord], seconds: float) -> dict[str, float]:
-    """By the names of `UNITS`. seconds: the clock's.  GPU-hours are those of finished epochs."""
-    epochs = [epoch for trial in trials for epoch in trial.epochs]
-    busy = sum(epoch["training_seconds"] + epoch["evaluation_seconds"] for epoch in epochs)
+def busy(trial: TrialRecord) -> float:
+    """The seconds of its finished epochs."""
+    return sum(epoch["training_seconds"] + epoch["evaluation_seconds"] for epoch in trial.epochs)
+
+
+@dataclass
+class Ended:
+    """What the trials that have ended have spent together; each is added once."""
+
+    epochs: int = 0
+    seconds: float = 0.0
+
+    def add(self, trial: TrialRecord) -> None:
+        self.epochs += len(trial.epochs)
+        self.seconds += busy(trial)
+
+
+NOTHING = Ended()
+
+
+def spent(
+    run: Run, trials: Sequence[TrialRecord], seconds: float, before: Ended = NOTHING
+) -> dict[str, float]:
+    """Of each thing that is limited. seconds: the clock's.  before: trials that are not among `trials`."""
     gpus = run.spec.file.resources.gpus
-    return {"hours": seconds / 3600, "gpu_hours": busy * gpus / 3600, "epochs": len(epochs)}
+    known: dict[str, Callable[[], float]] = {
+        "hours": lambda: seconds / 3600,
+        "gpu_hours": lambda: (before.seconds + sum(map(busy, trials))) * gpus / 3600,
+        "epochs": lambda: before.epochs + sum(len(trial.epochs) for trial in trials),
+    }
+    return {name: known[name]() for name in limits(run)}  # what is not limited is not read
 
 
-def used_up(run: Run, trials: Iterable[TrialRecord], seconds: float) -> bool:
-    """Whether no more trial is to be started. trials: not looked at where there is no budget."""
+def used_up(run: Run, trials: Iterable[TrialRecord], seconds: float, before: Ended = NOTHING) -> bool:
+    """Whether no more trial is to be started. trials: not looked at where there is no budget.  before: of
+    trials that have ended and are not among them."""
     limit = limits(run)
     if not limit:
         return False
     known = list(trials)
-    gone = spent(run, known, seconds)
-    running = [trial for trial in known if trial.status == "unfinished"]
-    gone["epochs"] += sum(trial.config["epochs"] - len(trial.epochs) for trial in running)
+    gone = spent(run, known, seconds, before)
+    if "epochs" in limit:
+        running = [trial for trial in known if trial.status == "unfinished"]
+        gone["epochs"] += sum(trial.config["epochs"] - len(trial.epochs) for trial in running)
     return any(gone[name] >= limit[name] for name in limit)
 
 
 def left(run: Run, trials: Sequence[TrialRecord], seconds: float) -> str:
     """As `1.2 of 12 hours, 3.5 of 40 GPU-hours left`; empty without a budget."""
     limit = limits(run)
-    gone = spent(run, trials, seconds) if limit else {}
+    gone = spent(run, trials, seconds)
     parts = [
         f"{round(max(limit[name] - gone[name], 0), 2):g} of {limit[name]:g} {UNITS[name]}" for name in limit
     ]

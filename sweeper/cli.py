@@ -335,6 +335,7 @@ def ui(run: str | None, runs: Root, port: int) -> None:
         click.launch(uri)
         click.echo(uri)
         return
-    command = [sys.executable, "-m", "mlflow", "ui", "--backend-store-uri", uri, "--port", str(port)]
+    where = ["--host", "127.0.0.1", "--port", str(port)]
+    command = [sys.executable, "-m", "mlflow", "ui", "--backend-store-uri", uri, *where]
     click.echo(f"MLflow on http://127.0.0.1:{port} (Ctrl-C ends it)")
     sys.exit(subprocess.call(command, env={**os.environ, "MLFLOW_DISABLE_TELEMETRY": "true"}))

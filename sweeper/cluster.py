@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import logging
 import os
+import secrets
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
+from pathlib import Path
 from typing import Any
 
 from sweeper.errors import UserError
@@ -45,8 +47,11 @@ class Cluster:
         local: dict[str, Any] = (
             {} if address else {"address": "local", "include_dashboard": False, "num_cpus": os.cpu_count()}
         )
+        if not address:
+            write_token()
         try:
-            ray.init(log_to_driver=False, logging_level=logging.ERROR, configure_logging=True, **local)
+            with nullcontext() if address else on_loopback():
+                ray.init(log_to_driver=False, logging_level=logging.ERROR, configure_logging=True, **local)
         except (ConnectionError, ValueError) as error:
             raise UserError(f"no Ray cluster answers at RAY_ADDRESS={address}: {error}") from None
         logging.getLogger("ray.tune").setLevel(logging.CRITICAL)
@@ -90,3 +95,38 @@ class Cluster:
     def concurrent(self, requested: int | None, trials: int) -> int:
         """Trials that run side by side: what fits, unless fewer are wanted or there are."""
         return max(1, min(self._slots(), requested or trials, trials))
+
+
+@contextmanager
+def on_loopback() -> Iterator[None]:
+    """Inside, a Ray that is started here listens on the loopback address alone, not on all of the machine's.
+
+    Ray does so by itself where it makes no clusters, on macOS and Windows, and has no other switch for it: a
+    `_node_ip_address` of 127.0.0.1 is replaced by the machine's.
+    """
+    from ray._private import ray_constants
+
+    before = ray_constants.ENABLE_RAY_CLUSTER
+    ray_constants.ENABLE_RAY_CLUSTER = False
+    try:
+        yield
+    finally:
+        ray_constants.ENABLE_RAY_CLUSTER = before
+
+
+def write_token() -> None:
+    """Makes the token that Ray asks every client for, unless there is one. Ray would make it readable for
+    every user of the machine, and two sweeps that start at once would make two."""
+    file = Path.home() / ".ray" / "auth_token"
+    if file.exists() or "RAY_AUTH_TOKEN" in os.environ or "RAY_AUTH_TOKEN_PATH" in os.environ:
+        return
+    file.parent.mkdir(mode=0o700, exist_ok=True)
+    own = file.with_name(f"auth_token.{os.getpid()}")
+    with open(os.open(own, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w", encoding="ascii") as stream:
+        stream.write(secrets.token_hex(32))
+    try:
+        os.link(own, file)  # the first one counts, and is whole
+    except FileExistsError:
+        pass
+    finally:
+        own.unlink()

@@ -13,7 +13,7 @@ from rich.text import Text
 
 from sweeper import budget, front
 from sweeper.budget import Clock
-from sweeper.run import Run, TrialRecord
+from sweeper.run import Point, Run, TrialRecord
 
 FRONT_ROWS = 8
 
@@ -29,6 +29,8 @@ class Display:
         self.started = time.monotonic()
         self.epochs_before = sum(len(trial.epochs) for trial in self.trials.values())
         self.baseline = run.baseline()
+        self.front: list[Point] = []
+        self.new = [trial for trial in self.trials.values() if trial.status != "unfinished"]
         self.live: Live | None = None
         if self.console.is_terminal and not quiet:
             self.live = Live(console=self.console, get_renderable=self._render, refresh_per_second=2)
@@ -72,6 +74,8 @@ class Display:
         before = self.trials.get(trial.number)
         self.trials[trial.number] = trial
         changed = before is None or (len(before.epochs), before.status) != (len(trial.epochs), trial.status)
+        if changed and trial.status != "unfinished":
+            self.new.append(trial)
         if changed and not self.live and trial.epochs:
             self.console.print(self._line(trial), soft_wrap=True)
 
@@ -109,18 +113,23 @@ class Display:
         progress.add_task(self.stage_name, total=self._planned, completed=ended, left=left)
         running = [trial for trial in trials if trial.status == "unfinished"]
         lines = [Text(self._line(t)) for t in running if t.epochs] or [Text("")]
-        return Group(progress, self._front(trials), *lines)
+        return Group(progress, self._front(), *lines)
 
-    def _front(self, trials: list[TrialRecord]) -> Table:
+    def _front(self) -> Table:
+        """What has ended since it was last drawn is compared with the front of then: what is dominated stays
+        so."""
         metrics = self.run.spec.file.pareto.metrics
         table = Table(title="Front so far (validation images)", title_justify="left", box=None)
         for name in ("trial", "method", *metrics):
             table.add_column(name, justify="left" if name in ("trial", "method") else "right")
         if self.baseline:
             table.add_row("", "untrained", *(f"{self.baseline[name]:.3f}" for name in metrics), style="dim")
-            members = front.candidates(self.run.spec, trials, self.baseline)
-            members.sort(key=lambda point: -point.metrics[metrics[0]])
-            for point in members[:FRONT_ROWS]:
+            new, self.new = self.new, []
+            found = [*self.front, *front.points(new)]
+            best = front.best(self.run.spec, [point.metrics for point in found], self.baseline)
+            self.front = [found[index] for index in best]
+            shown = sorted(self.front, key=lambda point: -point.metrics[metrics[0]])
+            for point in shown[:FRONT_ROWS]:
                 values = (f"{point.metrics[name]:.3f}" for name in metrics)
                 table.add_row(point.id, point.trial.method, *values)
         return table

@@ -69,7 +69,7 @@ def trainings(run: Run, group: Sequence[Point]) -> list[Path]:
 def foremost(sweep: SweepSpec, known: Sequence[Point], baseline: Metrics) -> list[Point]:
     """The `COMPARED` points on the first fronts, in the order given."""
     judged = front.judged(sweep, [point.metrics for point in known], baseline)
-    order = np.argsort(fronts(*judged), kind="stable")
+    order = np.argsort(fronts(*judged, enough=COMPARED), kind="stable")
     return [known[index] for index in sorted(order[:COMPARED])]
 
 

@@ -38,12 +38,16 @@ def non_dominated(costs: ArrayLike, violation: ArrayLike | None = None) -> NDArr
     costs = np.asarray(costs, dtype=np.float64)
     indices = np.flatnonzero(_eligible(costs, violation))
     member = np.zeros(len(costs), dtype=bool)
-    member[indices] = ~_beats(costs[indices]).any(axis=0)
+    member[indices[_first(costs[indices])]] = True
     return member
 
 
-def fronts(costs: ArrayLike, violation: ArrayLike | None = None) -> NDArray[np.int64]:
+def fronts(
+    costs: ArrayLike, violation: ArrayLike | None = None, *, enough: int | None = None
+) -> NDArray[np.int64]:
     """(n,) rank of each point's front, from 0: no point dominates it once those of lower ranks are gone.
+
+    enough: once so many points have a rank, all others share the next; what is asked for is only the first.
 
     A point that breaks constraints comes after all that break them less, whatever its costs; points with a
     cost or violation that is not finite come last. No rank is left out. Non-dominated sorting and the order
@@ -51,24 +55,16 @@ def fronts(costs: ArrayLike, violation: ArrayLike | None = None) -> NDArray[np.i
     """
     costs = np.asarray(costs, dtype=np.float64)
     broken = np.zeros(len(costs)) if violation is None else np.maximum(np.asarray(violation, float), 0.0)
-    finite = np.isfinite(costs).all(axis=1) & np.isfinite(broken)
-    rank, lowest = np.zeros(len(costs), dtype=np.int64), 0
-    for value in np.unique(broken[finite]):
-        group = np.flatnonzero(finite & (broken == value))
-        rank[group] = lowest + _peeled(_beats(costs[group]))
-        lowest = int(rank[group].max()) + 1
-    rank[~finite] = lowest
-    return rank
-
-
-def _peeled(beats: NDArray[np.bool_]) -> NDArray[np.int64]:
-    """(n,) ranks from which dominates which, (n, n)."""
-    rank = np.full(len(beats), -1, dtype=np.int64)
-    beaten_by = beats.sum(axis=0)
-    while (rank < 0).any():
-        front = (rank < 0) & (beaten_by == 0)
+    left = np.flatnonzero(np.isfinite(costs).all(axis=1) & np.isfinite(broken))
+    left = left[np.argsort(broken[left], kind="stable")]
+    rank, wanted = np.full(len(costs), -1, dtype=np.int64), len(left) if enough is None else enough
+    ranked = 0
+    while len(left) and ranked < wanted:
+        group = left[: np.searchsorted(broken[left], broken[left[0]], side="right")]
+        front = group[_first(costs[group])]
         rank[front] = rank.max() + 1
-        beaten_by -= beats[front].sum(axis=0)
+        left, ranked = left[rank[left] < 0], ranked + len(front)
+    rank[rank < 0] = rank.max(initial=-1) + 1
     return rank
 
 
@@ -79,14 +75,21 @@ def _eligible(costs: NDArray[np.float64], violation: ArrayLike | None) -> NDArra
     return np.asarray(finite, dtype=np.bool_)
 
 
-def _beats(costs: NDArray[np.float64]) -> NDArray[np.bool_]:
-    """(n, n) whether the first point dominates the second; a column at a time, to hold no (n, n, m)."""
-    no_worse = np.ones((len(costs), len(costs)), dtype=bool)
-    better = np.zeros_like(no_worse)
-    for column in costs.T:
-        no_worse &= column[:, None] <= column
-        better |= column[:, None] < column
-    return no_worse & better
+def _first(costs: NDArray[np.float64]) -> NDArray[np.intp]:
+    """The indices of the points that no other dominates; all costs are finite.
+
+    In lexicographic order what dominates a point comes before it, so the first one left is a member, and
+    those that it dominates can be forgotten: n comparisons for each member, not for each point.
+    """
+    left = np.lexsort(costs.T[::-1])
+    members = []
+    while len(left):
+        best, others = costs[left[0]], costs[left]
+        members.append(left[0])
+        beaten = (best <= others).all(axis=1) & (best < others).any(axis=1)
+        beaten[0] = True  # it is done with
+        left = left[~beaten]
+    return np.array(members, dtype=np.intp)
 
 
 def reference_point(costs: ArrayLike) -> NDArray[np.float64]:

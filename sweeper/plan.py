@@ -13,6 +13,8 @@ from sweeper.result import protocol
 from sweeper.run import Run
 from sweeper.spec import SearchConfig, SweepSpec
 
+SHOWN_FAILED = 20
+
 
 def print_plan(sweep: SweepSpec) -> None:
     """The space, the trials and how they are measured; nothing is started or loaded."""
@@ -98,9 +100,13 @@ def print_status(run: Run, runs: Sequence[Run]) -> None:
     console.print(f"{run.id}: {len(trials)} of {planned} trials ({shown}); {progress(run, done)}")
     if left:
         console.print(f"budget: {left}")
-    for trial in trials:
-        if trial.status == "failed":
-            console.print(f"{trial.id} {trial.method} failed: {trial.reason}")
+    failed = [trial for trial in trials if trial.status == "failed"]
+    for trial in failed[-SHOWN_FAILED:]:
+        console.print(f"{trial.id} {trial.method} failed: {trial.reason}")
+    if len(failed) > SHOWN_FAILED:
+        console.print(
+            f"and {len(failed) - SHOWN_FAILED} failed before these; `sweeper pareto --json` lists all"
+        )
     for other in runs:
         console.print(f"{'*' if other.path == run.path else ' '} {other}", style="dim")
 

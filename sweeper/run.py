@@ -36,14 +36,14 @@ import os
 import secrets
 import shutil
 import socket
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
 from datetime import datetime
 from functools import cached_property
 from itertools import count, takewhile
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, TextIO
+from typing import TYPE_CHECKING, Any, Literal, TextIO, overload
 
 from sweeper import spec
 from sweeper.errors import UserError
@@ -89,6 +89,35 @@ def read_json(path: Path) -> Any:
         return None
 
 
+class Reports(Sequence[dict[str, Any]]):
+    """What a trial wrote after each epoch, read from its folder when it is first asked for: of ten thousand
+    trials nobody asks for all."""
+
+    def __init__(self, files: Sequence[Path]) -> None:
+        self.files = files
+        self.known: dict[int, dict[str, Any]] = {}
+
+    def __len__(self) -> int:
+        return len(self.files)
+
+    @overload
+    def __getitem__(self, index: int) -> dict[str, Any]: ...
+    @overload
+    def __getitem__(self, index: slice) -> list[dict[str, Any]]: ...
+    def __getitem__(self, index: int | slice) -> dict[str, Any] | list[dict[str, Any]]:
+        if isinstance(index, slice):
+            return [self[each] for each in range(len(self))[index]]
+        place = range(len(self))[index]
+        if place not in self.known:
+            self.known[place] = read_json(self.files[place])
+        return self.known[place]
+
+    def __eq__(self, other: object) -> bool:
+        return list(self) == list(other) if isinstance(other, Sequence) else NotImplemented
+
+    __hash__ = None  # type: ignore[assignment]
+
+
 @dataclass(frozen=True)
 class Decision:
     """What early stopping decided after an epoch of a trial, on which metrics; later trials are compared
@@ -115,7 +144,7 @@ class TrialRecord:
     seed: int
     status: Status = "unfinished"
     reason: str | None = None
-    epochs: list[dict[str, Any]] = field(default_factory=list)
+    epochs: Sequence[dict[str, Any]] = field(default_factory=list)
     kept: list[int] = field(default_factory=list)
     wanted: list[int] = field(default_factory=list)
 
@@ -483,7 +512,7 @@ class Run:
         config = read_json(folder / "config.json")
         trial = TrialRecord(config["number"], folder, config["trial"], config["drawn"], config["seed"])
         names = [name for name in os.listdir(folder) if name.startswith("epoch-")]
-        trial.epochs = [read_json(epoch_file(folder, epoch, "json")) for epoch in numbers(names, ".json")]
+        trial.epochs = Reports([epoch_file(folder, epoch, "json") for epoch in numbers(names, ".json")])
         trial.kept = numbers(names, ".safetensors")
         trial.wanted = config.get("wanted", [])
         ended = read_json(folder / "status.json")
@@ -517,7 +546,7 @@ class Run:
         return [] if result is None else result.get("sets", [])
 
     def pareto(self) -> dict[str, Any]:
-        """The result: see `sweeper.result`."""
+        """The result: see `sweeper.result`. Of a run that is complete, as it was written."""
         from sweeper.result import result
 
-        return result(self)
+        return read_json(self.path / "pareto.json") or result(self)

@@ -23,7 +23,7 @@ from typing import Any
 import optuna
 from optuna.storages import JournalStorage
 from optuna.storages.journal import JournalFileBackend
-from optuna.trial import Trial, TrialState
+from optuna.trial import FrozenTrial, Trial, TrialState
 
 from sweeper import space
 from sweeper.hashes import stable_hash, trial_seed
@@ -36,6 +36,8 @@ warnings.filterwarnings("ignore", category=optuna.exceptions.ExperimentalWarning
 
 NUMBER = "number"
 WARM = "from"
+LEARNED_FROM = 1000
+"""Trials that TPE and the Gaussian process look at, the latest: what they take for a draw grows with them."""
 
 
 @dataclass(frozen=True)
@@ -133,13 +135,14 @@ class Search:
             )
 
     def _tell_up_to(self, last: int) -> None:
+        """In order of the trials' numbers."""
         waiting = {
             t.user_attrs[NUMBER]: t.number
             for t in self.study.get_trials(deepcopy=False, states=(TrialState.RUNNING,))
             if NUMBER in t.user_attrs
         }
-        for number in range(last + 1):
-            if number in waiting and number in self.ended:
+        for number in sorted(waiting):
+            if number <= last and number in self.ended:
                 self._tell(waiting[number], self.ended[number])
 
     def _tell(self, optuna_number: int, record: TrialRecord) -> None:
@@ -149,7 +152,9 @@ class Search:
             self.study.tell(optuna_number, state=state)
             return
         metrics = record.metrics
-        trial_id = self.study.get_trials(deepcopy=False)[optuna_number]._trial_id
+        trial_id = self.study._storage.get_trial_id_from_study_id_trial_number(
+            self.study._study_id, optuna_number
+        )
         for constraint in self.sweep.file.pareto.constraints:
             baseline = (self.baseline or {})[constraint.metric]
             violation = constraint.violation(metrics[constraint.metric], baseline)
@@ -175,12 +180,50 @@ class Search:
         if search.sampler == "nsga2":
             return optuna.samplers.NSGAIISampler(seed=seed, population_size=max(4, search.trials // 4))
         if search.sampler == "gp":
-            return optuna.samplers.GPSampler(
+            gp = optuna.samplers.GPSampler(
                 seed=seed, n_startup_trials=search.startup_trials, warn_independent_sampling=False
             )
-        return optuna.samplers.TPESampler(
-            seed=seed, n_startup_trials=search.startup_trials, multivariate=True, group=True
+            return Latest(gp)
+        return Latest(
+            optuna.samplers.TPESampler(
+                seed=seed, n_startup_trials=search.startup_trials, multivariate=True, group=True
+            )
         )
+
+
+class Latest(optuna.samplers.BaseSampler):
+    """A sampler that looks at the latest trials of a study, `LEARNED_FROM` of them. While there are no more,
+    it draws what it would draw by itself."""
+
+    def __init__(self, sampler: optuna.samplers.BaseSampler) -> None:
+        self.sampler = sampler
+
+    def infer_relative_search_space(self, study: optuna.Study, trial: FrozenTrial) -> dict[str, Any]:
+        return self.sampler.infer_relative_search_space(Recent(study), trial)
+
+    def sample_relative(
+        self, study: optuna.Study, trial: FrozenTrial, search_space: dict[str, Any]
+    ) -> dict[str, Any]:
+        return self.sampler.sample_relative(Recent(study), trial, search_space)
+
+    def sample_independent(
+        self,
+        study: optuna.Study,
+        trial: FrozenTrial,
+        param_name: str,
+        param_distribution: optuna.distributions.BaseDistribution,
+    ) -> Any:
+        return self.sampler.sample_independent(Recent(study), trial, param_name, param_distribution)
+
+
+class Recent(optuna.Study):
+    """A study, but with no trials before the latest `LEARNED_FROM`."""
+
+    def __init__(self, study: optuna.Study) -> None:
+        self.__dict__.update(study.__dict__)
+
+    def _get_trials(self, *arguments: Any, **named: Any) -> list[FrozenTrial]:
+        return super()._get_trials(*arguments, **named)[-LEARNED_FROM:]
 
 
 def of_run(run: Run, concurrent: int) -> Search:

@@ -248,7 +248,7 @@ class Simulator:
         """A trial has finished an epoch."""
         metrics = self.curve[trial.number].metrics[len(trial.epochs)]
         epoch = len(trial.epochs) + 1
-        trial.epochs.append({"epoch": epoch, "metrics": metrics})
+        trial.epochs = [*trial.epochs, {"epoch": epoch, "metrics": metrics}]
         trial.kept = kept.chosen(
             self.sweep, [point.report for point in (*trial.points, trial.point(epoch))], self.curves.baseline
         )

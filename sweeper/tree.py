@@ -74,6 +74,8 @@ Node = Union[Scalar, Sequence, Mapping, Choice, Range]
 
 PLAIN = ("map", "seq", "null", "bool", "int", "float", "str")
 TAGS = ("!choice", "!grid", "!uniform", "!loguniform", "!int")
+LARGEST = 100_000
+"""Values that a file may hold, aliases written out: a few lines of them can stand for billions."""
 FRACTION = re.compile(r"^\s*([-+0-9.eE]+)\s*/\s*([-+0-9.eE]+)\s*$")
 
 
@@ -83,6 +85,7 @@ class _Loader(yaml.SafeLoader):
     def __init__(self, text: str, source: str, *, numbered: bool) -> None:
         super().__init__(text)
         self.source, self.numbered = source, numbered
+        self.built = 0
 
     def place(self, node: yaml.Node) -> Place:
         return Place(self.source, node.start_mark.line + 1 if self.numbered else None)
@@ -127,6 +130,9 @@ def parse(text: str, source: str, path: str = "") -> Node:
 
 def _build(loader: _Loader, node: yaml.Node, path: str) -> Node:
     place = loader.place(node)
+    loader.built += 1
+    if loader.built > LARGEST:
+        raise SpecError([f"{place}: more than {LARGEST} values, aliases (*name) written out; leave some out"])
     if node.tag.startswith("!"):
         return _distribution(loader, node, place, path)
     if node.tag.removeprefix("tag:yaml.org,2002:") not in PLAIN:

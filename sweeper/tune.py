@@ -4,7 +4,6 @@ trial goes on, the callback it tells."""
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -70,6 +69,9 @@ class Searcher(Stateless, RaySearcher):
         super().__init__()
         self.run, self.search, self.jobs, self.clock, self.halving = run, search, jobs, clock, halving
         self.unfinished = Unfinished(halving, (t for t in run.trials() if t.status == "unfinished"))
+        self.spent = budget.Ended()
+        for trial in search.ended.values():
+            self.spent.add(trial)
         self.trials: dict[str, TrialRecord] = {}
         self.others: dict[str, Job] = {}  # what runs and is no trial of the search
         self.waiting = [] if run.baseline() else [jobs.measurement(None, "validation")]
@@ -118,7 +120,9 @@ class Searcher(Stateless, RaySearcher):
 
     def _end(self, trial: TrialRecord, status: Status, reason: str | None) -> None:
         """A trial of the search has ended: so it is noted, and those are told who wait for it."""
-        self.search.end(self.run.outline(self._close(trial, status, reason)))
+        outline = self.run.outline(self._close(trial, status, reason))
+        self.search.end(outline)
+        self.spent.add(outline)
         if self.halving:
             self.halving.end(trial.number)
 
@@ -148,8 +152,7 @@ class Searcher(Stateless, RaySearcher):
         if self.search.next >= self.run.spec.file.search.trials:
             return True
         running = (self.run.trial(trial.number) for trial in (*self.trials.values(), *self.unfinished.trials))
-        trials = chain(self.search.ended.values(), running)
-        return budget.used_up(self.run, trials, self.clock.seconds)
+        return budget.used_up(self.run, running, self.clock.seconds, self.spent)
 
     def _plan(self) -> None:
         """Queues what comes after the search, a stage at a time, each when the one before is done."""

@@ -299,6 +299,7 @@ def pretrained_clip(name: str, pretrained: str | None, device: str) -> Clip:
         device=device,
         force_quick_gelu=config.get("quick_gelu", False),
         require_pretrained=True,
+        weights_only=True,  # a pickle can hold code
     )
 
 

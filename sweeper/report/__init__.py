@@ -39,7 +39,7 @@ def render(run: Run, content: dict[str, Any], pictures: Sequence[Picture]) -> st
     """The page, with the pictures' files as part of it. The template escapes what comes from the run."""
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
-    from sweeper.report.prepare import words
+    from sweeper.report.prepare import sample, words
     from sweeper.result import objectives, ranked_members
 
     def embedded(picture: Picture) -> str:
@@ -72,6 +72,7 @@ def render(run: Run, content: dict[str, Any], pictures: Sequence[Picture]) -> st
         stages=STAGES,
         labels=LABEL,
         ended=sum(trial["status"] != "unfinished" for trial in content["trials"]),
+        shown=sample(content["trials"]),
         pictures=pictures,
         images=list(images_of(content)),
         remarks=list(remarks(content)),

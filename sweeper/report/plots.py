@@ -27,6 +27,7 @@ from sweeper.report.prepare import (
     models,
     parallel_axes,
     point,
+    sample,
     words,
 )
 from sweeper.result import objectives, ranked_members
@@ -44,6 +45,9 @@ if TYPE_CHECKING:
 
 SHOWN_MEMBERS = 6
 """Members of the front in the picture of all reliability diagrams."""
+
+DRAWN_MEMBERS = 20
+"""Members of the front that have a picture of their own."""
 
 RELIABILITY = (
     f"Bars: accuracy in each of {BINS} equal-width bins of confidence. Hatched: the gap to mean confidence; "
@@ -121,7 +125,7 @@ def marker_handle(marker: str, label: str, **style: Any) -> Line2D:
 def pictures(run: Run, content: Content) -> Iterator[Picture]:
     """Those of the whole run; one for which there are no numbers yet is left out."""
     look, ended = Look.of(content), models(content)
-    trained = [trial for trial in run.trials() if trial.epochs]
+    trained = [run.trial(number(row)) for row in sample(content["trials"]) if row["epochs"]]
     with mpl.rc_context(STYLE):
         if ended:
             yield front_picture(content, ended, look)
@@ -133,10 +137,10 @@ def pictures(run: Run, content: Content) -> Iterator[Picture]:
 
 
 def trial_pictures(run: Run, content: Content) -> Iterator[Picture]:
-    """`<trial>@<epoch>-reliability.png` of every member of the front."""
+    """`<trial>@<epoch>-reliability.png` of the first `DRAWN_MEMBERS` members of the front."""
     look = Look.of(content)
     with mpl.rc_context(STYLE):
-        for row in ranked_members(content):
+        for row in ranked_members(content)[:DRAWN_MEMBERS]:
             yield trial_picture(run, content, row, look)
 
 
@@ -328,9 +332,9 @@ def reliability_picture(run: Run, content: Content, look: Look) -> Picture:
 
 
 def trial_picture(run: Run, content: Content, row: Row, look: Look) -> Picture:
-    model = member_diagrams(run, row)
+    model, of = member_diagrams(run, row), run.trial(number(row)).point(row["epoch"])
     title, figure = f"Reliability of {model.name} on {model.set}", reliability_figure([model], look)
-    return finish(content, f"{row['id']}-reliability.png", title, RELIABILITY, figure, captioned=True)
+    return finish(content, f"{of.id}-reliability.png", title, RELIABILITY, figure, captioned=True)
 
 
 def member_diagrams(run: Run, row: Row) -> Diagrams:

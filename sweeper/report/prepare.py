@@ -37,10 +37,25 @@ LOG_LIKE = 10
 CAPITALS = {"ece", "nll"}
 
 
+SHOWN = 500
+"""Trials that a report shows, at most, beside those of the Pareto set."""
+
+
+def sample(trials: Sequence[Row]) -> list[Row]:
+    """The trials that a report shows, in their order: those with a model in the Pareto set, and of the others
+    `SHOWN`, evenly over the search, so that they are like all."""
+    others = [row["id"] for row in trials if not row["pareto"]]
+    step = max(1.0, len(others) / SHOWN)
+    chosen = {others[int(index * step)] for index in range(min(SHOWN, len(others)))}
+    return [row for row in trials if row["pareto"] or row["id"] in chosen]
+
+
 def measured(content: Content) -> list[Row]:
-    """Rows of the trials that have ended with metrics: completed ones and those stopped early."""
+    """Rows of the trials shown that have ended with metrics: completed ones and those stopped early."""
     return [
-        row for row in content["trials"] if row["status"] in ("completed", "stopped") and row["validation"]
+        row
+        for row in sample(content["trials"])
+        if row["status"] in ("completed", "stopped") and row["validation"]
     ]
 
 
