@@ -297,14 +297,16 @@ def export(run: str | None, runs: Path, trials: tuple[str, ...], to: Path | None
 @RUNS
 def track(run: str | None, runs: Path) -> None:
     """Deliver to MLflow what it does not have yet."""
+    from sweeper.redact import one_line, redacted
     from sweeper.run import Run
     from sweeper.tracking import Mirror, tracking_uri
 
     found = Run.find(run, runs)
     try:
         Mirror(found).deliver()
-    except Exception as error:
-        raise UserError(f"MLflow at {tracking_uri(found)} can't be reached: {error}") from error
+    except Exception as error:  # whatever a server or its client raises
+        server = redacted(tracking_uri(found))
+        raise UserError(f"MLflow at {server} can't be reached: {one_line(error)}") from error
 
 
 @main.command()
@@ -313,14 +315,17 @@ def track(run: str | None, runs: Path) -> None:
 @click.option("--port", default=5000, show_default=True)
 def ui(run: str | None, runs: Path, port: int) -> None:
     """Open MLflow's web page on a run."""
+    from sweeper.redact import redacted
     from sweeper.run import Run
     from sweeper.tracking import tracking_uri
 
     uri = tracking_uri(Run.find(run, runs))
     if uri.startswith(("http:", "https:")):
-        click.launch(uri)
-        click.echo(uri)
+        click.launch(redacted(uri))
+        click.echo(redacted(uri))
         return
-    command = [sys.executable, "-m", "mlflow", "ui", "--backend-store-uri", uri, "--port", str(port)]
+    command = [sys.executable, "-m", "mlflow", "ui", "--port", str(port)]
     click.echo(f"MLflow on http://127.0.0.1:{port} (Ctrl-C ends it)")
-    sys.exit(subprocess.call(command, env={**os.environ, "MLFLOW_DISABLE_TELEMETRY": "true"}))
+    # not as an argument, which everybody on the machine can read
+    own = {"MLFLOW_BACKEND_STORE_URI": uri, "MLFLOW_DISABLE_TELEMETRY": "true"}
+    sys.exit(subprocess.call(command, env={**os.environ, **own}))

@@ -32,6 +32,7 @@ class Display:
         self.live: Live | None = None
         if self.console.is_terminal and not quiet:
             self.live = Live(console=self.console, get_renderable=self._render, refresh_per_second=2)
+        self.notes = self.console if self.live else Console(stderr=True)
 
     def __enter__(self) -> Display:
         self.console.print(f"run {self.run.id}, {self.concurrent} trials at a time, seed {self._seed}")
@@ -66,6 +67,10 @@ class Display:
             self.started = time.monotonic()
         if not self.live:
             self.console.print(f"{name} ...")
+
+    def note(self, text: str) -> None:
+        """A line to be noticed, above the live table."""
+        self.notes.print(text, markup=False, highlight=False, soft_wrap=True)
 
     def update(self, trial: TrialRecord) -> None:
         self.baseline = self.baseline or self.run.baseline()

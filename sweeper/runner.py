@@ -65,7 +65,7 @@ def drive(run: Run, *, quiet: bool = False) -> Run:
         search = sweep.file.search
         concurrent = run.concurrency(cluster.concurrent(search.concurrent, search.trials))
         display = Display(run, concurrent, Clock(run), quiet=quiet)
-        with sigterm_as_interrupt(), Tracker(run) as tracker, display:
+        with sigterm_as_interrupt(), Tracker(run, display.note) as tracker, display:
             display.stage("starting workers")
             work(run, cluster, concurrent, display, tracker.notify)
             display.stage("writing the report")
