@@ -65,8 +65,8 @@ CLASSES = [f"class {index}" for index in range(10)]
 class MadeUp(worker.Worker):
     """Takes the place of the worker: a trial and a measurement, without a model."""
 
-    def setup(self, config: dict[str, Any]) -> None:
-        self.job = Measured(config["measure"]) if "measure" in config else Trained(config)
+    def begin(self, config: dict[str, Any]) -> Any:
+        return Measured(config["measure"]) if "measure" in config else Trained(config)
 
 
 class Measured:

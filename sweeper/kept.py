@@ -47,7 +47,7 @@ def tidy(run: Run, trial: TrialRecord, baseline: Metrics | None) -> TrialRecord:
         if point.epoch not in keep:
             point.weights.unlink(missing_ok=True)
     if trial.status != "unfinished" and trial.kept:
-        trial.checkpoint.unlink(missing_ok=True)
+        trial.forget_checkpoints()
     return replace(trial, kept=[epoch for epoch in trial.kept if epoch in keep])
 
 
@@ -66,6 +66,6 @@ def bound(sweep: SweepSpec) -> str:
     again = f", and of each further training of those on the front ({search.seeds - 1} for a trial)"
     return (
         f"on disk: weights of at most {each} epochs of each trial{again if search.seeds > 1 else ''}, "
-        f"{search.trials * search.seeds * each} files in all; while a trial runs, one more and what its "
-        "training goes on from, with the optimiser's state"
+        f"{search.trials * search.seeds * each} files in all; while a trial runs, one more and twice "
+        "what its training goes on from, with the optimiser's state"
     )

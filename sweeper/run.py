@@ -11,7 +11,9 @@
     trials/t000/config.json     the trial's configuration and seed
                /epoch-001.json  metrics after each epoch, and .parquet: per-image records
                /epoch-001.safetensors   the weights, of those epochs that may stand on the front
-               /checkpoint.safetensors  what training goes on from; absent once it has ended
+               /checkpoint.safetensors  what training goes on from, and .previous: the one before it;
+                                absent once it has ended
+               /stuck.txt       where its worker hung, if it did
                /status.json     how it ended; absent while it has not
     seeds/t000-1/               as trials/t000: trained again with another seed
     final/validation/t000@2.json  candidates of the front, each a trial after an epoch, (and baseline.json)
@@ -33,6 +35,7 @@ import fcntl
 import json
 import os
 import shutil
+import socket
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
@@ -69,8 +72,11 @@ def write_json(path: Path, value: Any) -> None:
 def write_text(path: Path, text: str) -> None:
     """A reader sees the old file or the new one."""
     partial = path.with_name(f"{path.name}.partial")
-    partial.write_text(text, encoding="utf-8")
-    partial.replace(path)
+    try:
+        partial.write_text(text, encoding="utf-8")
+        partial.replace(path)
+    finally:
+        partial.unlink(missing_ok=True)
 
 
 def read_json(path: Path) -> Any:
@@ -79,6 +85,27 @@ def read_json(path: Path) -> Any:
         return json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         return None
+
+
+@dataclass(frozen=True)
+class Driver:
+    """A process that runs a sweep, and the host that it is on."""
+
+    pid: int
+    host: str
+
+    @classmethod
+    def of_this_process(cls) -> Driver:
+        return cls(os.getpid(), socket.gethostname())
+
+    @classmethod
+    def read(cls, text: str) -> Driver | None:
+        """None if there is none in the text."""
+        words = text.split()
+        return cls(int(words[1]), words[3]) if len(words) == 4 else None
+
+    def __str__(self) -> str:
+        return f"process {self.pid} on {self.host}"
 
 
 @dataclass(frozen=True)
@@ -130,9 +157,19 @@ class TrialRecord:
         return max(self.wanted, default=self.config["epochs"])
 
     @property
-    def checkpoint(self) -> Path:
-        """What its training goes on from; absent before the first epoch and after the last."""
-        return self.folder / "checkpoint.safetensors"
+    def checkpoints(self) -> list[Path]:
+        """What its training goes on from, and what it went on from before, if the former is damaged; absent
+        before the first epoch and after the last."""
+        return sorted(self.folder.glob("checkpoint*.safetensors"))
+
+    def forget_checkpoints(self) -> None:
+        for file in self.checkpoints:
+            file.unlink(missing_ok=True)
+
+    @property
+    def stuck_file(self) -> Path:
+        """Where its worker was when it was ended for taking too long."""
+        return self.folder / "stuck.txt"
 
     @property
     def points(self) -> list[Point]:
@@ -298,14 +335,20 @@ class Run:
     @contextmanager
     def driving(self) -> Iterator[None]:
         """Holds the run for this process. Raises UserError if another one drives it."""
-        with open(self.path / "driver.lock", "w", encoding="utf-8") as lock:
+        with open(self.path / "driver.lock", "a+", encoding="utf-8") as lock:
             try:
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
-                raise UserError(f"{self.id} is being run by another process; stop that one first") from None
-            lock.write(str(os.getpid()))
+                lock.seek(0)
+                raise UserError(
+                    f"{self.id} is being run by another process ({lock.read()}); stop that one first, with: "
+                    f"sweeper stop {self.id}"
+                ) from None
+            lock.truncate(0)
+            lock.write(str(Driver.of_this_process()))
             lock.flush()
             yield
+            lock.truncate(0)
 
     def is_driven(self) -> bool:
         """Whether a process runs this sweep now."""
@@ -314,6 +357,12 @@ class Run:
                 return False
         except UserError:
             return True
+
+    def driver(self) -> Driver | None:
+        """The process that runs this sweep now."""
+        if not self.is_driven():
+            return None
+        return Driver.read((self.path / "driver.lock").read_text(encoding="utf-8"))
 
     def trial_folder(self, number: int) -> Path:
         return self.path / "trials" / f"t{number:03d}"
@@ -342,7 +391,7 @@ class Run:
         ended before is to be trained once more: it gives the same."""
         folder = self.seed_folder(trial, index)
         twin = TrialRecord(trial.number, folder, trial.config, trial.drawn, seed, wanted=wanted)
-        twin.checkpoint.unlink(missing_ok=True)  # it begins anew, for epochs that are gone
+        twin.forget_checkpoints()  # it begins anew, for epochs that are gone
         (folder / "status.json").unlink(missing_ok=True)
         return self._write_trial(twin)
 

@@ -19,6 +19,7 @@ from sweeper.budget import Clock
 from sweeper.cluster import Cluster
 from sweeper.display import Display
 from sweeper.errors import UserError
+from sweeper.limits import space_needed
 from sweeper.run import Run, write_json
 from sweeper.spec import SweepSpec
 
@@ -119,7 +120,8 @@ def work(run: Run, cluster: Cluster, concurrent: int, display: Display, notify: 
                 verbose=0,
             ),
         )
-        tuner.fit()
+        with space_needed(run):
+            tuner.fit()
         if searcher.broken is not None:
             raise UserError(searcher.broken)
         if not searcher.finished:

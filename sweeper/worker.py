@@ -5,10 +5,14 @@ The trainable is found by its name, so that the driver imports nothing of what t
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 from ray import tune
 
+from sweeper.limits import at_most, full_disk
 from sweeper.trainable import Trainable
 
 
@@ -31,16 +35,40 @@ class Worker(tune.Trainable):
     """One job after another in one process, so that starting it is paid once.
 
     config: what `sweeper.tune.Searcher.suggest` hands out. Tune's checkpoints are the trainable's.
+
+    A full disk is no fault of the job: it is left as it is, and the report says so under `full`.
     """
 
+    job: Any = None
+    full: str | None = None
+
     def setup(self, config: dict[str, Any]) -> None:
+        self.full = None
+        with self._limited():
+            self.job = self.begin(config)
+
+    def begin(self, config: dict[str, Any]) -> Any:
         trainable = Trainable.find(config["trainable"])
-        self.job: Any = (
-            Measurement(trainable, config["measure"]) if "measure" in config else trainable.start(config)
-        )
+        return Measurement(trainable, config["measure"]) if "measure" in config else trainable.start(config)
 
     def step(self) -> dict[str, Any]:
-        return dict(self.job.step())
+        report: dict[str, Any] = {}
+        if self.full is None:
+            with self._limited():
+                report = dict(self.job.step())
+        return report if self.full is None else {"done": True, "failed": self.full, "full": True}
+
+    @contextmanager
+    def _limited(self) -> Iterator[None]:
+        trace = Path(self.config["stuck"])
+        try:
+            with at_most(self.config["minutes"], trace):
+                yield
+        except Exception as error:
+            full = full_disk(error)
+            if full is None:
+                raise
+            self.full = f"{full.strerror or full} ({trace.parent})"
 
     def save_checkpoint(self, checkpoint_dir: str) -> None:
         self.job.save(checkpoint_dir)
@@ -50,6 +78,6 @@ class Worker(tune.Trainable):
 
     def reset_config(self, new_config: dict[str, Any]) -> bool:
         """Makes this process ready for another job; what the trainable keeps for it, stays."""
-        del self.job
+        self.job = None
         self.setup(new_config)
         return True

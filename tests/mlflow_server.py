@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import os
 import socket
+import sqlite3
 import subprocess
 import sys
 import threading
@@ -12,7 +13,7 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -39,6 +40,7 @@ class Server:
     request of that index is lost.  password: without it in basic authentication everything is refused."""
 
     def __init__(self, folder: Path) -> None:
+        self.folder = folder
         self.app = application(folder)
         self.requests: list[str] = []
         self.lost: Fault = never
@@ -55,7 +57,24 @@ class Server:
         if not lost:
             return self.app(environ, start_response)
         b"".join(self.app(environ, lambda *_: None))
+        environ["werkzeug.socket"].shutdown(socket.SHUT_RDWR)
         raise ConnectionError("the answer is lost")
+
+    def metrics(self, run_id: str) -> dict[str, list[tuple[int, float]]]:
+        """Step and value of all that was logged, by name."""
+        found: dict[str, list[tuple[int, float]]] = {}
+        with closing(sqlite3.connect(self.folder / "mlflow.db")) as database:
+            query = "select key, step, value from metrics where run_uuid = ? order by key, step"
+            for name, step, value in database.execute(query, (run_id,)):
+                found.setdefault(name, []).append((step, value))
+        return found
+
+    def artifacts(self, run_id: str) -> list[str]:
+        """Paths of the files."""
+        root = next(self.folder.glob(f"artifacts/*/{run_id}/artifacts"), None)
+        return (
+            sorted(str(file.relative_to(root)) for file in root.rglob("*") if file.is_file()) if root else []
+        )
 
     def forget(self, lost: Fault | None = None) -> None:
         self.requests, self.lost = [], lost or never
