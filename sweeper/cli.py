@@ -87,6 +87,19 @@ def resume(run: str | None, runs: Path, trials: int | None, overrides: tuple[str
     _drive(found.path)
 
 
+@main.command()
+@RUN
+@RUNS
+def stop(run: str | None, runs: Path) -> None:
+    """Stop a run that goes on, as Ctrl-C would; what it has finished stays."""
+    from sweeper.run import Run
+    from sweeper.stopping import stop_driver
+
+    found = Run.find(run, runs)
+    stop_driver(found)
+    click.echo(f"{found.id} has stopped; go on with: sweeper resume {found.path}")
+
+
 def _enter(run: Run) -> None:
     """To where a run was started, so that relative paths in its sweep file mean what they meant there."""
     directory = Path(run.about["directory"])

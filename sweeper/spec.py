@@ -161,8 +161,8 @@ class Resources(Section):
     )
     epoch_minutes: PositiveFloat = Field(
         24 * 60,
-        description="What takes longer, an epoch with its evaluation or a measurement, is taken for hung: its "
-        "worker is ended and another one goes on from the last epoch, three times at most.",
+        description="What takes longer, an epoch with its evaluation or a measurement, is taken for hung: "
+        "its worker is ended and another one goes on from the last epoch, three times at most.",
     )
 
 
