@@ -34,8 +34,8 @@ WATCH_SECONDS, LOST_SECONDS = 2.0, 20.0
 
 
 def reach(address: str) -> None:
-    """Raises UserError, at once or after `ANSWER_SECONDS`, unless a cluster answers at HOST:PORT and takes our
-    token. Ray itself would try for minutes, and say nothing of the token."""
+    """Raises UserError, at once or after `ANSWER_SECONDS`, unless a cluster answers at HOST:PORT and takes
+    our token. Ray itself would try for minutes, and say nothing of the token."""
     host, _, port = address.rpartition(":")
     try:
         socket.create_connection((host, int(port)), timeout=ANSWER_SECONDS).close()
@@ -54,7 +54,7 @@ def reach(address: str) -> None:
 
 def identity(address: str) -> str:
     """The id of the cluster whose head answers at HOST:PORT. Raises whatever Ray does if none does."""
-    from ray._raylet import GcsClient
+    from ray._raylet import GcsClient  # type: ignore[attr-defined]
 
     with silent():
         return str(GcsClient(address=address).cluster_id)

@@ -87,8 +87,8 @@ def give_up(run: Run, display: Display) -> None:
     """Ends this process as a kill would: without its cluster's head, Ray hangs wherever it is asked."""
     display.stop()
     display.note(
-        f"the Ray cluster of {run.id} is gone: its head does not answer any more, or was started anew; what was "
-        f"finished is there, go on with: sweeper resume {run.path}"
+        f"the Ray cluster of {run.id} is gone: its head does not answer any more, or was started anew; what "
+        f"was finished is there, go on with: sweeper resume {run.path}"
     )
     os._exit(EXIT_LOST)
 
