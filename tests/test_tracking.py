@@ -37,7 +37,8 @@ def _addressed(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
     server.forget()
 
 
-def a_run(root: Path, name: str = "made-up") -> Run:
+def a_run(root: Path, name: str | None = None) -> Run:
+    name = name or root.name  # runs of one name and second are one to MLflow
     return Run.create(root, spec.from_text(SMALL.replace("small", name), "small.yaml"), {"seed": 3})
 
 
@@ -70,7 +71,7 @@ def finish(run: Run) -> None:
     write_json(run.path / "pareto.json", {"candidates": candidates, "trials": list(map(str, run.trials()))})
 
 
-def a_finished_run(root: Path, name: str = "made-up") -> Run:
+def a_finished_run(root: Path, name: str | None = None) -> Run:
     run = a_run(root, name)
     write_json(run.baseline_file, {"metrics": METRICS})
     add_trial(run, 0)
@@ -133,7 +134,7 @@ def test_a_finished_run_is_there_as_it_lies_in_its_folder(tmp_path: Path, server
 
 def test_whichever_answer_is_lost_the_next_delivery_makes_it_good(tmp_path: Path, server: Server) -> None:
     """A request that never arrived is as one before it whose answer was lost."""
-    whole = a_finished_run(tmp_path / "whole")
+    whole = a_finished_run(tmp_path / "whole", f"{tmp_path.name}-whole")
     Mirror(whole).deliver()
     count, expected = len(server.requests), tracked(whole, server)
     server.forget()
