@@ -1,8 +1,8 @@
 """A trainable whose epochs take a moment: metrics follow from configuration, seed and epoch. It keeps to the
 folder as the real one does, and needs neither torch nor images.
 
-In a run whose name begins with `hanging`, the second epoch of t001 hangs. A run folder in which lies `full` has
-no space left.
+In a run whose name begins with `hanging`, the second epoch of t001 hangs. A run in whose `trials` lies `full`
+has no space left.
 """
 
 from __future__ import annotations
