@@ -89,6 +89,8 @@ def served(folder: Path) -> Iterator[Server]:
     made = Server(folder)
     thread = threading.Thread(target=made.server.serve_forever, daemon=True)
     thread.start()
+    first = "api/2.0/mlflow/experiments/get-by-name?experiment_name=Default"
+    urllib.request.urlopen(f"{made.uri}/{first}", timeout=PATIENCE)  # it sets MLflow's URI
     yield made
     made.server.shutdown()
     thread.join()
