@@ -98,7 +98,7 @@ def sweep(
     with run.driving(), Cluster.connect(run.spec.file.resources) as cluster:
         concurrent = run.concurrency(cluster.concurrent(options.concurrent, options.trials))
         probe = Probe(run, concurrent, every=max(1, options.trials // 40))
-        with Tracker(run) as tracker, watch():
+        with Tracker(run, print) as tracker, watch():
             runner.work(run, cluster, concurrent, probe, tracker.notify)
     return probe
 

@@ -99,6 +99,19 @@ def resume(run: str | None, runs: Root, trials: int | None, overrides: tuple[str
     _drive(found)
 
 
+@main.command()
+@RUN
+@RUNS
+def stop(run: str | None, runs: Root) -> None:
+    """Stop a run that goes on, as Ctrl-C would; what it has finished stays."""
+    from sweeper.run import Run
+    from sweeper.stopping import stop_driver
+
+    found = Run.find(run, runs)
+    stop_driver(found)
+    click.echo(f"{found.id} has stopped; go on with: sweeper resume {found}")
+
+
 def _enter(run: Run) -> None:
     """To where a run was started, so that relative paths in its sweep file mean what they meant there."""
     directory = Path(run.about["directory"])
@@ -311,14 +324,16 @@ def export(run: str | None, runs: Root, trials: tuple[str, ...], to: Path | None
 @RUNS
 def track(run: str | None, runs: Root) -> None:
     """Deliver to MLflow what it does not have yet."""
+    from sweeper.redact import one_line, redacted
     from sweeper.run import Run
     from sweeper.tracking import Mirror, tracking_uri
 
     found = Run.find(run, runs)
     try:
         Mirror(found).deliver()
-    except Exception as error:
-        raise UserError(f"MLflow at {tracking_uri(found)} can't be reached: {error}") from error
+    except Exception as error:  # whatever a server or its client raises
+        server = redacted(tracking_uri(found))
+        raise UserError(f"MLflow at {server} can't be reached: {one_line(error)}") from error
 
 
 @main.command()
@@ -327,15 +342,17 @@ def track(run: str | None, runs: Root) -> None:
 @click.option("--port", default=5000, show_default=True)
 def ui(run: str | None, runs: Root, port: int) -> None:
     """Open MLflow's web page on a run."""
+    from sweeper.redact import redacted
     from sweeper.run import Run
     from sweeper.tracking import tracking_uri
 
     uri = tracking_uri(Run.find(run, runs))
     if uri.startswith(("http:", "https:")):
-        click.launch(uri)
-        click.echo(uri)
+        click.launch(redacted(uri))
+        click.echo(redacted(uri))
         return
-    where = ["--host", "127.0.0.1", "--port", str(port)]
-    command = [sys.executable, "-m", "mlflow", "ui", "--backend-store-uri", uri, *where]
+    command = [sys.executable, "-m", "mlflow", "ui", "--host", "127.0.0.1", "--port", str(port)]
     click.echo(f"MLflow on http://127.0.0.1:{port} (Ctrl-C ends it)")
-    sys.exit(subprocess.call(command, env={**os.environ, "MLFLOW_DISABLE_TELEMETRY": "true"}))
+    # not as an argument, which everybody on the machine can read
+    own = {"MLFLOW_BACKEND_STORE_URI": uri, "MLFLOW_DISABLE_TELEMETRY": "true"}
+    sys.exit(subprocess.call(command, env={**os.environ, **own}))

@@ -5,12 +5,16 @@ from __future__ import annotations
 import logging
 import os
 import secrets
-from collections.abc import Iterator
+import socket
+import sys
+import threading
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
 from sweeper.errors import UserError
+from sweeper.redact import one_line
 from sweeper.spec import Resources
 
 # Read by Ray when it is imported; what a user has set stays.
@@ -24,6 +28,91 @@ QUIET = {
     "TUNE_DISABLE_STRICT_METRIC_CHECKING": "1",  # a measurement reports no metric of a trial
     "TUNE_GLOBAL_CHECKPOINT_S": "inf",  # we never restore Tune's snapshots, which grow with the trials
 }
+
+
+ANSWER_SECONDS = 10.0
+WATCH_SECONDS, LOST_SECONDS = 2.0, 20.0
+"""Ray gives up after 60."""
+
+
+def reach(address: str) -> None:
+    """Raises UserError, at once or after `ANSWER_SECONDS`, unless a cluster answers at HOST:PORT and takes
+    our token. Ray itself would try for minutes, and say nothing of the token."""
+    host, _, port = address.rpartition(":")
+    try:
+        socket.create_connection((host, int(port)), timeout=ANSWER_SECONDS).close()
+        identity(address)
+    except OSError as error:
+        reason = error.strerror or str(error)
+        raise UserError(f"no Ray cluster answers at RAY_ADDRESS={address}: {reason}") from None
+    except Exception as error:
+        if "token" not in str(error).lower():
+            raise UserError(f"no Ray cluster answers at RAY_ADDRESS={address}: {one_line(error)}") from None
+        raise UserError(
+            f"the Ray cluster at RAY_ADDRESS={address} refuses our token; set RAY_AUTH_MODE=token, and the "
+            "cluster's own token as RAY_AUTH_TOKEN or in ~/.ray/auth_token"
+        ) from None
+
+
+def identity(address: str) -> str:
+    """The id of the cluster whose head answers at HOST:PORT. Raises whatever Ray does if none does."""
+    from ray._raylet import GcsClient  # type: ignore[attr-defined]
+
+    with silent():
+        return str(GcsClient(address=address).cluster_id)
+
+
+@contextmanager
+def silent() -> Iterator[None]:
+    """Inside, nothing reaches stderr: Ray's own lines, from outside of Python, can't be turned off."""
+    sys.stderr.flush()
+    kept, nowhere = os.dup(2), os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, 2)
+    try:
+        yield
+    finally:
+        os.dup2(kept, 2)
+        os.close(kept)
+        os.close(nowhere)
+
+
+class Watch:
+    """Calls `lost` when the cluster's head has been away for `LOST_SECONDS`, or is another one: Ray would
+    end this process without a word that helps. A context manager."""
+
+    def __init__(self, address: str, lost: Callable[[], None]) -> None:
+        self.address, self.lost = address, lost
+        self.ended = threading.Event()
+        self.thread = threading.Thread(target=self._watch, name="cluster", daemon=True)
+
+    def __enter__(self) -> Watch:
+        self.thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.ended.set()
+
+    def _watch(self) -> None:
+        known, away = identity(self.address), 0.0
+        while not self.ended.wait(WATCH_SECONDS):
+            if self._answers():
+                if away and identity(self.address) != known:
+                    break
+                away = 0.0
+            else:
+                away += WATCH_SECONDS
+                if away >= LOST_SECONDS:
+                    break
+        if not self.ended.is_set():
+            self.lost()
+
+    def _answers(self) -> bool:
+        host, _, port = self.address.rpartition(":")
+        try:
+            socket.create_connection((host, int(port)), timeout=WATCH_SECONDS).close()
+        except OSError:
+            return False
+        return True
 
 
 class Cluster:
@@ -49,11 +138,13 @@ class Cluster:
         )
         if not address:
             write_token()
+        if address and address.rpartition(":")[2].isdecimal() and "://" not in address:
+            reach(address)
         try:
             with nullcontext() if address else on_loopback():
                 ray.init(log_to_driver=False, logging_level=logging.ERROR, configure_logging=True, **local)
         except (ConnectionError, ValueError) as error:
-            raise UserError(f"no Ray cluster answers at RAY_ADDRESS={address}: {error}") from None
+            raise UserError(f"no Ray cluster answers at RAY_ADDRESS={address}: {one_line(error)}") from None
         logging.getLogger("ray.tune").setLevel(logging.CRITICAL)
         logging.getLogger("ray.train").setLevel(logging.CRITICAL)
         try:
@@ -62,6 +153,12 @@ class Cluster:
             yield cluster
         finally:
             ray.shutdown()
+
+    def watched(self, lost: Callable[[], None]) -> Watch:
+        """Inside, `lost` is called once the cluster's head is gone."""
+        import ray
+
+        return Watch(ray.get_runtime_context().gcs_address, lost)
 
     @property
     def threads(self) -> int:

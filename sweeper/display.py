@@ -34,6 +34,7 @@ class Display:
         self.live: Live | None = None
         if self.console.is_terminal and not quiet:
             self.live = Live(console=self.console, get_renderable=self._render, refresh_per_second=2)
+        self.notes = self.console if self.live else Console(stderr=True)
 
     def __enter__(self) -> Display:
         self.console.print(f"run {self.run.id}, {self.concurrent} trials at a time, seed {self._seed}")
@@ -48,6 +49,9 @@ class Display:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        self.stop()
+
+    def stop(self) -> None:
         if self.live:
             self.live.stop()
 
@@ -68,6 +72,10 @@ class Display:
             self.started = time.monotonic()
         if not self.live:
             self.console.print(f"{name} ...")
+
+    def note(self, text: str) -> None:
+        """A line to be noticed, above the live table."""
+        self.notes.print(text, markup=False, highlight=False, soft_wrap=True)
 
     def update(self, trial: TrialRecord) -> None:
         self.baseline = self.baseline or self.run.baseline()

@@ -37,6 +37,7 @@ from typing import Any
 import numpy as np
 
 from sweeper.front import total_violation
+from sweeper.limits import was_stuck
 from sweeper.pareto import as_costs
 from sweeper.ranking import Fronts
 from sweeper.run import Decision, Metrics, Run, Status, TrialRecord
@@ -256,6 +257,8 @@ def not_finite(pareto: ParetoConfig, metrics: Metrics) -> list[str]:
 
 def ending(record: TrialRecord, result: Report | None, pareto: ParetoConfig) -> tuple[Status, str | None]:
     """How a trial ended, from its last report; None if its worker was lost for good."""
+    if result is None and was_stuck(record.stuck_file):
+        return "failed", "an epoch took longer than resources.epoch_minutes, again and again; see stuck.txt"
     if result is None:
         return "failed", "the worker failed more often than a trial is restarted; see error.txt"
     if result["failed"]:

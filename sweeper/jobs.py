@@ -2,13 +2,15 @@
 
 A job has an `id`, which Tune names it by, and the `stage` of the sweep that it belongs to. A measurement has
 the arguments of the trainable's `measure` under that key; a trial of the search has its `number`. `run` and
-`storage` say where the run lies: see `sweeper.site`.
+`storage` say where the run lies: see `sweeper.site`. Each has the `minutes` that an epoch, or the
+measurement, may take, and the file that says where it hung, `stuck`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from sweeper import front, seeds
@@ -69,12 +71,13 @@ class Jobs:
             "trainable": sweep.trainable.name,
             "id": f"{name}-{stage}",
             "stage": MEASURING[stage],
+            **self._limits(self._target(point, stage).with_suffix(".stuck.txt")),
             "measure": {
                 "model": config["model"],
                 "data": config["data"],
                 "evaluation": sweep.evaluation if search else sweep.final,
                 "split": SPLIT[stage],
-                "target": str(self.run.baseline_file if search else self.run.final_file(name, SPLIT[stage])),
+                "target": str(self._target(point, stage)),
                 "weights": str(point.weights) if point else None,
                 "threads": self.threads,
                 "cache": str(self.run.cache),
@@ -85,12 +88,21 @@ class Jobs:
     def _place(self) -> Job:
         return {"run": str(self.run.path), "storage": self.run.storage.address}
 
+    def _target(self, point: Point | None, stage: Stage) -> Path:
+        if stage == "validation":
+            return self.run.baseline_file
+        return self.run.final_file(point.id if point else BASELINE, SPLIT[stage])
+
+    def _limits(self, stuck: Path) -> Job:
+        return {"minutes": self.run.spec.file.resources.epoch_minutes, "stuck": str(stuck)}
+
     def _training(self, trial: TrialRecord) -> Job:
         sweep = self.run.spec
         return {
             **self._place,
             "trainable": sweep.trainable.name,
             "id": trial.id,
+            **self._limits(trial.stuck_file),
             "trial": trial.config,
             "evaluation": sweep.evaluation,
             "seed": trial.seed,

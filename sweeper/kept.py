@@ -45,7 +45,7 @@ def tidy(run: Run, trial: TrialRecord, baseline: Metrics | None) -> TrialRecord:
     keep = trial.wanted or followed(run.spec, trial, baseline)
     gone = [point.weights for point in trial.points if point.epoch not in keep]
     if trial.status != "unfinished" and trial.kept:
-        gone += [file for file in (trial.checkpoint,) if file.exists()]
+        gone += trial.checkpoints
     run.storage.remove(*gone)
     return replace(trial, kept=[epoch for epoch in trial.kept if epoch in keep])
 
@@ -65,6 +65,6 @@ def bound(sweep: SweepSpec) -> str:
     again = f", and of each further training of those on the front ({search.seeds - 1} for a trial)"
     return (
         f"on disk: weights of at most {each} epochs of each trial{again if search.seeds > 1 else ''}, "
-        f"{search.trials * search.seeds * each} files in all; while a trial runs, one more and what its "
-        "training goes on from, with the optimiser's state"
+        f"{search.trials * search.seeds * each} files in all; while a trial runs, one more and twice "
+        "what its training goes on from, with the optimiser's state"
     )

@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from sweeper.errors import UserError
+from sweeper.redact import one_line, redacted
 from sweeper.run import Point, Run
 from sweeper.tracking import Mirror, tracking_uri
 
@@ -39,8 +40,7 @@ def register(run: Run, point: Point, folder: Path, name: str) -> str:
     try:
         return _register(run, point, folder, name)
     except Exception as error:  # whatever a server or its client raises
-        reason = " ".join(str(error).split())[:300]
-        server = tracking_uri(run)
+        server, reason = redacted(tracking_uri(run)), one_line(error)
         raise UserError(f"{point.id} can't be registered with MLflow at {server}: {reason}") from error
 
 

@@ -12,7 +12,9 @@
     trials/t000/config.json     the trial's configuration and seed
                /epoch-001.json  metrics after each epoch, and .parquet: per-image records
                /epoch-001.safetensors   the weights, of those epochs that may stand on the front
-               /checkpoint.safetensors  what training goes on from; absent once it has ended
+               /checkpoint.safetensors  what training goes on from, and .previous: the one before it;
+                                absent once it has ended
+               /stuck.txt       where its worker hung, if it did
                /status.json     how it ended; absent while it has not
     seeds/t000-1/               as trials/t000: trained again with another seed
     final/validation/t000@2.json  candidates of the front, each a trial after an epoch, (and baseline.json)
@@ -77,8 +79,11 @@ def write_json(path: Path, value: Any) -> None:
 def write_text(path: Path, text: str) -> None:
     """A reader sees the old file or the new one."""
     partial = path.with_name(f"{path.name}.partial")
-    partial.write_text(text, encoding="utf-8")
-    partial.replace(path)
+    try:
+        partial.write_text(text, encoding="utf-8")
+        partial.replace(path)
+    finally:
+        partial.unlink(missing_ok=True)
 
 
 def read_json(path: Path) -> Any:
@@ -167,9 +172,15 @@ class TrialRecord:
         return max(self.wanted, default=self.config["epochs"])
 
     @property
-    def checkpoint(self) -> Path:
-        """What its training goes on from; absent before the first epoch and after the last."""
-        return self.folder / "checkpoint.safetensors"
+    def checkpoints(self) -> list[Path]:
+        """What its training goes on from, and what it went on from before, if the former is damaged; absent
+        before the first epoch and after the last."""
+        return sorted(self.folder.glob("checkpoint*.safetensors"))
+
+    @property
+    def stuck_file(self) -> Path:
+        """Where its worker was when it was ended for taking too long."""
+        return self.folder / "stuck.txt"
 
     @property
     def points(self) -> list[Point]:
@@ -399,7 +410,8 @@ class Run:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             raise UserError(
-                f"{self.id} is being run by another process ({told(holder)}); stop that one first"
+                f"{self.id} is being run by another process ({told(holder)}); stop that one first, "
+                f"with: sweeper stop {self.id}"
             ) from None
         except OSError as error:
             raise UserError(f"{lock.name} can't be locked: {error.strerror}; see docs/storage.md") from None
@@ -454,7 +466,8 @@ class Run:
         folder = self.seed_folder(trial, index)
         twin = TrialRecord(trial.number, folder, trial.config, trial.drawn, seed, wanted=wanted)
         # it begins anew, for epochs that are gone
-        self.storage.remove(*(f for f in (twin.checkpoint, folder / "status.json") if f.exists()))
+        ended = [file for file in (folder / "status.json",) if file.exists()]
+        self.storage.remove(*twin.checkpoints, *ended)
         return self._write_trial(twin)
 
     def seeds(self, trial: TrialRecord) -> list[TrialRecord]:

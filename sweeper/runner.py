@@ -6,11 +6,13 @@ finds part of the work done.
 
 from __future__ import annotations
 
+import os
 import platform
 import signal
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 
@@ -19,12 +21,14 @@ from sweeper.budget import Clock
 from sweeper.cluster import Cluster
 from sweeper.display import Display
 from sweeper.errors import UserError
+from sweeper.limits import space_needed
 from sweeper.run import Run
 from sweeper.spec import SweepSpec
 from sweeper.storage import Root
 
 PACKAGES = ("torch", "open_clip_torch", "ray", "optuna", "mlflow", "clip-sweeper")
 MAX_FAILURES = 3
+EXIT_LOST = 3
 
 
 def start(sweep: SweepSpec, root: Root) -> Run:
@@ -63,11 +67,12 @@ def drive(run: Run, *, quiet: bool = False) -> Run:
 
     sweep = run.spec
     sweep.trainable.check_unchanged(sweep.base_trial(), sweep.evaluation, run.sets("validation"))
-    with run.driving(), Cluster.connect(sweep.file.resources) as cluster:
+    with space_needed(run), run.driving(), Cluster.connect(sweep.file.resources) as cluster:
         search = sweep.file.search
         concurrent = run.concurrency(cluster.concurrent(search.concurrent, search.trials))
         display = Display(run, concurrent, Clock(run), quiet=quiet)
-        with sigterm_as_interrupt(), Tracker(run) as tracker, display:
+        lost = partial(give_up, run, display)
+        with sigterm_as_interrupt(), Tracker(run, display.note) as tracker, display, cluster.watched(lost):
             display.stage("starting workers")
             work(run, cluster, concurrent, display, tracker.notify)
             display.stage("writing the report")
@@ -78,6 +83,16 @@ def drive(run: Run, *, quiet: bool = False) -> Run:
             run.write("pareto.json", content)  # last: the run is complete
             display.stage("finishing MLflow")
     return run
+
+
+def give_up(run: Run, display: Display) -> None:
+    """Ends this process as a kill would: without its cluster's head, Ray hangs wherever it is asked."""
+    display.stop()
+    display.note(
+        f"the Ray cluster of {run.id} is gone: its head does not answer any more, or was started anew; what "
+        f"was finished is there, go on with: sweeper resume {run.path}"
+    )
+    os._exit(EXIT_LOST)
 
 
 def work(run: Run, cluster: Cluster, concurrent: int, display: Display, notify: Callable[[], None]) -> None:
@@ -136,10 +151,13 @@ def work(run: Run, cluster: Cluster, concurrent: int, display: Display, notify: 
 
 @contextmanager
 def sigterm_as_interrupt() -> Iterator[None]:
-    """Inside, SIGTERM does what Ctrl-C does: Ray Tune handles only the latter."""
+    """Inside, SIGTERM does what Ctrl-C does: Ray Tune handles only the latter. A shell that starts a process
+    in the background may have it ignore Ctrl-C."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
+    if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
     before = signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))
     try:
         yield

@@ -71,6 +71,8 @@ class Search:
         warm: Sequence[dict[str, Any]] = (),
     ) -> None:
         self.sweep, self.lag, self.baseline = sweep, lag, baseline
+        if journal is not None:
+            mend(journal)
         self.study = optuna.create_study(
             study_name=name,
             storage=journal and JournalStorage(JournalFileBackend(str(journal))),
@@ -224,6 +226,17 @@ class Recent(optuna.Study):
 
     def _get_trials(self, *arguments: Any, **named: Any) -> list[FrozenTrial]:
         return super()._get_trials(*arguments, **named)[-LEARNED_FROM:]
+
+
+def mend(journal: Path) -> None:
+    """Takes away what a driver that died while it wrote has left: half a line, which no reader would get
+    past once another one follows it, and the lock. Only one driver writes at a time."""
+    journal.with_name(f"{journal.name}.lock").unlink(missing_ok=True)
+    if not journal.exists():
+        return
+    with open(journal, "rb+") as file:
+        whole = file.read().rfind(b"\n") + 1
+        file.truncate(whole)
 
 
 def of_run(run: Run, concurrent: int) -> Search:

@@ -159,6 +159,11 @@ class Resources(Section):
     gpus: NonNegativeFloat = Field(
         0, description="GPUs; a fraction shares one, 0.25 among four trials. `sweeper plan FILE --memory`."
     )
+    epoch_minutes: PositiveFloat = Field(
+        24 * 60,
+        description="What takes longer, an epoch with its evaluation or a measurement, is taken for hung: "
+        "its worker is ended and another one goes on from the last epoch, three times at most.",
+    )
 
 
 class Tracking(Section):

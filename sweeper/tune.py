@@ -16,6 +16,7 @@ from sweeper.budget import Clock
 from sweeper.errors import UserError
 from sweeper.halving import Halving, Report, Unfinished, ending, stopped
 from sweeper.jobs import Job, Jobs
+from sweeper.limits import no_space
 from sweeper.objects import StorageError
 from sweeper.run import Run, Status, TrialRecord
 from sweeper.search import Search
@@ -102,6 +103,8 @@ class Searcher(Stateless, RaySearcher):
 
     def on_trial_complete(self, trial_id: str, result: Report | None = None, error: bool = False) -> None:
         report = None if error else result
+        if report and report.get("full"):
+            raise no_space(self.run, report["failed"])  # and the job stays unfinished
         if trial_id in self.trials:
             record = self.trials.pop(trial_id)
             if error:

@@ -5,11 +5,15 @@ The trainable is found by its name, so that the driver imports nothing of what t
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 from ray import tune
 
 from sweeper import site
+from sweeper.limits import at_most, full_disk
 from sweeper.objects import StorageError
 from sweeper.trainable import Trainable
 
@@ -44,12 +48,19 @@ class Worker(tune.Trainable):
 
     config: what `sweeper.tune.Searcher.suggest` hands out. Tune's checkpoints are the trainable's.
     A report says which files it `wrote`; of a job that storage does not let do, `storage` says why.
+
+    A full disk is no fault of the job: it is left as it is, and the report says so under `full`.
     """
 
+    job: Any = None
+    full: str | None = None
+
     def setup(self, config: dict[str, Any]) -> None:
+        self.full = None
         self.site = site.of_job(config)
         try:
-            self.job = self.start(self.site.begin())
+            with self._limited():
+                self.job = self.start(self.site.begin())
         except StorageError as error:
             self.job = Refused(error)
 
@@ -58,11 +69,27 @@ class Worker(tune.Trainable):
         return Measurement(trainable, job["measure"]) if "measure" in job else trainable.start(job)
 
     def step(self) -> dict[str, Any]:
+        report: dict[str, Any] = {}
         try:
-            report = dict(self.job.step())
-            return report | {"wrote": self.site.written()}
+            if self.full is None:
+                with self._limited():
+                    report = dict(self.job.step())
+                    report["wrote"] = self.site.written()
         except StorageError as error:
             return {"done": True, "failed": str(error), "storage": str(error)}
+        return report if self.full is None else {"done": True, "failed": self.full, "full": True}
+
+    @contextmanager
+    def _limited(self) -> Iterator[None]:
+        trace = Path(self.site.job["stuck"])
+        try:
+            with at_most(self.site.job["minutes"], trace):
+                yield
+        except Exception as error:
+            full = full_disk(error)
+            if full is None:
+                raise
+            self.full = f"{full.strerror or full} ({trace.parent})"
 
     def save_checkpoint(self, checkpoint_dir: str) -> None:
         self.job.save(checkpoint_dir)
@@ -78,5 +105,5 @@ class Worker(tune.Trainable):
 
     def cleanup(self) -> None:
         """Takes away what is not needed of the job."""
-        del self.job
+        self.job = None
         self.site.close()

@@ -21,7 +21,9 @@ os.environ.setdefault("RAY_worker_niceness", "0")
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """The longest files come first, so that processes that share the files end together. Tests marked `gpu`
     are skipped where there is no CUDA device."""
-    items.sort(key=lambda item: item.get_closest_marker("sweeps") is None)
+    items.sort(
+        key=lambda item: not (item.get_closest_marker("sweeps") or item.get_closest_marker("failures"))
+    )
     marked = [item for item in items if item.get_closest_marker("gpu")]
     if not marked:
         return

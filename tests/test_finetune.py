@@ -401,3 +401,24 @@ def test_a_trained_text_tower_is_not_taken_for_the_pre_trained_one(tmp_path):
     metrics = json.loads((tmp_path / "trial.json").read_text())["metrics"]
     assert metrics == pytest.approx({name: report[name] for name in metrics})
     assert metrics != json.loads((tmp_path / "untrained.json").read_text())["metrics"]
+
+
+@pytest.mark.parametrize("damage", ["a changed byte", "half of it"])
+def test_a_damaged_checkpoint_is_not_gone_on_from_but_the_one_before(finished, tmp_path, damage):
+    """The epoch is repeated, with the same numbers."""
+    folder, reports = finished
+    run = trainable(tmp_path)
+    run.step()
+    run.step()
+    file = tmp_path / checkpoints.FILE
+    data = bytearray(file.read_bytes())
+    if damage == "half of it":
+        del data[len(data) // 2 :]
+    else:
+        data[-100] ^= 1
+    file.write_bytes(data)
+    again = trainable(tmp_path)
+    assert again.trainer.epoch == 1
+    assert without_times(again.step()) == without_times(reports[1])
+    whole = checkpoints.load(folder / checkpoints.FILE)
+    assert all(torch.equal(whole[name], value) for name, value in checkpoints.load(file).items())

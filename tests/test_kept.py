@@ -83,7 +83,7 @@ def a_trial(
     for report in reports(values):
         write_json(epoch_file(trial.folder, report["epoch"], "json"), report)
         epoch_file(trial.folder, report["epoch"], "safetensors").touch()
-        trial.checkpoint.touch()
+        (trial.folder / "checkpoint.safetensors").touch()
         if report["epoch"] != missed:
             kept.tidy(run, run.trial(number), baseline)
 

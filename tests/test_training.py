@@ -390,3 +390,13 @@ def test_a_step_never_waits_for_the_device(method):
         run.train_step(1, np.arange(32, 64), generator)
     finally:
         torch.cuda.set_sync_debug_mode("default")
+
+
+def test_no_byte_of_a_checkpoint_can_change_unnoticed(tmp_path):
+    file, tensors = tmp_path / checkpoints.FILE, {"epoch": torch.tensor(3), "model.a": torch.rand(4, 5)}
+    checkpoints.save(file, tensors)
+    data = file.read_bytes()
+    for index in range(len(data)):
+        file.write_bytes(data[:index] + bytes([data[index] ^ 1]) + data[index + 1 :])
+        loaded = checkpoints.load(file)
+        assert loaded is None or same(loaded, tensors), index

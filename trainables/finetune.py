@@ -2,7 +2,8 @@
 
 A trial's folder is its memory. Every epoch writes, in this order, `epoch-NNN.parquet` (per-image
 records), `epoch-NNN.json` (metrics), `epoch-NNN.safetensors` (the trained weights) and
-`checkpoint.safetensors`; the latter commits the epoch. Which epochs' weights are worth keeping is for
+`checkpoint.safetensors`; the latter commits the epoch, and the one before it stays, for the case that it is
+damaged. Which epochs' weights are worth keeping is for
 the sweeper to say, which knows what trials are judged by: it takes away the others.
 A trial that starts in a folder with a checkpoint goes on from it, whatever ended it before: a lost
 worker, a killed driver, Ctrl-C. As an epoch depends on the seed and its number alone, an epoch that
@@ -128,7 +129,7 @@ class Finetune:
         file, state = epoch_file(self.folder, summary.epoch), self.trainer.state()
         write_results(file, epoch, result)
         checkpoints.save(file.with_suffix(".safetensors"), checkpoints.weights(state))
-        checkpoints.save(self.folder / checkpoints.FILE, state)
+        checkpoints.advance(self.folder, state)
         return self._report(epoch)
 
     def _report(self, epoch: Report) -> Report:
@@ -155,9 +156,9 @@ class Finetune:
         checkpoints.save(Path(folder) / checkpoints.FILE, self.trainer.state())
 
     def load(self, folder: str) -> None:
-        """Goes on from the checkpoint that `save` wrote to `folder`, if it can be read. Raises DataError if
+        """Goes on from the newest whole checkpoint in `folder`, if there is one. Raises DataError if
         it was trained on other images."""
-        checkpoint = checkpoints.load(Path(folder) / checkpoints.FILE)
+        checkpoint = checkpoints.latest(Path(folder))
         if checkpoint is not None:
             self.trainer.load_state(checkpoint)
             check_images(epoch_file(self.folder, self.trainer.epoch), self.trainer.images.digest)
@@ -246,7 +247,7 @@ def fine_tuned(
         return pretrained
     tensors = checkpoints.load(weights)
     if tensors is None:
-        raise FileNotFoundError(f"no readable weights in {weights}")
+        raise FileNotFoundError(f"no readable weights in {weights}: the file is missing or damaged")
     trained = {k.removeprefix(checkpoints.MODEL): v for k, v in checkpoints.weights(tensors).items()}
     text = not all(name.startswith("visual.") for name in trained)
     model = models.trainable_copy(pretrained, text=text)

@@ -1,0 +1,30 @@
+"""Stopping a run from outside of the process that drives it."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import time
+
+from sweeper.errors import UserError
+from sweeper.lease import told
+from sweeper.run import Run
+
+
+def stop_driver(run: Run) -> None:
+    """Does to the process that drives a run what Ctrl-C does, and waits until it has ended. Raises UserError
+    if there is none, or if it is on another host."""
+    driver = run.driver()
+    if driver is None:
+        raise UserError(f"{run.id} is not being run; nothing to stop")
+    if driver["host"] != socket.gethostname():
+        raise UserError(f"{run.id} is run by {told(driver)}; stop it there, with: sweeper stop {run}")
+    try:
+        os.kill(driver["pid"], signal.SIGINT)
+    except ProcessLookupError:
+        raise UserError(
+            f"{run.id} is run by {told(driver)}, which can't be seen from here; stop it there"
+        ) from None
+    while run.driver() == driver:
+        time.sleep(0.2)

@@ -1,0 +1,62 @@
+"""A Ray cluster of pretend nodes with token authentication, started and broken by a process of its own: Ray
+reads how to authenticate once, when it is imported."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+
+
+class PretendCluster:
+    """A head without CPUs and `nodes` with one each."""
+
+    def __init__(self, nodes: int) -> None:
+        command = [sys.executable, "-m", "tests.pretend_cluster", str(nodes)]
+        self.process = subprocess.Popen(
+            command,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+            env={**os.environ, "RAY_AUTH_MODE": "token"},
+        )
+        self.address = self._answer()
+
+    def _answer(self) -> str:
+        assert self.process.stdout is not None
+        for line in self.process.stdout:
+            if line.startswith("> "):
+                return line[2:].strip()
+        raise AssertionError("the cluster did not start")
+
+    def tell(self, what: str) -> None:
+        """kill-node, kill-head."""
+        assert self.process.stdin is not None
+        self.process.stdin.write(f"{what}\n")
+        self.process.stdin.flush()
+        self._answer()
+
+    def shutdown(self) -> None:
+        assert self.process.stdin is not None
+        self.process.stdin.close()
+        self.process.wait(60)
+
+
+def main(count: int) -> None:
+    from ray.cluster_utils import Cluster
+
+    cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 0, "include_dashboard": False})
+    nodes = [cluster.add_node(num_cpus=1) for _ in range(count)]
+    print(">", cluster.address, flush=True)
+    for line in sys.stdin:
+        if line == "kill-node\n":
+            cluster.remove_node(nodes.pop(), allow_graceful=False)
+        else:
+            cluster.head_node.kill_gcs_server()
+            cluster.head_node.kill_raylet()
+        print("> done", flush=True)
+    cluster.shutdown()
+
+
+if __name__ == "__main__":
+    main(int(sys.argv[1]))

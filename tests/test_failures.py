@@ -1,0 +1,264 @@
+"""What fails while a sweep runs, on real processes: a cluster of pretend nodes, drivers, MLflow's server.
+
+The drivers are killed at random points; SWEEPER_FAILURES_SEED chooses others, SWEEPER_FAILURES_KILLS
+how many.
+"""
+
+from __future__ import annotations
+
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from sweeper.run import Run, read_json
+from tests.command import PATIENCE, environment
+from tests.light import installed
+from tests.mlflow_server import Process
+from tests.pretend_cluster import PretendCluster
+
+pytestmark = pytest.mark.failures
+
+SEED = int(os.environ.get("SWEEPER_FAILURES_SEED", "1"))
+KILLS = int(os.environ.get("SWEEPER_FAILURES_KILLS", "5"))
+SECRET = "k9-secret-word"
+EPOCHS = 3
+
+SWEEP = """\
+name: {name}
+trial:
+  data: {{train: fashion-mnist-8k}}
+  attack: {{epsilon: 8/255, steps: 1}}
+  method: {{name: tecoa}}
+  optimizer: {{learning_rate: !loguniform [1e-4, 3e-3]}}
+  epochs: 3
+search: {{trials: {trials}, seed: 5, deterministic: true, concurrent: 2, startup_trials: 3}}
+resources: {{epoch_minutes: {minutes}}}
+tracking: {{mlflow: {mlflow}}}
+"""
+
+
+@dataclass
+class World:
+    """What the sweeps of this file run on, and among."""
+
+    root: Path
+    cluster: PretendCluster
+    server: Process
+
+    def file(self, name: str, *, trials: int = 6, minutes: float = 60, mlflow: bool = False) -> Path:
+        file = self.root / f"{name}.yaml"
+        file.write_text(SWEEP.format(name=name, trials=trials, minutes=minutes, mlflow=str(mlflow).lower()))
+        return file
+
+    def environment(self, **more: str) -> dict[str, str]:
+        address = self.server.uri.replace("://", f"://someone:{SECRET}@")
+        own = {"RAY_ADDRESS": self.cluster.address, "MLFLOW_TRACKING_URI": address}
+        return environment() | own | more
+
+    def start(self, *arguments: object, **more: str) -> subprocess.Popen[str]:
+        return subprocess.Popen(
+            [sys.executable, "-m", "sweeper", *map(str, arguments)],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            env=self.environment(**more),
+        )
+
+    def call(self, *arguments: object, code: int = 0, **more: str) -> str:
+        """What the command prints; without the secret, whatever it was."""
+        return ended(self.start(*arguments, **more), code)
+
+
+def ended(process: subprocess.Popen[str], code: int) -> str:
+    out, err = process.communicate(timeout=PATIENCE)
+    assert process.returncode == code, out + err
+    assert SECRET not in out + err
+    assert "Traceback" not in err
+    return out + err
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
+    root = tmp_path_factory.mktemp("failures")
+    path = os.pathsep.join([str(installed(root / "installed")), str(Path.cwd())])
+    patch = pytest.MonkeyPatch()
+    patch.setenv("PYTHONPATH", path)
+    patch.setenv("RAY_AUTH_MODE", "token")
+    (root / "server").mkdir()
+    server = Process(root / "server").start()
+    cluster = PretendCluster(2)
+    server.wait()
+    yield World(root, cluster, server)
+    cluster.shutdown()
+    server.stop()
+    patch.undo()
+
+
+@pytest.fixture(scope="module")
+def whole(world: World) -> Run:
+    """The sweep, uninterrupted."""
+    runs = world.root / "whole"
+    world.call("run", world.file("small", mlflow=True), "--runs", runs)
+    return Run.find(None, runs)
+
+
+def until(condition: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + PATIENCE
+    while not condition():
+        assert time.monotonic() < deadline, "nothing happened for too long"
+        time.sleep(0.02)
+
+
+def progress(runs: Path) -> int:
+    """How many results lie in the only run of a folder."""
+    return sum(1 for pattern in ("trials/*/*.json", "final/*/*.json") for _ in runs.glob(f"*/{pattern}"))
+
+
+def same(one: Run, other: Run) -> None:
+    """Trial for trial, epoch for epoch, and so the front."""
+    for trial, twin in zip(one.trials(), other.trials(), strict=True):
+        assert (trial.config, trial.seed, trial.status) == (twin.config, twin.seed, twin.status)
+        assert [e["metrics"] for e in trial.epochs] == [e["metrics"] for e in twin.epochs]
+        assert [e["epoch"] for e in trial.epochs] == [*range(1, EPOCHS + 1)]
+    mine, theirs = (read_json(run.path / "pareto.json") | {"run": ""} for run in (one, other))
+    assert mine == theirs
+
+
+def once_in_mlflow(world: World, run: Run) -> None:
+    """The sweep, the untrained model and each trial, with each epoch."""
+    from mlflow import MlflowClient
+
+    client = MlflowClient(tracking_uri=world.server.uri)
+    experiments = [experiment.experiment_id for experiment in client.search_experiments()]
+    found = client.search_runs(experiments, f"tags.sweep_id = '{run.id}'")
+    trials = [trial.id for trial in run.trials()]
+    assert sorted(each.data.tags.get("trial_id", "") for each in found) == ["", "baseline", *trials]
+    for each in found:
+        assert each.info.status == "FINISHED"
+        if each.data.tags.get("trial_id") in trials:
+            assert [m.value for m in client.get_metric_history(each.info.run_id, "epoch")] == [1, 2, 3]
+            assert each.data.params["method.name"] == "tecoa"
+
+
+def test_drivers_killed_at_random_points(world: World, whole: Run) -> None:
+    """Each trial exactly once, the same study, the same front; in MLflow once, and no secret anywhere."""
+    rng, runs = random.Random(SEED), world.root / "killed"
+    points = sorted(rng.sample(range(1, progress(whole.path.parent)), KILLS))
+    print(f"SWEEPER_FAILURES_SEED={SEED}: killed at {points}")
+    arguments: list[object] = ["run", world.file("small", mlflow=True)]
+    for point in points:
+        driver = world.start(*arguments, "--runs", runs)
+        until(lambda point=point, driver=driver: progress(runs) >= point or driver.poll() is not None)  # type: ignore[misc]
+        time.sleep(0.2 * rng.random())
+        driver.kill()
+        driver.communicate()
+        arguments = ["resume"] if list(runs.glob("*/run.json")) else arguments
+    world.call("resume", "--runs", runs)
+    run = Run.find(None, runs)
+    same(run, whole)
+    world.call("track", run.path)
+    for each in (run, whole):
+        once_in_mlflow(world, each)
+        written = [file for file in each.path.rglob("*") if file.is_file() and not file.is_symlink()]
+        assert not [file for file in written if SECRET.encode() in file.read_bytes()]
+
+
+def test_mlflow_away_for_the_middle_third(world: World, whole: Run) -> None:
+    runs, total = world.root / "away", progress(whole.path.parent)
+    driver = world.start("run", world.file("small", mlflow=True), "--runs", runs)
+    until(lambda: progress(runs) >= total // 3)
+    world.server.stop()
+    until(lambda: progress(runs) >= 2 * total // 3)
+    world.server.start()
+    ended(driver, 0)
+    world.server.wait()
+    run = Run.find(None, runs)
+    world.call("track", run.path)
+    same(run, whole)
+    once_in_mlflow(world, run)
+
+
+def test_stop_and_two_drivers_at_once(world: World, whole: Run) -> None:
+    runs = world.root / "stopped"
+    driver = world.start("run", world.file("small"), "--runs", runs)
+    until(lambda: progress(runs) >= 4)
+    said = world.call("resume", "--runs", runs, code=2)
+    assert f"process {driver.pid} on " in said
+    assert said.count("\n") == 1
+    assert "go on with: sweeper resume" in world.call("stop", "--runs", runs)
+    assert "interrupted; go on with" in ended(driver, 130)
+    assert "is not being run" in world.call("stop", "--runs", runs, code=2)
+    driver = world.start("resume", "--runs", runs)
+    before = progress(runs)
+    until(lambda: progress(runs) > before)
+    driver.send_signal(signal.SIGTERM)
+    assert "interrupted; go on with" in ended(driver, 130)
+    world.call("resume", "--runs", runs)
+    same(Run.find(None, runs), whole)
+
+
+def test_an_epoch_that_hangs(world: World) -> None:
+    runs = world.root / "hanging"
+    world.call("run", world.file("hanging", trials=3, minutes=0.03), "--runs", runs)
+    trials = Run.find(None, runs).trials()
+    assert [trial.status for trial in trials] == ["completed", "failed", "completed"]
+    assert "took longer than resources.epoch_minutes" in str(trials[1].reason)
+    assert "light.py" in trials[1].stuck_file.read_text()
+    assert len(trials[1].epochs) == 1
+
+
+def test_a_full_disk(world: World, whole: Run) -> None:
+    runs = world.root / "full"
+    runs.mkdir()
+    driver = world.start("run", world.file("small"), "--runs", runs)
+    until(lambda: progress(runs) >= 5)
+    (runs / "full").touch()
+    run = Run.find(None, runs)
+    (run.path / "trials" / "full").touch()
+    said = ended(driver, 2)
+    assert said.splitlines()[-1].startswith("no space is left for ")
+    assert "failed" not in {trial.status for trial in run.trials()}
+    (run.path / "trials" / "full").unlink()
+    world.call("resume", "--runs", runs)
+    same(run, whole)
+
+
+def test_a_node_that_is_killed(world: World, whole: Run) -> None:
+    """Its trial goes on elsewhere from its last epoch: the same numbers, none of them twice."""
+    runs = world.root / "node"
+    driver = world.start("run", world.file("small"), "--runs", runs)
+    until(lambda: any(runs.glob("*/trials/t001/epoch-001.json")))
+    world.cluster.tell("kill-node")
+    ended(driver, 0)
+    same(Run.find(None, runs), whole)
+
+
+def test_a_cluster_that_refuses_or_does_not_answer(world: World) -> None:
+    file, began = world.file("refused"), time.monotonic()
+    refused = world.start("run", file, RAY_AUTH_TOKEN="0" * 64)
+    nobody = world.start("run", file, RAY_ADDRESS="127.0.0.1:9")
+    for process, words in ((refused, "refuses our token"), (nobody, "no Ray cluster answers at")):
+        said = ended(process, 2)
+        assert words in said
+        assert said.count("\n") == 1
+    assert time.monotonic() - began < 30
+
+
+def test_a_head_that_is_killed(world: World, whole: Run) -> None:
+    """The last one of this file: nothing of the cluster is left."""
+    runs = world.root / "head"
+    driver = world.start("run", world.file("small"), "--runs", runs)
+    until(lambda: progress(runs) >= 4)
+    world.cluster.tell("kill-head")
+    said = ended(driver, 3)
+    assert "the Ray cluster of small-" in said.splitlines()[-1]
+    world.call("resume", "--runs", runs, RAY_ADDRESS="")
+    same(Run.find(None, runs), whole)

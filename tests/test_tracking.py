@@ -1,0 +1,317 @@
+"""MLflow has what the run folder has, once, whatever happens to requests, answers, servers and deliverers."""
+
+from __future__ import annotations
+
+import base64
+import os
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from mlflow import MlflowClient
+
+from sweeper import run as folder
+from sweeper import spec
+from sweeper.redact import redacted
+from sweeper.run import Run, read_json, write_json
+from sweeper.search import Suggestion
+from sweeper.tracking import Mirror, Tracker
+from tests.mlflow_server import Server, served
+from tests.sweeps import SMALL
+
+METRICS = {"robust_accuracy": 0.25, "clean_accuracy": 0.75, "robust_ece": 0.125}
+SECRET = "k9-secret-word"
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    with served(tmp_path_factory.mktemp("server")) as made:
+        yield made
+
+
+@pytest.fixture(autouse=True)
+def _addressed(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", server.uri)
+    server.forget()
+
+
+def a_run(root: Path, name: str | None = None) -> Run:
+    name = name or root.name  # runs of one name and second are one to MLflow
+    return Run.create(root, spec.from_text(SMALL.replace("small", name), "small.yaml"), {"seed": 3})
+
+
+def add_trial(run: Run, number: int, epochs: int = 2, status: str | None = "completed") -> None:
+    config = run.spec.trial({**run.spec.base_trial(), "method": {"name": "tecoa"}})
+    trial = run.add_trial(Suggestion(number, config, {"method": "tecoa"}, seed=number))
+    add_epochs(trial, range(1, epochs + 1))
+    if status is not None:
+        run.end_trial(trial, status)  # type: ignore[arg-type]
+
+
+def add_epochs(trial: folder.TrialRecord, epochs: range) -> None:
+    for epoch in epochs:
+        file = folder.epoch_file(trial.folder, epoch, "json")
+        more = {"training": {"loss": 1.5 / epoch}, "images_per_second": 100.0}
+        write_json(file, {"epoch": epoch, "metrics": METRICS, **more})
+        file.with_suffix(".parquet").write_bytes(b"records")
+        file.with_suffix(".safetensors").touch()
+
+
+def finish(run: Run) -> None:
+    """Its one candidate is the first trial after its second epoch."""
+    for name in ("baseline", "t000@2"):
+        for split in ("validation", "test"):
+            write_json(run.path / "final" / split / f"{name}.json", {"metrics": METRICS})
+    (run.path / "report").mkdir(exist_ok=True)
+    (run.path / "report" / "index.html").write_text("a page")
+    (run.path / "report" / "t000@2.png").write_bytes(b"a picture")
+    candidates = [{"id": "t000@2", "trial": "t000", "epoch": 2, "pareto": True}]
+    write_json(run.path / "pareto.json", {"candidates": candidates, "trials": list(map(str, run.trials()))})
+
+
+def a_finished_run(root: Path, name: str | None = None) -> Run:
+    run = a_run(root, name)
+    write_json(run.baseline_file, {"metrics": METRICS})
+    add_trial(run, 0)
+    add_trial(run, 1, epochs=1, status="failed")
+    finish(run)
+    return run
+
+
+def client_of_server() -> MlflowClient:
+    return MlflowClient(
+        tracking_uri=os.environ["MLFLOW_TRACKING_URI"]
+    )  # MLflow's default is its server's own
+
+
+def tracked(run: Run, server: Server) -> dict[str, dict[str, Any]]:
+    """All that MLflow has of a run, by trial; fails if a trial is there twice. Histories and artifacts are
+    read where the server keeps them, which takes less time than to ask for each."""
+    client = client_of_server()
+    experiments = [experiment.experiment_id for experiment in client.search_experiments()]
+    found = client.search_runs(experiments, f"tags.sweep_id = '{run.id}'")
+    by_trial = {each.data.tags.get("trial_id", ""): each for each in found}
+    assert len(by_trial) == len(found)
+    own = ("sweep_id", "mlflow.parentRunId", "mlflow.runName", "mlflow.user", "mlflow.artifactLocation")
+    parents = {e.data.tags.get("mlflow.parentRunId") for trial, e in by_trial.items() if trial}
+    assert parents <= {by_trial[""].info.run_id}
+    return {
+        trial: {
+            "status": each.info.status,
+            "parameters": each.data.params,
+            "tags": {name: value for name, value in each.data.tags.items() if name not in own},
+            "metrics": server.metrics(each.info.run_id),
+            "artifacts": server.artifacts(each.info.run_id),
+        }
+        for trial, each in by_trial.items()
+    }
+
+
+def test_a_finished_run_is_there_as_it_lies_in_its_folder(tmp_path: Path, server: Server) -> None:
+    run = a_finished_run(tmp_path)
+    Mirror(run).deliver()
+    there = tracked(run, server)
+    assert set(there) == {"", "baseline", "t000", "t001"}
+    assert {trial: each["status"] for trial, each in there.items()} == {
+        "": "FINISHED",
+        "baseline": "FINISHED",
+        "t000": "FINISHED",
+        "t001": "FAILED",
+    }
+    first = there["t000"]
+    assert first["metrics"]["epoch"] == [(1, 1.0), (2, 2.0)]
+    assert first["metrics"]["training.loss"] == [(1, 1.5), (2, 0.75)]
+    assert first["metrics"]["test.robust_ece"] == [(2, 0.125)]
+    assert first["parameters"]["method.name"] == "tecoa"
+    assert (first["tags"]["pareto"], first["tags"]["pareto_epochs"]) == ("true", "2")
+    assert there["t001"]["tags"]["pareto"] == "false"
+    assert {"config.json", "records/epoch-001.parquet", "plots/t000@2.png"} <= set(first["artifacts"])
+    assert {"pareto.json", "sweep.yaml", "report/index.html"} <= set(there[""]["artifacts"])
+    assert there[""]["metrics"]["trials"] == [(0, 2.0)]
+
+
+def test_whichever_answer_is_lost_the_next_delivery_makes_it_good(tmp_path: Path, server: Server) -> None:
+    """A request that never arrived is as one before it whose answer was lost."""
+    whole = a_finished_run(tmp_path / "whole", f"{tmp_path.name}-whole")
+    Mirror(whole).deliver()
+    count, expected = len(server.requests), tracked(whole, server)
+    server.forget()
+    for lost in range(count):
+        run = a_finished_run(tmp_path / str(lost), f"cut-{lost}")
+        server.forget(lambda index, lost=lost: index == lost)  # type: ignore[misc]
+        with pytest.raises(Exception, match=r"\S"):
+            Mirror(run).deliver()
+        server.forget()
+        Mirror(run).deliver()
+        there = tracked(run, server)
+        assert there.pop("")["artifacts"] == expected[""]["artifacts"]
+        assert there == {trial: each for trial, each in expected.items() if trial}, lost
+
+
+def test_a_run_that_was_made_late_after_all_is_deleted(tmp_path: Path, server: Server) -> None:
+    """By a request that was given up, and that the server got to when another one had made the run."""
+    run = a_finished_run(tmp_path)
+    mirror = Mirror(run)
+    mirror.deliver()
+    before = tracked(run, server)
+    tags = {"sweep_id": run.id, "trial_id": "t001", "mlflow.parentRunId": mirror.ids[""]}
+    client_of_server().create_run(mirror.experiment, start_time=0, tags=tags)
+    Mirror(run).deliver()
+    assert tracked(run, server) == before
+
+
+def test_several_that_deliver_at_once_deliver_once(tmp_path: Path, server: Server) -> None:
+    run = a_finished_run(tmp_path)
+    errors: list[Exception] = []
+
+    def deliver() -> None:
+        try:
+            Mirror(run).deliver()
+        except Exception as error:
+            errors.append(error)
+
+    threads = [threading.Thread(target=deliver) for _ in range(3)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert not errors
+    assert set(tracked(run, server)) == {"", "baseline", "t000", "t001"}
+    assert sum("runs/create" in path for path in server.requests) == 4
+
+
+def test_a_deliverer_sees_what_another_one_did_in_between(tmp_path: Path, server: Server) -> None:
+    """As `sweeper track` beside a sweep that runs."""
+    run = a_run(tmp_path)
+    mine = Mirror(run)
+    mine.deliver()
+    for number in range(3):
+        add_trial(run, number)
+        Mirror(run).deliver()
+        mine.deliver()
+    assert sum("runs/create" in path for path in server.requests) == 4
+    assert all(
+        each["metrics"]["epoch"] == [(1, 1.0), (2, 2.0)] for t, each in tracked(run, server).items() if t
+    )
+
+
+def test_a_delivery_costs_what_has_changed(
+    tmp_path: Path, server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run, costs = a_run(tmp_path), []
+    read: list[Path] = []
+    monkeypatch.setattr(folder, "read_json", lambda path: (read.append(path), read_json(path))[1])
+    mirror = Mirror(run)
+    for number in range(12):
+        add_trial(run, number, epochs=1, status=None)
+        mirror.deliver()
+        add_epochs(run.trial(number), range(2, 3))
+        run.end_trial(run.trial(number), "completed")
+        read.clear()
+        server.forget()
+        mirror.deliver()
+        costs.append((len(server.requests), len(read)))
+    assert len(set(costs)) == 1
+    server.forget()
+    read.clear()
+    mirror.deliver()
+    assert server.requests == []
+    assert not [path for path in read if "trials" in path.parts]
+
+
+def test_what_ran_when_a_mirror_began_is_followed_to_its_end(tmp_path: Path, server: Server) -> None:
+    run = a_run(tmp_path)
+    add_trial(run, 0, epochs=1, status=None)
+    add_trial(run, 1)
+    Mirror(run).deliver()
+    mirror = Mirror(run)
+    mirror.deliver()
+    assert {trial: each["status"] for trial, each in tracked(run, server).items()} == {
+        "": "RUNNING",
+        "t000": "RUNNING",
+        "t001": "FINISHED",
+    }
+    add_epochs(run.trial(0), range(2, 3))
+    run.end_trial(run.trial(0), "stopped", "stopped early")
+    mirror.deliver()
+    first = tracked(run, server)["t000"]
+    assert (first["status"], first["tags"]["reason"]) == ("FINISHED", "stopped early")
+    assert first["metrics"]["epoch"] == [(1, 1.0), (2, 2.0)]
+
+
+# --- servers that are away, or refuse -------------------------------------------------------------------
+
+
+def test_a_server_that_is_away_is_one_line_and_so_is_its_return(
+    tmp_path: Path, server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sweeper.tracking.EVERY_SECONDS", 0.05)
+    monkeypatch.setattr("sweeper.tracking.AT_MOST_SECONDS", 0.1)
+    run, said, told = a_finished_run(tmp_path), [], threading.Event()
+
+    def say(line: str) -> None:
+        said.append(line)
+        told.set()
+
+    server.forget(lambda _: True)
+    with Tracker(run, say):
+        assert told.wait(60)
+        told.clear()
+        server.forget()
+        assert told.wait(60)
+    assert len(said) == 2
+    assert "can't be reached" in said[0]
+    assert "answers again and has all that it missed" in said[1]
+    assert set(tracked(run, server)) == {"", "baseline", "t000", "t001"}
+
+
+def test_a_server_that_refuses_is_one_line_without_the_secret(
+    tmp_path: Path, server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run, user = a_finished_run(tmp_path), "someone"
+    right = base64.b64encode(f"{user}:{SECRET}".encode()).decode()
+    server.authorization = f"Basic {right}"
+    try:
+        address = server.uri.replace("://", f"://{user}:wrong-{SECRET}@")
+        monkeypatch.setenv("MLFLOW_TRACKING_URI", address)
+        done = called_with(address, "track", run.path, code=2)
+        assert done.count("\n") == 1
+        assert "401" in done
+        assert SECRET not in done
+        monkeypatch.setenv("MLFLOW_TRACKING_USERNAME", user)
+        monkeypatch.setenv("MLFLOW_TRACKING_PASSWORD", SECRET)
+        assert called_with(server.uri, "track", run.path) == ""
+        monkeypatch.setenv("MLFLOW_TRACKING_URI", server.uri)
+        assert set(Mirror(run).ids) == {"", "baseline", "t000", "t001"}
+    finally:
+        server.authorization = None
+    written = [file for file in run.path.rglob("*") if file.is_file()]
+    assert not [file for file in written if SECRET.encode() in file.read_bytes()]
+
+
+def called_with(address: str, *arguments: object, code: int = 0) -> str:
+    """What the command prints, with MLflow at an address."""
+    from click.testing import CliRunner
+
+    from sweeper.cli import main
+
+    done = CliRunner(env={"MLFLOW_TRACKING_URI": address}).invoke(main, list(map(str, arguments)))
+    assert done.exit_code == code, done.output
+    return done.output
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("http://user:word@host:5000/a?b=c", "http://***@host:5000/a?b=c"),
+        ("failed for url https://token@host/x after 3 s", "failed for url https://***@host/x after 3 s"),
+        ("postgresql://host/db?password=word&sslmode=on", "postgresql://host/db?password=***&sslmode=on"),
+        ("sqlite:////runs/a@b/mlflow.db", "sqlite:////runs/a@b/mlflow.db"),
+        (f"server said {SECRET}", "server said ***"),
+    ],
+)
+def test_what_is_shown_has_no_secret(text: str, shown: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_TOKEN", SECRET)
+    assert redacted(text) == shown
