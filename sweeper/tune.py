@@ -71,7 +71,8 @@ class Searcher(Stateless, RaySearcher):
         self.run, self.search, self.jobs, self.clock, self.halving = run, search, jobs, clock, halving
         self.unfinished = Unfinished(halving, (t for t in run.trials() if t.status == "unfinished"))
         self.spent = budget.Ended()
-        for trial in search.ended.values():
+        self.limited = bool(budget.limits(run))
+        for trial in search.ended.values() if self.limited else ():
             self.spent.add(trial)
         self.trials: dict[str, TrialRecord] = {}
         self.others: dict[str, Job] = {}  # what runs and is no trial of the search
@@ -125,7 +126,8 @@ class Searcher(Stateless, RaySearcher):
         """A trial of the search has ended: so it is noted, and those are told who wait for it."""
         outline = self.run.outline(self._close(trial, status, reason))
         self.search.end(outline)
-        self.spent.add(outline)
+        if self.limited:
+            self.spent.add(outline)
         if self.halving:
             self.halving.end(trial.number)
 

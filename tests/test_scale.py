@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tracemalloc
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
@@ -158,17 +157,3 @@ def test_a_budget_looks_at_no_ended_trial_twice(tmp_path: Path, monkeypatch: pyt
     Drive(run, side=2).go()
     assert set(looked) == set(range(40))
     assert set(looked.values()) == {1}
-
-
-def test_a_drivers_memory_grows_little(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("os.fsync", lambda _: None)
-    run = new_run(tmp_path, 60, ["search.sampler=random", "pareto.subject_to={}"])
-    sizes: list[int] = []
-    drive = Drive(run, side=2, notify=lambda: sizes.append(tracemalloc.get_traced_memory()[0]))
-    tracemalloc.start()
-    try:
-        drive.go()
-    finally:
-        tracemalloc.stop()
-    third = len(sizes) // 3
-    assert (sizes[-1] - sizes[third]) / 40 < 40_000  # bytes a trial
