@@ -35,8 +35,35 @@ RUN = click.argument("run", required=False)
 EXIT_INTERRUPTED = 130
 
 
+def _forward(ctx: click.Context, _: click.Parameter, cluster: Path | None) -> None:
+    """Runs the command on the cluster's head instead, and ends as it does there."""
+    if cluster is None:
+        return
+    from sweeper import remote
+
+    arguments = iter(ctx.meta["arguments"])
+    given = [each for each in arguments if each != "--cluster" or not next(arguments)]
+    given = [each for each in given if not each.startswith("--cluster=")]
+    ctx.exit(remote.forward(cluster, given + ["--submit"] * (given[0] == "resume")))
+
+
+CLUSTER = click.option(
+    "--cluster",
+    type=click.Path(path_type=Path),
+    is_eager=True,
+    expose_value=False,
+    callback=_forward,
+    help="Do it on the head of the cluster that `ray up` made from this file; RUN and --runs are the head's.",
+)
+
+
 class Commands(click.Group):
-    """Reports errors a user can mend as they are, without a traceback, with exit code 2."""
+    """Reports errors a user can mend as they are, without a traceback, with exit code 2. Keeps the arguments,
+    for a verb that runs elsewhere."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        ctx.meta["arguments"] = list(args)
+        return super().parse_args(ctx, args)
 
     def invoke(self, ctx: click.Context) -> object:
         try:
@@ -69,11 +96,45 @@ def run(file: Path, profile: str | None, overrides: tuple[str, ...], runs: Path)
 
 
 @main.command()
+@FILE
+@PROFILE
+@SET
+@click.option(
+    "--cluster",
+    type=click.Path(path_type=Path),
+    help="The cluster that `ray up` made from this file; by default the one whose head this is.",
+)
+@click.option("--runs", help="The cluster's folder or bucket for runs, in place of its SWEEPER_RUNS.")
+def submit(
+    *, file: Path, profile: str | None, overrides: tuple[str, ...], cluster: Path | None, runs: str | None
+) -> None:
+    """Run the sweep in FILE as a Ray job: its driver is on the cluster, and this machine can be closed."""
+    from sweeper import remote, runner, spec
+
+    sweep = spec.load(file, profile, overrides)
+    if cluster is not None:
+        sys.exit(remote.submit(cluster, sweep.text(), [] if runs is None else ["--runs", runs]))
+    started = runner.start(sweep, Path(runs or os.environ.get("SWEEPER_RUNS", "runs")))
+    _submit(started)
+
+
+def _submit(run: Run) -> None:
+    from sweeper import submission
+
+    job = submission.submit(run)
+    click.echo(f"run {run.id} goes on as Ray job {job}; sweeper logs, status, stop, pareto {run.id}")
+
+
+@main.command()
 @RUN
 @RUNS
 @click.option("--trials", type=int, help="Extend it to so many trials; short for --set search.trials=N.")
 @SET
-def resume(run: str | None, runs: Path, trials: int | None, overrides: tuple[str, ...]) -> None:
+@click.option("--submit", is_flag=True, help="As a Ray job, like `sweeper submit`; so with --cluster.")
+@CLUSTER
+def resume(
+    *, run: str | None, runs: Path, trials: int | None, overrides: tuple[str, ...], submit: bool
+) -> None:
     """Go on with a run that was interrupted, or with more budget (search.trials, search.budget)."""
     from sweeper import runner
     from sweeper.extend import extend
@@ -84,7 +145,10 @@ def resume(run: str | None, runs: Path, trials: int | None, overrides: tuple[str
     given = overrides if trials is None else (*overrides, f"search.trials={trials}")
     found = extend(found, given) if given else found
     runner.preflight(found.spec)
-    _drive(found.path)
+    if submit:
+        _submit(found)
+    else:
+        _drive(found.path)
 
 
 def _enter(run: Run) -> None:
@@ -138,6 +202,7 @@ def plan(*, file: Path, profile: str | None, overrides: tuple[str, ...], memory:
 @RUNS
 @click.option("--json", "as_json", is_flag=True, help="Write JSON: every trial, full precision.")
 @click.option("--csv", "as_csv", is_flag=True, help="Write CSV: the Pareto set, full precision.")
+@CLUSTER
 def pareto(run: str | None, runs: Path, as_json: bool, as_csv: bool) -> None:
     """Print the non-dominated configurations of a run."""
     from sweeper.result import to_csv
@@ -155,6 +220,7 @@ def pareto(run: str | None, runs: Path, as_json: bool, as_csv: bool) -> None:
 @main.command()
 @RUN
 @RUNS
+@CLUSTER
 def status(run: str | None, runs: Path) -> None:
     """Show how far a run is; list the runs."""
     from sweeper.plan import print_status
@@ -166,6 +232,30 @@ def status(run: str | None, runs: Path) -> None:
 @main.command()
 @RUN
 @RUNS
+@click.option("-f", "--follow", is_flag=True, help="Go on until the run has ended.")
+@CLUSTER
+def logs(run: str | None, runs: Path, follow: bool) -> None:
+    """Print what a run has said so far."""
+    from sweeper.plan import log_lines
+    from sweeper.run import Run
+
+    for line in log_lines(Run.find(run, runs), follow=follow):
+        click.echo(line, nl=False)
+
+
+@main.command()
+@click.argument("file", type=click.Path(path_type=Path))
+def down(file: Path) -> None:
+    """End the cluster that `ray up` made from FILE: `ray down`, and Ray on one's own workers."""
+    from sweeper import remote
+
+    sys.exit(remote.down(file))
+
+
+@main.command()
+@RUN
+@RUNS
+@CLUSTER
 def report(run: str | None, runs: Path) -> None:
     """Write the HTML report and its pictures."""
     from sweeper.report import write_report
@@ -278,6 +368,7 @@ def evaluate(
     "--to", type=click.Path(path_type=Path), help="Folder for the models' folders; RUN/exports by default."
 )
 @click.option("--register", "name", help="Also register them in MLflow's model registry, under this name.")
+@CLUSTER
 def export(run: str | None, runs: Path, trials: tuple[str, ...], to: Path | None, name: str | None) -> None:
     """Write models as folders that open_clip loads, with a model card."""
     from sweeper.export import exported
@@ -295,6 +386,7 @@ def export(run: str | None, runs: Path, trials: tuple[str, ...], to: Path | None
 @main.command()
 @RUN
 @RUNS
+@CLUSTER
 def track(run: str | None, runs: Path) -> None:
     """Deliver to MLflow what it does not have yet."""
     from sweeper.run import Run

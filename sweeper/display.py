@@ -1,4 +1,5 @@
-"""What the terminal shows while a sweep runs: one live table, or plain lines where there is none."""
+"""What the terminal shows while a sweep runs: one live table, or plain lines where there is none. The plain
+lines also go to the run's log, for those who look from elsewhere."""
 
 from __future__ import annotations
 
@@ -34,11 +35,11 @@ class Display:
             self.live = Live(console=self.console, get_renderable=self._render, refresh_per_second=2)
 
     def __enter__(self) -> Display:
-        self.console.print(f"run {self.run.id}, {self.concurrent} trials at a time, seed {self._seed}")
+        self.say(f"run {self.run.id}, {self.concurrent} trials at a time, seed {self._seed}")
         for line in self.run.warm_start()["lines"]:
-            self.console.print(line, soft_wrap=True, highlight=False)
+            self.say(line)
         if left := self._budget_left(list(self.trials.values())):
-            self.console.print(f"budget: {left}")
+            self.say(f"budget: {left}")
         if self.live:
             self.live.start()
         return self
@@ -48,6 +49,18 @@ class Display:
     ) -> None:
         if self.live:
             self.live.stop()
+
+    def say(self, line: str) -> None:
+        """To the terminal, above the table if there is one, and to the log."""
+        self.console.print(line, soft_wrap=True, highlight=False)
+        self.run.log(line)
+
+    def _note(self, line: str) -> None:
+        """What the table shows by itself."""
+        if self.live:
+            self.run.log(line)
+        else:
+            self.say(line)
 
     @property
     def _seed(self) -> int:
@@ -64,16 +77,15 @@ class Display:
         self.stage_name = name
         if name == "searching":
             self.started = time.monotonic()
-        if not self.live:
-            self.console.print(f"{name} ...")
+        self._note(f"{name} ...")
 
     def update(self, trial: TrialRecord) -> None:
         self.baseline = self.baseline or self.run.baseline()
         before = self.trials.get(trial.number)
         self.trials[trial.number] = trial
         changed = before is None or (len(before.epochs), before.status) != (len(trial.epochs), trial.status)
-        if changed and not self.live and trial.epochs:
-            self.console.print(self._line(trial), soft_wrap=True)
+        if changed and trial.epochs:
+            self._note(self._line(trial))
 
     def _line(self, trial: TrialRecord) -> str:
         metrics = trial.metrics or {}
