@@ -43,8 +43,8 @@ class NodeType:
 
 @dataclass(frozen=True)
 class Capacity:
-    """The nodes a cluster can have beside its head, `most` of them at a time. prices: dollars an hour, by node
-    type; the head's under its type's name."""
+    """The nodes a cluster can have beside its head, `most` of them at a time. prices: dollars an hour, by
+    node type, the head's too."""
 
     head: str
     workers: list[NodeType]
@@ -86,7 +86,7 @@ def read(path: Path) -> Capacity:
     if config["provider"].get("type") == "local":
         addresses = config["provider"].get("worker_ips") or []
         return Capacity("head", [NodeType("worker", len(addresses), None, None)], len(addresses), prices)
-    kinds, head = config.get("available_node_types") or {}, config.get("head_node_type")
+    kinds, head = config.get("available_node_types") or {}, str(config.get("head_node_type"))
     if head not in kinds:
         raise UserError(f"{path}: head_node_type {head!r} is not among available_node_types")
     workers = [_node_type(name, kind, config) for name, kind in kinds.items() if name != head]

@@ -80,8 +80,6 @@ class Cluster:
 
     def _slots(self) -> int:
         """How many trials the nodes hold side by side."""
-        import ray
-
         return sum(self._of_each_node())
 
     def _of_each_node(self) -> list[int]:
@@ -118,8 +116,8 @@ class Cluster:
             grown = f", and can grow by {capacity.listed(self.growth.workers)}" if self.growth else ""
             raise UserError(
                 f"resources: {self._need}, and the cluster has {have.get('CPU', 0):g} CPUs and "
-                f"{have.get('GPU', 0):g} GPUs in all{grown}; lower `resources` or connect to a larger cluster "
-                "with RAY_ADDRESS"
+                f"{have.get('GPU', 0):g} GPUs in all{grown}; lower `resources` or connect to a larger "
+                "cluster with RAY_ADDRESS"
             )
         say(f"{self._need}; waiting up to {PATIENCE // 60} minutes for {capacity.listed(coming)}")
         request_resources(bundles=[{"CPU": self.resources.cpus, "GPU": self.resources.gpus}])

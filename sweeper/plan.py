@@ -109,8 +109,8 @@ def print_status(run: Run, runs: Sequence[Run]) -> None:
 
 
 def log_lines(run: Run, *, follow: bool) -> Iterator[str]:
-    """What the run's log holds; with `follow` also what is added until it is finished, or has had no driver for
-    DRIVERLESS seconds: a job that was submitted takes a while to start."""
+    """What the run's log holds; with `follow` also what is added until it is finished, or has had no driver
+    for DRIVERLESS seconds: a job that was submitted takes a while to start."""
     seen, driven = 0, time.monotonic()
     while True:
         if run.log_file.exists():

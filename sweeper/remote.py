@@ -101,7 +101,11 @@ def _watched(process: subprocess.Popen[str], answered: threading.Event) -> Itera
         if process.poll() is None:
             os.killpg(process.pid, signal.SIGTERM)
 
-    timer = threading.Timer(PATIENCE, lambda: answered.is_set() or end())
+    def give_up() -> None:
+        if not answered.is_set():
+            end()
+
+    timer = threading.Timer(PATIENCE, give_up)
     timer.start()
     try:
         yield
