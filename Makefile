@@ -1,12 +1,13 @@
 # make quickstart   a real sweep on the embedded model and images, a few minutes on two cores
 # make test         lint, types and tests
-# Both make .venv first, from nothing but Python 3.10+ and a package index.
+# make hosts        a cluster of three hosts on this machine; as root, with iproute2, openssh-server and rsync
+# All make .venv first, from nothing but Python 3.10+ and a package index.
 
 PYTHON ?= python3
 UV_VERSION := 0.13.9
 BIN := .venv/bin
 
-.PHONY: quickstart test lock clean
+.PHONY: quickstart test hosts lock clean
 
 quickstart: .venv/ready
 	$(BIN)/sweeper run search_spaces/quickstart.yaml
@@ -15,7 +16,10 @@ test: .venv/ready
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
-	$(BIN)/pytest -n 2 --dist loadfile --no-loadscope-reorder
+	$(BIN)/pytest -n 2 --dist loadfile --no-loadscope-reorder -m "not hosts"
+
+hosts: .venv/ready
+	$(BIN)/pytest -m hosts
 
 # Exact versions, installed without resolving: torchattacks' pin of requests can't be resolved.
 .venv/ready: requirements.txt pyproject.toml

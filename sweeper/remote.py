@@ -24,6 +24,7 @@ from sweeper.errors import UserError
 
 PATIENCE = 25  # seconds until the head has answered
 MARK = "sweeper-on-the-head"  # between what Ray and SSH say and what the command says
+SPELT = "sweeper-on-the'-'head"  # for the shell; Ray shows the command, and that is no mark
 NODE = ". ~/sweeper.env && cd ~/clip-sweeper"
 COLOURS = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
 SSH = "-q -o BatchMode=yes -o ConnectTimeout=10 -o StrictHostKeyChecking=no -o UserKnownHostsFile=/dev/null"
@@ -66,7 +67,7 @@ def run(cluster: Path, command: str) -> int:
     """Runs a shell command on the head, passes on what it says and returns its exit code."""
     capacity.content(cluster)  # what is wrong with the file is said by us
     process = subprocess.Popen(
-        [*_ray("exec"), str(cluster), f"echo {MARK}; ( {command} ); echo {MARK} $?"],
+        [*_ray("exec"), str(cluster), f"echo {SPELT}; ( {command} ); echo {SPELT} $?"],
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
@@ -116,10 +117,10 @@ def _watched(process: subprocess.Popen[str], answered: threading.Event) -> Itera
 
 
 def _lines(process: subprocess.Popen[str]) -> Iterator[str]:
-    """Without what a terminal adds to them."""
+    """Without what SSH's terminal adds to them, and without colours where nobody sees them."""
     assert process.stdout is not None
     for line in process.stdout:
-        yield line.rstrip("\r\n")
+        yield (line if sys.stdout.isatty() else COLOURS.sub("", line)).rstrip("\r\n")
 
 
 def _explained(cluster: Path, said: Sequence[str]) -> str:
