@@ -266,7 +266,7 @@ def logs(run: str | None, runs: Path, follow: bool) -> None:
 @main.command()
 @click.argument("file", type=click.Path(path_type=Path))
 def down(file: Path) -> None:
-    """End the cluster that `ray up` made from FILE: `ray down`, and Ray on one's own workers."""
+    """End the cluster that `ray up` made from FILE: `ray down`, and Ray on hosts of one's own."""
     from sweeper import remote
 
     sys.exit(remote.down(file))

@@ -11,7 +11,7 @@ from sweeper.spec import Resources, SweepSpec
 
 
 def lines(sweep: SweepSpec, capacity: Capacity, like: Run | None) -> Iterator[str]:
-    """like: the run whose trials say how long one takes. Raises UserError if no node type can hold a trial."""
+    """like: the run whose trials say how long one takes. Raises UserError if no node can hold a trial."""
     resources, search = sweep.file.resources, sweep.file.search
     need = f"a trial needs {resources.cpus:g} CPUs and {resources.gpus:g} GPUs on one node"
     able = capacity.fitting(resources)
@@ -43,7 +43,7 @@ def lines(sweep: SweepSpec, capacity: Capacity, like: Run | None) -> Iterator[st
 
 
 def mean_seconds(run: Run) -> float:
-    """What a trial of a run took on average, stopped ones as they were. Raises UserError if none has ended."""
+    """What a run's trial took on average, stopped ones as they were. Raises UserError if none has ended."""
     ended = [trial for trial in run.trials() if trial.status != "unfinished" and trial.epochs]
     if not ended:
         raise UserError(f"{run.id}: no trial of it has ended, so it says nothing of how long they take")

@@ -50,7 +50,7 @@ def submit(cluster: Path, text: str, arguments: Sequence[str]) -> int:
 
 
 def down(cluster: Path) -> int:
-    """`ray down`, and before it stops Ray on one's own workers, where Ray would leave it running."""
+    """`ray down`, and before it stops Ray on hosts of one's own, where Ray would leave it running."""
     config = capacity.content(cluster)
     if config["provider"]["type"] == "local":
         stop = shlex.quote(". ~/sweeper.env && ray stop --force >/dev/null")
@@ -60,6 +60,7 @@ def down(cluster: Path) -> int:
                 print(
                     f"{address} can't be reached; end Ray there yourself: ray stop --force", file=sys.stderr
                 )
+        run(cluster, f"{NODE} && ray stop --force >/dev/null")
     return subprocess.call([*_ray("down"), "--yes", str(cluster)])
 
 
