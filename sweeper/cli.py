@@ -14,6 +14,8 @@ import click
 from sweeper.errors import UserError
 
 if TYPE_CHECKING:
+    from ray.job_submission import JobSubmissionClient
+
     from sweeper.run import Run, Split
 
 RUNS = click.option(
@@ -109,19 +111,19 @@ def submit(
     *, file: Path, profile: str | None, overrides: tuple[str, ...], cluster: Path | None, runs: str | None
 ) -> None:
     """Run the sweep in FILE as a Ray job: its driver is on the cluster, and this machine can be closed."""
-    from sweeper import remote, runner, spec
+    from sweeper import remote, runner, spec, submission
 
     sweep = spec.load(file, profile, overrides)
     if cluster is not None:
         sys.exit(remote.submit(cluster, sweep.text(), [] if runs is None else ["--runs", runs]))
-    started = runner.start(sweep, Path(runs or os.environ.get("SWEEPER_RUNS", "runs")))
-    _submit(started)
+    client = submission.connect()  # before a run folder is made
+    _submitted(runner.start(sweep, Path(runs or os.environ.get("SWEEPER_RUNS", "runs"))), client)
 
 
-def _submit(run: Run) -> None:
+def _submitted(run: Run, client: JobSubmissionClient) -> None:
     from sweeper import submission
 
-    job = submission.submit(run)
+    job = submission.submit(run, client)
     click.echo(f"run {run.id} goes on as Ray job {job}; sweeper logs, status, stop, pareto {run.id}")
 
 
@@ -136,17 +138,18 @@ def resume(
     *, run: str | None, runs: Path, trials: int | None, overrides: tuple[str, ...], submit: bool
 ) -> None:
     """Go on with a run that was interrupted, or with more budget (search.trials, search.budget)."""
-    from sweeper import runner
+    from sweeper import runner, submission
     from sweeper.extend import extend
     from sweeper.run import Run
 
     found = Run.find(run, runs)
+    client = submission.connect() if submit else None
     _enter(found)
     given = overrides if trials is None else (*overrides, f"search.trials={trials}")
     found = extend(found, given) if given else found
     runner.preflight(found.spec)
-    if submit:
-        _submit(found)
+    if client is not None:
+        _submitted(found, client)
     else:
         _drive(found.path)
 

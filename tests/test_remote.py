@@ -118,7 +118,11 @@ def head(monkeypatch: pytest.MonkeyPatch, file: Path) -> list[object]:
     import ray.autoscaler.sdk as autoscaler
 
     asked: list[object] = []
-    monkeypatch.setattr(autoscaler, "request_resources", lambda bundles: asked.append(bundles))
+
+    def request_resources(bundles: object) -> None:
+        asked.append(bundles)
+
+    monkeypatch.setattr(autoscaler, "request_resources", request_resources)
     monkeypatch.setattr(capacity, "ON_HEAD", file)
     monkeypatch.setenv("RAY_ADDRESS", "auto")
     monkeypatch.setattr(cluster, "LOOK", 0.01)
