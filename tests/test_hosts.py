@@ -102,7 +102,7 @@ def laptop(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Laptop]:
         laptop.run("ray", "get-auth-token", "--generate")
         yield laptop
     finally:
-        laptop.run(HOSTS, "down", laptop.state)
+        laptop.run(HOSTS, "down")
 
 
 def wait(run: Path, pattern: str, seconds: float) -> str:
