@@ -1,13 +1,14 @@
 # make quickstart   a real sweep on the embedded model and images, a few minutes on two cores
 # make test         lint, types and tests
+# make hosts        a cluster of three hosts on this machine; as root, with iproute2, openssh-server and rsync
 # make audit        are there known vulnerabilities? needs the network
-# Both make .venv first, from nothing but Python 3.10+ and a package index.
+# All make .venv first, from nothing but Python 3.10+ and a package index.
 
 PYTHON ?= python3
 UV_VERSION := 0.13.9
 BIN := .venv/bin
 
-.PHONY: quickstart test audit lock clean
+.PHONY: quickstart test hosts audit lock clean
 
 quickstart: .venv/ready
 	$(BIN)/sweeper run search_spaces/quickstart.yaml
@@ -16,7 +17,10 @@ test: .venv/ready
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
-	$(BIN)/pytest -n 2 --dist loadfile --no-loadscope-reorder
+	$(BIN)/pytest -n 2 --dist loadfile --no-loadscope-reorder -m "not hosts"
+
+hosts: .venv/ready
+	$(BIN)/pytest -m hosts
 
 # Known vulnerabilities of what is pinned, from a service on the network; fails where that can't be reached.
 audit: .venv/ready

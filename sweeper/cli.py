@@ -14,6 +14,8 @@ import click
 from sweeper.errors import UserError
 
 if TYPE_CHECKING:
+    from ray.job_submission import JobSubmissionClient
+
     from sweeper.run import Run, Split
     from sweeper.storage import Root
 
@@ -48,8 +50,35 @@ RUN = click.argument("run", required=False)
 EXIT_INTERRUPTED = 130
 
 
+def _forward(ctx: click.Context, _: click.Parameter, cluster: Path | None) -> None:
+    """Runs the command on the cluster's head instead, and ends as it does there."""
+    if cluster is None:
+        return
+    from sweeper import remote
+
+    arguments = iter(ctx.meta["arguments"])
+    given = [each for each in arguments if each != "--cluster" or not next(arguments)]
+    given = [each for each in given if not each.startswith("--cluster=")]
+    ctx.exit(remote.forward(cluster, given + ["--submit"] * (given[0] == "resume")))
+
+
+CLUSTER = click.option(
+    "--cluster",
+    type=click.Path(path_type=Path),
+    is_eager=True,
+    expose_value=False,
+    callback=_forward,
+    help="Do it on the head of the cluster that `ray up` made from this file; RUN and --runs are the head's.",
+)
+
+
 class Commands(click.Group):
-    """Reports errors a user can mend as they are, without a traceback, with exit code 2."""
+    """Reports errors a user can mend as they are, without a traceback, with exit code 2. Keeps the arguments,
+    for a verb that runs elsewhere."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        ctx.meta["arguments"] = list(args)
+        return super().parse_args(ctx, args)
 
     def invoke(self, ctx: click.Context) -> object:
         try:
@@ -81,27 +110,66 @@ def run(file: Path, profile: str | None, overrides: tuple[str, ...], runs: Root)
 
 
 @main.command()
-@RUN
-@RUNS
-@click.option("--trials", type=int, help="Extend it to so many trials; short for --set search.trials=N.")
+@FILE
+@PROFILE
 @SET
-def resume(run: str | None, runs: Root, trials: int | None, overrides: tuple[str, ...]) -> None:
-    """Go on with a run that was interrupted, or with more budget (search.trials, search.budget)."""
-    from sweeper import runner
-    from sweeper.extend import extend
-    from sweeper.run import Run
+@click.option(
+    "--cluster",
+    type=click.Path(path_type=Path),
+    help="The cluster that `ray up` made from this file; by default the one whose head this is.",
+)
+@click.option("--runs", help="The cluster's folder or bucket for runs, in place of its SWEEPER_RUNS.")
+def submit(
+    *, file: Path, profile: str | None, overrides: tuple[str, ...], cluster: Path | None, runs: str | None
+) -> None:
+    """Run the sweep in FILE as a Ray job: its driver is on the cluster, and this machine can be closed."""
+    from sweeper import remote, runner, spec, submission
 
-    found = Run.find(run, runs)
-    _enter(found)
-    given = overrides if trials is None else (*overrides, f"search.trials={trials}")
-    found = extend(found, given) if given else found
-    runner.preflight(found.spec)
-    _drive(found)
+    sweep = spec.load(file, profile, overrides)
+    if cluster is not None:
+        sys.exit(remote.submit(cluster, sweep.text(), [] if runs is None else ["--runs", runs]))
+    client = submission.connect()  # before a run folder is made
+    _submitted(runner.start(sweep, Path(runs or os.environ.get("SWEEPER_RUNS", "runs"))), client)
+
+
+def _submitted(run: Run, client: JobSubmissionClient) -> None:
+    from sweeper import submission
+
+    job = submission.submit(run, client)
+    click.echo(f"run {run.id} goes on as Ray job {job}; sweeper logs, status, stop, pareto {run.id}")
 
 
 @main.command()
 @RUN
 @RUNS
+@click.option("--trials", type=int, help="Extend it to so many trials; short for --set search.trials=N.")
+@SET
+@click.option("--submit", is_flag=True, help="As a Ray job, like `sweeper submit`; so with --cluster.")
+@CLUSTER
+def resume(
+    *, run: str | None, runs: Root, trials: int | None, overrides: tuple[str, ...], submit: bool
+) -> None:
+    """Go on with a run that was interrupted, or with more budget (search.trials, search.budget)."""
+    from sweeper import runner, submission
+    from sweeper.extend import extend
+    from sweeper.run import Run
+
+    found = Run.find(run, runs)
+    client = submission.connect() if submit else None
+    _enter(found)
+    given = overrides if trials is None else (*overrides, f"search.trials={trials}")
+    found = extend(found, given) if given else found
+    runner.preflight(found.spec)
+    if client is not None:
+        _submitted(found, client)
+    else:
+        _drive(found)
+
+
+@main.command()
+@RUN
+@RUNS
+@CLUSTER
 def stop(run: str | None, runs: Root) -> None:
     """Stop a run that goes on, as Ctrl-C would; what it has finished stays."""
     from sweeper.run import Run
@@ -149,15 +217,35 @@ def _print_front(content: dict[str, Any]) -> None:
 @PROFILE
 @SET
 @click.option("--memory", is_flag=True, help="Say also how much memory a trial needs, and what fits.")
-def plan(*, file: Path, profile: str | None, overrides: tuple[str, ...], memory: bool) -> None:
+@click.option(
+    "--cluster", type=click.Path(path_type=Path), help="Say also what of it this cluster can grow to hold."
+)
+@click.option("--like", metavar="RUN", help="With --cluster: expect trials to take as long as this run's.")
+@RUNS
+def plan(
+    *,
+    file: Path,
+    profile: str | None,
+    overrides: tuple[str, ...],
+    memory: bool,
+    cluster: Path | None,
+    like: str | None,
+    runs: Path,
+) -> None:
     """Show what FILE would run, without running it."""
-    from sweeper import spec
+    from sweeper import capacity, expense, spec
     from sweeper.plan import print_memory, print_plan
+    from sweeper.run import Run
 
     sweep = spec.load(file, profile, overrides)
     print_plan(sweep)
     if memory:
         print_memory(sweep)
+    if cluster is not None:
+        for line in expense.lines(sweep, capacity.read(cluster), Run.find(like, runs) if like else None):
+            click.echo(line)
+    elif like is not None:
+        raise UserError("--like RUN goes with --cluster FILE: how long trials take says what they cost there")
 
 
 @main.command()
@@ -165,6 +253,7 @@ def plan(*, file: Path, profile: str | None, overrides: tuple[str, ...], memory:
 @RUNS
 @click.option("--json", "as_json", is_flag=True, help="Write JSON: every trial, full precision.")
 @click.option("--csv", "as_csv", is_flag=True, help="Write CSV: the Pareto set, full precision.")
+@CLUSTER
 def pareto(run: str | None, runs: Root, as_json: bool, as_csv: bool) -> None:
     """Print the non-dominated configurations of a run."""
     from sweeper.result import to_csv
@@ -182,6 +271,7 @@ def pareto(run: str | None, runs: Root, as_json: bool, as_csv: bool) -> None:
 @main.command()
 @RUN
 @RUNS
+@CLUSTER
 def status(run: str | None, runs: Root) -> None:
     """Show how far a run is; list the runs."""
     from sweeper.plan import print_status
@@ -193,6 +283,30 @@ def status(run: str | None, runs: Root) -> None:
 @main.command()
 @RUN
 @RUNS
+@click.option("-f", "--follow", is_flag=True, help="Go on until the run has ended.")
+@CLUSTER
+def logs(run: str | None, runs: Root, follow: bool) -> None:
+    """Print what a run has said so far."""
+    from sweeper.plan import log_lines
+    from sweeper.run import Run
+
+    for line in log_lines(Run.find(run, runs), follow=follow):
+        click.echo(line, nl=False)
+
+
+@main.command()
+@click.argument("file", type=click.Path(path_type=Path))
+def down(file: Path) -> None:
+    """End the cluster that `ray up` made from FILE: `ray down`, and Ray on hosts of one's own."""
+    from sweeper import remote
+
+    sys.exit(remote.down(file))
+
+
+@main.command()
+@RUN
+@RUNS
+@CLUSTER
 def report(run: str | None, runs: Root) -> None:
     """Write the HTML report and its pictures."""
     from sweeper.report import write_report
@@ -305,6 +419,7 @@ def evaluate(
     "--to", type=click.Path(path_type=Path), help="Folder for the models' folders; RUN/exports by default."
 )
 @click.option("--register", "name", help="Also register them in MLflow's model registry, under this name.")
+@CLUSTER
 def export(run: str | None, runs: Root, trials: tuple[str, ...], to: Path | None, name: str | None) -> None:
     """Write models as folders that open_clip loads, with a model card."""
     from sweeper.export import exported
@@ -322,6 +437,7 @@ def export(run: str | None, runs: Root, trials: tuple[str, ...], to: Path | None
 @main.command()
 @RUN
 @RUNS
+@CLUSTER
 def track(run: str | None, runs: Root) -> None:
     """Deliver to MLflow what it does not have yet."""
     from sweeper.redact import one_line, redacted

@@ -8,11 +8,15 @@ import secrets
 import socket
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from sweeper import capacity
+from sweeper.capacity import Capacity
 from sweeper.errors import UserError
 from sweeper.redact import one_line
 from sweeper.spec import Resources
@@ -28,6 +32,13 @@ QUIET = {
     "TUNE_DISABLE_STRICT_METRIC_CHECKING": "1",  # a measurement reports no metric of a trial
     "TUNE_GLOBAL_CHECKPOINT_S": "inf",  # we never restore Tune's snapshots, which grow with the trials
 }
+
+REFUSED = (
+    "the cluster refuses this machine's token: ~/.ray/auth_token here is not the one it was started with; "
+    "`ray up` hands out the launching machine's"
+)
+PATIENCE = 20 * 60  # seconds for the first node that can hold a trial
+LOOK = 2  # seconds
 
 
 ANSWER_SECONDS = 10.0
@@ -123,10 +134,11 @@ class Cluster:
 
     @classmethod
     @contextmanager
-    def connect(cls, resources: Resources) -> Iterator[Cluster]:
+    def connect(cls, resources: Resources, say: Callable[[str], None] = print) -> Iterator[Cluster]:
         """The cluster at RAY_ADDRESS if that is set, else this machine.
 
-        Raises UserError if no node can hold a trial.
+        Waits for a node that can hold a trial if the cluster can grow to one, and says so. Raises UserError
+        if it can't, or if none has come in PATIENCE.
         """
         for name, value in QUIET.items():
             os.environ.setdefault(name, value)
@@ -145,11 +157,14 @@ class Cluster:
                 ray.init(log_to_driver=False, logging_level=logging.ERROR, configure_logging=True, **local)
         except (ConnectionError, ValueError) as error:
             raise UserError(f"no Ray cluster answers at RAY_ADDRESS={address}: {one_line(error)}") from None
+        except ray.exceptions.AuthenticationError:
+            raise UserError(REFUSED) from None
         logging.getLogger("ray.tune").setLevel(logging.CRITICAL)
         logging.getLogger("ray.train").setLevel(logging.CRITICAL)
         try:
             cluster = cls(resources)
-            cluster.check_fit()
+            if not cluster._slots():
+                cluster.wait(say)
             yield cluster
         finally:
             ray.shutdown()
@@ -167,31 +182,65 @@ class Cluster:
 
     def _slots(self) -> int:
         """How many trials the nodes hold side by side."""
+        return sum(self._of_each_node())
+
+    def _of_each_node(self) -> list[int]:
         import ray
 
-        slots = 0
-        for node in ray.nodes():
-            if node["Alive"]:
-                have = node["Resources"]
-                per_cpu = int(have.get("CPU", 0) / self.resources.cpus)
-                gpus = self.resources.gpus
-                slots += min(per_cpu, int(have.get("GPU", 0) / gpus)) if gpus else per_cpu
-        return slots
+        have = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+        return [capacity.slots(self.resources, each.get("CPU", 0), each.get("GPU", 0)) for each in have]
 
-    def check_fit(self) -> None:
-        if self._slots() == 0:
-            import ray
+    @property
+    def _need(self) -> str:
+        return f"a trial needs {self.resources.cpus:g} CPUs and {self.resources.gpus:g} GPUs on one node"
 
+    def lacking(self) -> str:
+        """What is missing while no node can hold a trial; else empty."""
+        return "" if self._slots() else f"{self._need}, and the cluster has no such node now"
+
+    @cached_property
+    def growth(self) -> Capacity | None:
+        """What it can grow to, if this is the head of a cluster that `ray up` made."""
+        return capacity.read(capacity.ON_HEAD) if self._is_ours() else None
+
+    @staticmethod
+    def _is_ours() -> bool:
+        return "RAY_ADDRESS" in os.environ and capacity.ON_HEAD.expanduser().is_file()
+
+    def wait(self, say: Callable[[str], None]) -> None:
+        """Until a node has come that can hold a trial. Raises UserError."""
+        import ray
+        from ray.autoscaler.sdk import request_resources
+
+        coming = self.growth.fitting(self.resources) if self.growth else []
+        if not coming:
             have = ray.cluster_resources()
+            grown = f", and can grow by {capacity.listed(self.growth.workers)}" if self.growth else ""
             raise UserError(
-                f"resources: a trial needs {self.resources.cpus:g} CPUs and {self.resources.gpus:g} GPUs on "
-                f"one node, and the cluster has {have.get('CPU', 0):g} CPUs and {have.get('GPU', 0):g} GPUs "
-                "in all; lower `resources` or connect to a larger cluster with RAY_ADDRESS"
+                f"resources: {self._need}, and the cluster has {have.get('CPU', 0):g} CPUs and "
+                f"{have.get('GPU', 0):g} GPUs in all{grown}; lower `resources` or connect to a larger "
+                "cluster with RAY_ADDRESS"
             )
+        say(f"{self._need}; waiting up to {PATIENCE // 60} minutes for {capacity.listed(coming)}")
+        request_resources(bundles=[{"CPU": self.resources.cpus, "GPU": self.resources.gpus}])
+        try:
+            deadline = time.monotonic() + PATIENCE
+            while not self._slots():
+                if time.monotonic() > deadline:
+                    raise UserError(
+                        f"resources: none of {capacity.listed(coming)} came in {PATIENCE // 60} minutes; "
+                        "`ray status` on the head says why (quota, no spot capacity, failed setup); then: "
+                        "sweeper resume"
+                    )
+                time.sleep(LOOK)
+        finally:
+            request_resources(bundles=[])
 
     def concurrent(self, requested: int | None, trials: int) -> int:
-        """Trials that run side by side: what fits, unless fewer are wanted or there are."""
-        return max(1, min(self._slots(), requested or trials, trials))
+        """Trials that run side by side: what fits or will, unless fewer are wanted or there are."""
+        of_each = self._of_each_node()
+        grown = self.growth.side_by_side(self.resources, max(of_each)) if self.growth else 0
+        return max(1, min(max(sum(of_each), grown), requested or trials, trials))
 
 
 @contextmanager

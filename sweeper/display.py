@@ -1,4 +1,5 @@
-"""What the terminal shows while a sweep runs: one live table, or plain lines where there is none."""
+"""What the terminal shows while a sweep runs: one live table, or plain lines where there is none. The plain
+lines also go to the run's log, for those who look from elsewhere."""
 
 from __future__ import annotations
 
@@ -37,11 +38,11 @@ class Display:
         self.notes = self.console if self.live else Console(stderr=True)
 
     def __enter__(self) -> Display:
-        self.console.print(f"run {self.run.id}, {self.concurrent} trials at a time, seed {self._seed}")
+        self.say(f"run {self.run.id}, {self.concurrent} trials at a time, seed {self._seed}")
         for line in self.run.warm_start()["lines"]:
-            self.console.print(line, soft_wrap=True, highlight=False)
+            self.say(line)
         if left := self._budget_left(list(self.trials.values())):
-            self.console.print(f"budget: {left}")
+            self.say(f"budget: {left}")
         if self.live:
             self.live.start()
         return self
@@ -54,6 +55,18 @@ class Display:
     def stop(self) -> None:
         if self.live:
             self.live.stop()
+
+    def say(self, line: str) -> None:
+        """To the terminal, above the table if there is one, and to the log."""
+        self.console.print(line, soft_wrap=True, highlight=False)
+        self.run.log(line)
+
+    def _progress(self, line: str) -> None:
+        """What the table shows by itself."""
+        if self.live:
+            self.run.log(line)
+        else:
+            self.say(line)
 
     @property
     def _seed(self) -> int:
@@ -70,12 +83,12 @@ class Display:
         self.stage_name = name
         if name == "searching":
             self.started = time.monotonic()
-        if not self.live:
-            self.console.print(f"{name} ...")
+        self._progress(f"{name} ...")
 
     def note(self, text: str) -> None:
-        """A line to be noticed, above the live table."""
+        """A line to be noticed: above the live table or on stderr, and in the log."""
         self.notes.print(text, markup=False, highlight=False, soft_wrap=True)
+        self.run.log(text)
 
     def update(self, trial: TrialRecord) -> None:
         self.baseline = self.baseline or self.run.baseline()
@@ -84,8 +97,8 @@ class Display:
         changed = before is None or (len(before.epochs), before.status) != (len(trial.epochs), trial.status)
         if changed and trial.status != "unfinished":
             self.new.append(trial)
-        if changed and not self.live and trial.epochs:
-            self.console.print(self._line(trial), soft_wrap=True)
+        if changed and trial.epochs:
+            self._progress(self._line(trial))
 
     def _line(self, trial: TrialRecord) -> str:
         metrics = trial.metrics or {}

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import time
+from collections.abc import Iterator, Sequence
 
 from rich.console import Console
 from rich.table import Table
@@ -14,6 +15,7 @@ from sweeper.run import Run
 from sweeper.spec import SearchConfig, SweepSpec
 
 SHOWN_FAILED = 20
+DRIVERLESS = 30
 
 
 def print_plan(sweep: SweepSpec) -> None:
@@ -109,6 +111,24 @@ def print_status(run: Run, runs: Sequence[Run]) -> None:
         )
     for other in runs:
         console.print(f"{'*' if other.path == run.path else ' '} {other}", style="dim")
+
+
+def log_lines(run: Run, *, follow: bool) -> Iterator[str]:
+    """What the run's log holds; with `follow` also what is added until it is finished, or has had no driver
+    for DRIVERLESS seconds: a job that was submitted takes a while to start."""
+    seen, driven = 0, time.monotonic()
+    while True:
+        if run.log_file.exists():
+            text = run.log_file.read_text(encoding="utf-8")
+            yield text[seen:]
+            seen = len(text)
+        if run.is_driven():
+            driven = time.monotonic()
+        elif not follow or (run.path / "pareto.json").exists() or time.monotonic() - driven > DRIVERLESS:
+            return
+        if not follow:
+            return
+        time.sleep(1)
 
 
 def progress(run: Run, done: bool) -> str:

@@ -5,6 +5,7 @@
     driver.lock                 held by the process that runs the sweep: its pid, host and start
     concurrency.json            trials side by side, on which a deterministic sweep's draws depend
     clock.json                  for how many seconds it was driven
+    log.txt                     what its drivers had to say, a line each
     warm_start.json             what the sampler knows of earlier runs; absent without
     study.journal               the Optuna study (opens in optuna-dashboard)
     rungs.jsonl                 what early stopping decided, a line each, in the order of the decisions
@@ -371,6 +372,16 @@ class Run:
         file = self.path / "clock.json"
         write_json(file, seconds)
         self.storage.push_later(file)
+
+    @property
+    def log_file(self) -> Path:
+        return self.path / "log.txt"
+
+    def log(self, line: str) -> None:
+        """Adds a line to what `sweeper logs` reads, with the time."""
+        with open(self.log_file, "a", encoding="utf-8") as file:
+            file.write(f"{datetime.now():%Y-%m-%d %H:%M:%S} {line}\n")
+        self.storage.push_later(self.log_file)
 
     @cached_property
     def about(self) -> dict[str, Any]:

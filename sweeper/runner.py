@@ -67,7 +67,12 @@ def drive(run: Run, *, quiet: bool = False) -> Run:
 
     sweep = run.spec
     sweep.trainable.check_unchanged(sweep.base_trial(), sweep.evaluation, run.sets("validation"))
-    with space_needed(run), run.driving(), Cluster.connect(sweep.file.resources) as cluster:
+
+    def say(line: str) -> None:
+        print(line, flush=True)
+        run.log(line)
+
+    with space_needed(run), run.driving(), logged(run), Cluster.connect(sweep.file.resources, say) as cluster:
         search = sweep.file.search
         concurrent = run.concurrency(cluster.concurrent(search.concurrent, search.trials))
         display = Display(run, concurrent, Clock(run), quiet=quiet)
@@ -102,7 +107,7 @@ def work(run: Run, cluster: Cluster, concurrent: int, display: Display, notify: 
 
     from sweeper import halving, search
     from sweeper.jobs import Jobs
-    from sweeper.tune import Arrival, Scheduler, Searcher, Watcher, trial_name, user_error
+    from sweeper.tune import Arrival, Lookout, Scheduler, Searcher, Watcher, trial_name, user_error
     from sweeper.worker import Worker
 
     sweep, stopping = run.spec, halving.of_run(run)
@@ -133,7 +138,7 @@ def work(run: Run, cluster: Cluster, concurrent: int, display: Display, notify: 
                 failure_config=tune.FailureConfig(max_failures=MAX_FAILURES),
                 checkpoint_config=tune.CheckpointConfig(checkpoint_frequency=0, checkpoint_at_end=False),
                 stop=Arrival(run),
-                callbacks=[Watcher(run, display, notify, asked.ended)],
+                callbacks=[Watcher(run, display, notify, asked.ended), Lookout(cluster.lacking, display.say)],
                 verbose=0,
             ),
         )
@@ -147,6 +152,20 @@ def work(run: Run, cluster: Cluster, concurrent: int, display: Display, notify: 
             raise KeyboardInterrupt  # Tune returns normally after Ctrl-C
     asked.finish()
     run.storage.push(run.journal)
+
+
+@contextmanager
+def logged(run: Run) -> Iterator[None]:
+    """Says in the run's log how its driver ended."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        run.log(f"interrupted; go on with: sweeper resume {run.id}")
+        raise
+    except Exception as error:
+        run.log(f"ended by an error: {error}")
+        raise
+    run.log("finished")
 
 
 @contextmanager

@@ -3,6 +3,7 @@ trial goes on, the callback it tells."""
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -225,6 +226,27 @@ class Arrival(Stateless, Stopper):
 
     def stop_all(self) -> bool:
         return False
+
+
+class Lookout(Stateless, Callback):
+    """Says so when the cluster has lost every node that can hold a trial, and when there is one again.
+
+    lacking: a line on what is missing; empty while nothing is.
+    """
+
+    SECONDS = 15
+
+    def __init__(self, lacking: Callable[[], str], say: Callable[[str], None]) -> None:
+        self.lacking, self.say, self.missing, self.looked = lacking, say, "", time.monotonic()
+
+    def on_step_end(self, iteration: int, trials: list[Any], **info: Any) -> None:
+        if time.monotonic() - self.looked < self.SECONDS:
+            return
+        self.looked = time.monotonic()
+        missing = self.lacking()
+        if bool(missing) != bool(self.missing):
+            self.say(f"{missing}; the sweep waits" if missing else "there is a node for trials again")
+        self.missing = missing
 
 
 class Watcher(Stateless, Callback):

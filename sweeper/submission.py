@@ -1,0 +1,57 @@
+"""A sweep as a Ray job: its driver runs on the cluster, and whoever started it can leave."""
+
+from __future__ import annotations
+
+import os
+import shlex
+import sys
+from typing import TYPE_CHECKING
+
+from sweeper.cluster import QUIET, REFUSED
+from sweeper.errors import UserError
+from sweeper.run import Run
+
+if TYPE_CHECKING:
+    from ray.job_submission import JobSubmissionClient
+
+DASHBOARD = "http://127.0.0.1:8265"  # the head's, on which Ray takes jobs; it listens on loopback only
+
+
+def connect() -> JobSubmissionClient:
+    """Ray's job server on this machine. Raises UserError if Ray isn't up here or refuses the token."""
+    os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")  # what it would say is in our line
+    from ray.exceptions import AuthenticationError
+    from ray.job_submission import JobSubmissionClient
+
+    try:
+        client = JobSubmissionClient(DASHBOARD)
+        client.list_jobs()
+    except AuthenticationError:
+        raise UserError(REFUSED) from None
+    except ConnectionError:
+        raise UserError(
+            "no Ray answers here: this is no cluster's head, or its Ray has ended; "
+            "`ray up` on the laptop starts it"
+        ) from None
+    except RuntimeError as error:
+        refused = any(code in str(error) for code in ("401", "403"))
+        raise UserError(
+            REFUSED if refused else f"Ray takes no jobs: {' '.join(str(error).split())}"
+        ) from None
+    return client
+
+
+def submit(run: Run, client: JobSubmissionClient) -> str:
+    """Starts a job that drives what is left of the run, and returns the job's id. Raises UserError if it is
+    being driven."""
+    if run.is_driven():
+        raise UserError(f"{run.id} is being run by another process; stop that one first")
+    known = [job.submission_id or "" for job in client.list_jobs()]
+    attempt = sum(name.startswith(f"{run.id}.") for name in known) + 1
+    job: str = client.submit_job(
+        entrypoint=f"exec {shlex.join([sys.executable, '-m', 'sweeper', 'resume', str(run.path)])}",
+        submission_id=f"{run.id}.{attempt}",
+        runtime_env={"env_vars": QUIET},
+    )
+    run.log(f"submitted as Ray job {job}")
+    return job

@@ -1,0 +1,149 @@
+"""Verbs that run on a cluster's head: what is sent, what comes back, and what is said if nothing does. Ray's
+launcher is played by a shell on this machine; tests/test_hosts.py has the real one."""
+
+from __future__ import annotations
+
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from sweeper import capacity, cluster, remote, spec
+from sweeper.cluster import Cluster
+from sweeper.errors import UserError
+from sweeper.plan import log_lines
+from sweeper.run import Run
+from sweeper.spec import Resources
+from tests.command import called
+from tests.sweeps import SMALL
+
+FILE = "cluster_name: x\nprovider: {type: local, head_ip: 10.0.0.1, worker_ips: [10.0.0.2, 10.0.0.3]}\n"
+# What `ray exec FILE COMMAND` does: chatters, shows the command, runs it.
+SHELL = (
+    "import subprocess, sys; print('Fetched IP', sys.argv[-1]); subprocess.call(['bash', '-c', sys.argv[-1]])"
+)
+
+
+@pytest.fixture
+def file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A cluster file, with a head whose home holds what ours do."""
+    path = tmp_path / "cluster.yaml"
+    path.write_text(FILE, encoding="utf-8")
+    monkeypatch.setenv("HOME", str(tmp_path))
+    (tmp_path / "clip-sweeper").mkdir()
+    programs = tmp_path / "bin"
+    programs.mkdir()
+    (tmp_path / "sweeper.env").write_text(f"export PATH={programs}:$PATH\n", encoding="utf-8")
+    play(programs / "sweeper", 'for each; do echo "<$each>"; done; [ "$1" != submit ] || cat "$2"; exit 3')
+    launcher(monkeypatch, SHELL)
+    return path
+
+
+def play(program: Path, script: str) -> None:
+    program.write_text(f"#!/bin/bash\n{script}\n", encoding="utf-8")
+    program.chmod(0o755)
+
+
+def launcher(monkeypatch: pytest.MonkeyPatch, script: str) -> None:
+    monkeypatch.setattr(remote, "_ray", lambda verb: [sys.executable, "-c", script, verb])
+
+
+def test_a_verb_runs_on_the_head_with_its_arguments_and_exit_code(file: Path) -> None:
+    said = called("pareto", "a 'b' $c", "--cluster", file, "--json", code=3).output
+    assert said.splitlines() == ["<pareto>", "<a 'b' $c>", "<--json>"]
+    said = called("resume", f"--cluster={file}", code=3).output
+    assert said.splitlines() == ["<resume>", "<--submit>"]  # its driver is on the cluster
+
+
+def test_submit_sends_the_file_with_profile_and_overrides_applied(file: Path, tmp_path: Path) -> None:
+    sweep = tmp_path / "small.yaml"
+    sweep.write_text(SMALL, encoding="utf-8")
+    given = ("--profile", "long", "--set", "search.seed=7", "--runs", "s3://b/runs", "--cluster", file)
+    said = called("submit", sweep, *given, code=3).output
+    arguments, text = said.split("name:", 1)
+    assert arguments.split()[-2:] == ["<--runs>", "<s3://b/runs>"]
+    sent = spec.from_text(f"name:{text}", "sent")
+    assert (sent.file.search.trials, sent.file.search.seed, sent.max_epochs()) == (8, 7, 9)
+    sweep.write_text(SMALL.replace("epochs: 2", "epoch: 2"), encoding="utf-8")
+    assert "did you mean 'epochs'" in called("submit", sweep, "--cluster", file, code=2).output
+
+
+@pytest.mark.parametrize(
+    ("script", "line"),
+    [
+        ("print('RuntimeError: Head node of cluster (x) not found!')", "not up; start it with: ray up"),
+        ("print('root@10.0.0.1: Permission denied (publickey).')", "refuses the key or the user"),
+        ("import time; time.sleep(60)", "does not answer over SSH"),
+        ("print('Fetched IP')", "does not answer over SSH"),
+    ],
+)
+def test_a_head_that_does_not_answer_is_a_line(
+    file: Path, monkeypatch: pytest.MonkeyPatch, script: str, line: str
+) -> None:
+    launcher(monkeypatch, script)
+    monkeypatch.setattr(remote, "PATIENCE", 2)
+    began = time.monotonic()
+    said = called("status", "--cluster", file, code=2).output
+    assert line in said
+    assert len(said.splitlines()) == 1
+    assert time.monotonic() - began < 20
+
+
+def test_logs_are_what_the_run_has_said(tmp_path: Path) -> None:
+    run = Run.create(tmp_path, spec.from_text(SMALL, "small.yaml"), {})
+    assert "".join(log_lines(run, follow=False)) == ""
+    run.log("searching ...")
+    run.log("t000 tecoa: epoch 1/2")
+    (run.path / "pareto.json").write_text("{}", encoding="utf-8")
+    lines = "".join(log_lines(run, follow=True)).splitlines()
+    assert [line[20:] for line in lines] == ["searching ...", "t000 tecoa: epoch 1/2"]
+
+
+class Growing(Cluster):
+    """Of which no node is up until it was looked at `after` times."""
+
+    def __init__(self, resources: Resources, after: float) -> None:
+        super().__init__(resources)
+        self.after, self.looked = after, 0
+
+    def _of_each_node(self) -> list[int]:
+        self.looked += 1
+        return [0, 3 if self.looked > self.after else 0]
+
+
+@pytest.fixture
+def head(monkeypatch: pytest.MonkeyPatch, file: Path) -> list[object]:
+    """This machine is the head of the file's cluster. What its autoscaler was asked for."""
+    import ray.autoscaler.sdk as autoscaler
+
+    asked: list[object] = []
+
+    def request_resources(bundles: object) -> None:
+        asked.append(bundles)
+
+    monkeypatch.setattr(autoscaler, "request_resources", request_resources)
+    monkeypatch.setattr(capacity, "ON_HEAD", file)
+    monkeypatch.setenv("RAY_ADDRESS", "auto")
+    monkeypatch.setattr(cluster, "LOOK", 0.01)
+    return asked
+
+
+def test_a_sweep_waits_for_the_first_node_and_says_so(head: list[object]) -> None:
+    said: list[str] = []
+    growing = Growing(Resources(cpus=2, gpus=1), after=5)
+    growing.wait(said.append)
+    assert said == [
+        "a trial needs 2 CPUs and 1 GPUs on one node; waiting up to 20 minutes for 2 x worker of unknown size"
+    ]
+    assert head == [[{"CPU": 2, "GPU": 1}], []]  # the demand is taken back
+    assert (
+        growing.concurrent(None, trials=20) == 6
+    )  # the second worker is as large as the first, when it comes
+
+
+def test_a_node_that_never_comes_is_a_line(head: list[object], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cluster, "PATIENCE", 0.1)
+    with pytest.raises(UserError, match="none of 2 x worker of unknown size came in"):
+        Growing(Resources(cpus=2), after=float("inf")).wait(lambda _: None)
+    assert head[-1] == []
