@@ -100,7 +100,7 @@ def work(run: Run, cluster: Cluster, concurrent: int, display: Display, notify: 
 
     from sweeper import halving, search
     from sweeper.jobs import Jobs
-    from sweeper.tune import Scheduler, Searcher, Watcher, trial_name
+    from sweeper.tune import Breaker, Scheduler, Searcher, Watcher, trial_name
     from sweeper.worker import Worker
 
     sweep, stopping = run.spec, halving.of_run(run)
@@ -130,7 +130,7 @@ def work(run: Run, cluster: Cluster, concurrent: int, display: Display, notify: 
                 storage_path=str(run.path / "ray"),
                 failure_config=tune.FailureConfig(max_failures=MAX_FAILURES),
                 checkpoint_config=tune.CheckpointConfig(checkpoint_frequency=0, checkpoint_at_end=False),
-                callbacks=[Watcher(run, display, notify, asked.ended)],
+                callbacks=[Watcher(run, display, notify, asked.ended), Breaker(searcher)],
                 verbose=0,
             ),
         )

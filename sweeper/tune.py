@@ -14,6 +14,7 @@ from ray.tune.search import Searcher as RaySearcher
 
 from sweeper import budget, kept
 from sweeper.budget import Clock
+from sweeper.errors import UserError
 from sweeper.halving import Halving, Report, Unfinished, ending, stopped
 from sweeper.jobs import Job, Jobs
 from sweeper.limits import no_space
@@ -93,7 +94,9 @@ class Searcher(Stateless, RaySearcher):
     def on_trial_complete(self, trial_id: str, result: Report | None = None, error: bool = False) -> None:
         report = None if error else result
         if report and report.get("full"):
-            raise no_space(self.run, report["failed"])  # and the job stays unfinished
+            self.broken = self.broken or str(no_space(self.run, report["failed"]))
+        if self.broken:  # what runs stays unfinished
+            return
         if trial_id in self.trials:
             record = self.trials.pop(trial_id)
             if self.halving and self.halving.waits(record.number):
@@ -160,6 +163,17 @@ class Searcher(Stateless, RaySearcher):
 
     def restore(self, checkpoint_path: str) -> None:
         """Nothing: see `save`."""
+
+
+class Breaker(Stateless, Callback):
+    """Ends a sweep that can't be finished. Tune takes what is raised anywhere else for a trial's failure."""
+
+    def __init__(self, searcher: Searcher) -> None:
+        self.searcher = searcher
+
+    def on_step_end(self, iteration: int, trials: list[Any], **info: Any) -> None:
+        if self.searcher.broken:
+            raise UserError(self.searcher.broken)
 
 
 class Scheduler(Stateless, FIFOScheduler):
