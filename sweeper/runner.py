@@ -107,7 +107,16 @@ def work(run: Run, cluster: Cluster, concurrent: int, display: Display, notify: 
 
     from sweeper import halving, search
     from sweeper.jobs import Jobs
-    from sweeper.tune import Arrival, Lookout, Scheduler, Searcher, Watcher, trial_name, user_error
+    from sweeper.tune import (
+        Arrival,
+        Breaker,
+        Lookout,
+        Scheduler,
+        Searcher,
+        Watcher,
+        trial_name,
+        user_error,
+    )
     from sweeper.worker import Worker
 
     sweep, stopping = run.spec, halving.of_run(run)
@@ -138,7 +147,11 @@ def work(run: Run, cluster: Cluster, concurrent: int, display: Display, notify: 
                 failure_config=tune.FailureConfig(max_failures=MAX_FAILURES),
                 checkpoint_config=tune.CheckpointConfig(checkpoint_frequency=0, checkpoint_at_end=False),
                 stop=Arrival(run),
-                callbacks=[Watcher(run, display, notify, asked.ended), Lookout(cluster.lacking, display.say)],
+                callbacks=[
+                    Watcher(run, display, notify, asked.ended),
+                    Lookout(cluster.lacking, display.say),
+                    Breaker(searcher),
+                ],
                 verbose=0,
             ),
         )

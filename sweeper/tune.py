@@ -106,7 +106,9 @@ class Searcher(Stateless, RaySearcher):
     def on_trial_complete(self, trial_id: str, result: Report | None = None, error: bool = False) -> None:
         report = None if error else result
         if report and report.get("full"):
-            raise no_space(self.run, report["failed"])  # and the job stays unfinished
+            self.broken = self.broken or str(no_space(self.run, report["failed"]))
+        if self.broken:  # what runs stays unfinished
+            return
         if trial_id in self.trials:
             record = self.trials.pop(trial_id)
             if error:
@@ -177,6 +179,17 @@ class Searcher(Stateless, RaySearcher):
 
     def restore(self, checkpoint_path: str) -> None:
         """Nothing: see `save`."""
+
+
+class Breaker(Stateless, Callback):
+    """Ends a sweep that can't be finished. Tune takes what is raised anywhere else for a trial's failure."""
+
+    def __init__(self, searcher: Searcher) -> None:
+        self.searcher = searcher
+
+    def on_step_end(self, iteration: int, trials: list[Any], **info: Any) -> None:
+        if self.searcher.broken:
+            raise UserError(self.searcher.broken)
 
 
 class Scheduler(Stateless, FIFOScheduler):

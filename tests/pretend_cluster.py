@@ -30,7 +30,7 @@ class PretendCluster:
         raise AssertionError("the cluster did not start")
 
     def tell(self, what: str) -> None:
-        """kill-node, kill-head."""
+        """kill-node, add-node or kill-head."""
         assert self.process.stdin is not None
         self.process.stdin.write(f"{what}\n")
         self.process.stdin.flush()
@@ -51,6 +51,8 @@ def main(count: int) -> None:
     for line in sys.stdin:
         if line == "kill-node\n":
             cluster.remove_node(nodes.pop(), allow_graceful=False)
+        elif line == "add-node\n":
+            nodes.append(cluster.add_node(num_cpus=1))
         else:
             cluster.head_node.kill_gcs_server()
             cluster.head_node.kill_raylet()

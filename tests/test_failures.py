@@ -238,6 +238,7 @@ def test_a_node_that_is_killed(world: World, whole: Run) -> None:
     until(lambda: any(runs.glob("*/trials/t001/epoch-001.json")))
     world.cluster.tell("kill-node")
     ended(driver, 0)
+    world.cluster.tell("add-node")
     same(Run.find(None, runs), whole)
 
 
