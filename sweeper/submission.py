@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import re
 import shlex
 import sys
 from typing import TYPE_CHECKING
@@ -21,6 +20,7 @@ DASHBOARD = "http://127.0.0.1:8265"  # the head's, on which Ray takes jobs; it l
 def connect() -> JobSubmissionClient:
     """Ray's job server on this machine. Raises UserError if Ray isn't up here or refuses the token."""
     os.environ["RAY_ADDRESS"] = DASHBOARD  # which Ray prefers to its argument
+    from ray.exceptions import AuthenticationError
     from ray.job_submission import JobSubmissionClient
 
     try:
@@ -31,10 +31,10 @@ def connect() -> JobSubmissionClient:
             "no Ray answers here: this is no cluster's head, or its Ray has ended; "
             "`ray up` on the laptop starts it"
         ) from None
-    except (RuntimeError, OSError) as error:
-        said = " ".join(str(error).split())
-        refused = re.search(r"\b40[13]\b|[Aa]uthenticat", said)
-        raise UserError(REFUSED if refused else f"Ray takes no jobs: {said}") from None
+    except AuthenticationError:
+        raise UserError(REFUSED) from None
+    except RuntimeError as error:
+        raise UserError(f"Ray takes no jobs: {' '.join(str(error).split())}") from None
     return client
 
 
