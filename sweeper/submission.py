@@ -19,25 +19,22 @@ DASHBOARD = "http://127.0.0.1:8265"  # the head's, on which Ray takes jobs; it l
 
 def connect() -> JobSubmissionClient:
     """Ray's job server on this machine. Raises UserError if Ray isn't up here or refuses the token."""
-    os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")  # what it would say is in our line
+    os.environ["RAY_ADDRESS"] = DASHBOARD  # which Ray prefers to its argument
     from ray.exceptions import AuthenticationError
     from ray.job_submission import JobSubmissionClient
 
     try:
         client = JobSubmissionClient(DASHBOARD)
         client.list_jobs()
-    except AuthenticationError:
-        raise UserError(REFUSED) from None
     except ConnectionError:
         raise UserError(
             "no Ray answers here: this is no cluster's head, or its Ray has ended; "
             "`ray up` on the laptop starts it"
         ) from None
+    except AuthenticationError:
+        raise UserError(REFUSED) from None
     except RuntimeError as error:
-        refused = any(code in str(error) for code in ("401", "403"))
-        raise UserError(
-            REFUSED if refused else f"Ray takes no jobs: {' '.join(str(error).split())}"
-        ) from None
+        raise UserError(f"Ray takes no jobs: {' '.join(str(error).split())}") from None
     return client
 
 
