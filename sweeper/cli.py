@@ -123,13 +123,13 @@ def submit(
     *, file: Path, profile: str | None, overrides: tuple[str, ...], cluster: Path | None, runs: str | None
 ) -> None:
     """Run the sweep in FILE as a Ray job: its driver is on the cluster, and this machine can be closed."""
-    from sweeper import remote, runner, spec, submission
+    from sweeper import remote, runner, spec, storage, submission
 
     sweep = spec.load(file, profile, overrides)
     if cluster is not None:
         sys.exit(remote.submit(cluster, sweep.text(), [] if runs is None else ["--runs", runs]))
     client = submission.connect()  # before a run folder is made
-    _submitted(runner.start(sweep, Path(runs or os.environ.get("SWEEPER_RUNS", "runs"))), client)
+    _submitted(runner.start(sweep, storage.root(runs or os.environ.get("SWEEPER_RUNS", "runs"))), client)
 
 
 def _submitted(run: Run, client: JobSubmissionClient) -> None:

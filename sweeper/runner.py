@@ -27,7 +27,6 @@ from sweeper.spec import SweepSpec
 from sweeper.storage import Root
 
 PACKAGES = ("torch", "open_clip_torch", "ray", "optuna", "mlflow", "clip-sweeper")
-MAX_FAILURES = 3
 EXIT_LOST = 3
 
 
@@ -144,7 +143,6 @@ def work(run: Run, cluster: Cluster, concurrent: int, display: Display, notify: 
             run_config=tune.RunConfig(
                 name=f"attempt-{len(list(run.path.glob('ray/*')))}",
                 storage_path=str(run.path / "ray"),
-                failure_config=tune.FailureConfig(max_failures=MAX_FAILURES),
                 checkpoint_config=tune.CheckpointConfig(checkpoint_frequency=0, checkpoint_at_end=False),
                 stop=Arrival(run),
                 callbacks=[

@@ -46,7 +46,7 @@ def submit(run: Run, client: JobSubmissionClient) -> str:
     known = [job.submission_id or "" for job in client.list_jobs()]
     attempt = sum(name.startswith(f"{run.id}.") for name in known) + 1
     job: str = client.submit_job(
-        entrypoint=f"exec {shlex.join([sys.executable, '-m', 'sweeper', 'resume', str(run.path)])}",
+        entrypoint=f"exec {shlex.join([sys.executable, '-m', 'sweeper', 'resume', str(run)])}",
         submission_id=f"{run.id}.{attempt}",
         runtime_env={"env_vars": QUIET},
     )

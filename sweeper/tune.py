@@ -26,6 +26,9 @@ if TYPE_CHECKING:
     from sweeper.display import Display
 
 
+MAX_RESTARTS = 3
+
+
 def trial_name(trial: Any) -> str:
     """Tune's name for a job: the id we know it by."""
     return str(trial.config["id"])
@@ -62,7 +65,8 @@ class Searcher(Stateless, RaySearcher):
     ended, what makes sure of the front (see `Jobs.following`).
 
     A trial that has to wait for others, see `sweeper.halving`, gives its worker back. For Tune it has ended,
-    and it is handed out once more as one that was left unfinished: its folder is its memory.
+    and it is handed out once more as one that was left unfinished: its folder is its memory. So is a job
+    that has lost its worker. Tune's own restarts would give it one that it keeps for reuse on a lost node.
     """
 
     def __init__(
@@ -81,6 +85,7 @@ class Searcher(Stateless, RaySearcher):
         self.searched = False  # whether the search has ended
         self.finished = False  # whether there is nothing left to do
         self.broken: str | None = None  # why the sweep can't be finished
+        self.lost: dict[str, tuple[int, int]] = {}  # by job: epochs it had, how often it was lost since
         self._plan()
 
     def suggest(self, trial_id: str) -> Job | str | None:
@@ -110,20 +115,38 @@ class Searcher(Stateless, RaySearcher):
         if self.broken:  # what runs stays unfinished
             return
         if trial_id in self.trials:
-            record = self.trials.pop(trial_id)
-            if error:
-                self.run.storage.look(record.folder)  # for epochs that were not reported
-            if self.halving and self.halving.waits(record.number):
-                self.unfinished.add(self.run.trial(record.number))
-            else:
-                self._end(record, *ending(record, report, self.run.spec.file.pareto))
-        elif "measure" in self.others[trial_id]:
-            self._measured(self.others.pop(trial_id)["id"], report)
+            self._ended(self.trials.pop(trial_id), report, error)
         else:
-            twin = self.run.read_trial(Path(self.others.pop(trial_id)["folder"]))
-            self._close(twin, *ending(twin, report, self.run.spec.file.pareto))
+            self._other_ended(self.others.pop(trial_id), report, error)
         self._end_stopped()
         self._plan()
+
+    def _ended(self, record: TrialRecord, report: Report | None, error: bool) -> None:
+        if error:
+            self.run.storage.look(record.folder)  # for epochs that were not reported
+        now = self.run.trial(record.number)
+        waits = self.halving is not None and self.halving.waits(record.number)
+        if waits or (error and self._goes_on_elsewhere(now.id, len(now.epochs))):
+            self.unfinished.add(now)
+        else:
+            self._end(record, *ending(record, report, self.run.spec.file.pareto))
+
+    def _other_ended(self, job: Job, report: Report | None, error: bool) -> None:
+        twin = None if "measure" in job else self.run.read_trial(Path(job["folder"]))
+        if error and self._goes_on_elsewhere(job["id"], len(twin.epochs) if twin else 0):
+            self.waiting.insert(0, job)
+        elif twin is None:
+            self._measured(job["id"], report)
+        else:
+            self._close(twin, *ending(twin, report, self.run.spec.file.pareto))
+
+    def _goes_on_elsewhere(self, job: str, epochs: int) -> bool:
+        """Whether a job that has lost its worker is given another one: unless it was lost more than
+        MAX_RESTARTS times without coming further. Nodes may be lost all the time."""
+        before, times = self.lost.get(job, (epochs, 0))
+        times = 1 if epochs > before else times + 1
+        self.lost[job] = epochs, times
+        return times <= MAX_RESTARTS
 
     def _end(self, trial: TrialRecord, status: Status, reason: str | None) -> None:
         """A trial of the search has ended: so it is noted, and those are told who wait for it."""

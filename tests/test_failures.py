@@ -191,7 +191,7 @@ def test_stop_and_two_drivers_at_once(world: World, whole: Run) -> None:
     driver = world.start("run", world.file("small"), "--runs", runs)
     until(lambda: progress(runs) >= 4)
     said = world.call("resume", "--runs", runs, code=2)
-    assert f"process {driver.pid} on " in said
+    assert f"pid {driver.pid} on " in said
     assert said.count("\n") == 1
     assert "go on with: sweeper resume" in world.call("stop", "--runs", runs)
     assert "interrupted; go on with" in ended(driver, 130)

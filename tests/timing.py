@@ -67,7 +67,7 @@ class Tune:
 
     A worker is lost with probability `lost` after it has written an epoch and before that is reported, and
     the driver is killed with probability `killed` at each thing it does.  failing: trials whose worker is
-    lost for good after their first epoch.
+    lost whenever they have one.
     """
 
     def __init__(
@@ -117,18 +117,22 @@ class Tune:
             write_json(Path(job["measure"]["target"]), {"metrics": BASELINE})
             report: dict[str, Any] = {"done": True, "failed": None}
         else:
-            report = self._epoch(self.run.trial(job["number"]))
             if job["number"] in self.failing:
-                del self.jobs[name]
-                self.searcher.on_trial_complete(name, error=True)
+                self._lose(name)
                 return
+            report = self._epoch(self.run.trial(job["number"]))
             self._maybe_die()
             if self.rng.random() < self.lost:
+                self._lose(name)
                 return
         if report["done"] or self.scheduler.on_trial_result(None, trial, report) == self.scheduler.STOP:
             del self.jobs[name]
             self.scheduler.on_trial_complete(None, trial, report)
             self.searcher.on_trial_complete(name, report)
+
+    def _lose(self, name: str) -> None:
+        del self.jobs[name]
+        self.searcher.on_trial_complete(name, error=True)
 
     def _epoch(self, trial: TrialRecord) -> dict[str, Any]:
         epoch = min(len(trial.epochs) + 1, trial.config["epochs"])  # the last one is reported again
