@@ -6,7 +6,7 @@ The trainable is found by its name, so that the driver imports nothing of what t
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -33,16 +33,6 @@ class Measurement:
         return {"done": True, "failed": reason}
 
 
-class Refused:
-    """A job that can't be begun where it was sent."""
-
-    def __init__(self, error: StorageError) -> None:
-        self.error = error
-
-    def step(self) -> dict[str, Any]:
-        raise self.error
-
-
 class Worker(tune.Trainable):
     """One job after another in one process, so that starting it is paid once.
 
@@ -54,15 +44,15 @@ class Worker(tune.Trainable):
 
     job: Any = None
     full: str | None = None
+    refused: str | None = None
 
     def setup(self, config: dict[str, Any]) -> None:
-        self.full = None
+        self.full = self.refused = None
         self.site = site.of_job(config)
-        try:
+        with self._stored():
+            job = self.site.begin()
             with self._limited():
-                self.job = self.start(self.site.begin())
-        except StorageError as error:
-            self.job = Refused(error)
+                self.job = self.start(job)
 
     def start(self, job: dict[str, Any]) -> Any:
         trainable = Trainable.find(job["trainable"])
@@ -70,26 +60,29 @@ class Worker(tune.Trainable):
 
     def step(self) -> dict[str, Any]:
         report: dict[str, Any] = {}
-        try:
-            if self.full is None:
-                with self._limited():
-                    report = dict(self.job.step())
-                    report["wrote"] = self.site.written()
-        except StorageError as error:
-            return {"done": True, "failed": str(error), "storage": str(error)}
-        return report if self.full is None else {"done": True, "failed": self.full, "full": True}
+        if not (self.refused or self.full):
+            with self._stored(), self._limited():
+                report = dict(self.job.step())
+                report["wrote"] = self.site.written()
+        if self.refused:
+            return {"done": True, "failed": self.refused, "storage": self.refused}
+        return {"done": True, "failed": self.full, "full": True} if self.full else report
+
+    def _limited(self) -> AbstractContextManager[None]:
+        return at_most(self.site.job["minutes"], Path(self.site.job["stuck"]))
 
     @contextmanager
-    def _limited(self) -> Iterator[None]:
-        trace = Path(self.site.job["stuck"])
+    def _stored(self) -> Iterator[None]:
+        """Inside, what keeps files from being stored is noted."""
         try:
-            with at_most(self.site.job["minutes"], trace):
-                yield
+            yield
+        except StorageError as error:
+            self.refused = str(error)
         except Exception as error:
             full = full_disk(error)
             if full is None:
                 raise
-            self.full = f"{full.strerror or full} ({trace.parent})"
+            self.full = f"{full.strerror or full} ({self.site.run})"
 
     def save_checkpoint(self, checkpoint_dir: str) -> None:
         self.job.save(checkpoint_dir)
