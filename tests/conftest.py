@@ -42,6 +42,12 @@ def pytest_runtest_setup() -> None:
     torch.set_num_threads(1)
 
 
+@pytest.fixture(autouse=True)
+def at_home(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Verbs on a run go to where it was started; the next test begins at the top of the project again."""
+    monkeypatch.chdir(Path(__file__).parent.parent)
+
+
 @pytest.fixture
 def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """No decoded images and no listings but the test's own."""

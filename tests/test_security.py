@@ -17,7 +17,7 @@ import torch
 
 from benchmarks.driven import finished_run
 from sweeper import cli
-from sweeper.run import Run, write_json
+from sweeper.run import write_json
 from tests.command import called
 from tests.sockets import addresses, is_loopback
 from trainables.errors import ModelError
@@ -201,6 +201,6 @@ def everything(folder: Path) -> set[Path]:
 
 
 def test_trial_numbers_of_others_are_numbers(tmp_path: Path) -> None:
-    run = Run(finished_run(tmp_path, 4).path)
+    run = finished_run(tmp_path, 4)
     with pytest.raises((ValueError, TypeError)):
         run.trial("../../elsewhere")  # type: ignore[arg-type]
