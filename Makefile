@@ -17,7 +17,7 @@ test: .venv/ready
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
-	$(BIN)/pytest -n 3 --dist loadfile --no-loadscope-reorder -m "not hosts"
+	$(BIN)/pytest -n 2 --dist loadfile --no-loadscope-reorder -m "not hosts"
 
 hosts: .venv/ready
 	$(BIN)/pytest -m hosts

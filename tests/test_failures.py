@@ -186,14 +186,25 @@ def test_mlflow_away_for_the_middle_third(world: World, whole: Run) -> None:
     once_in_mlflow(world, run)
 
 
+def has_pending(pid: int, number: signal.Signals) -> bool:
+    """Whether a process that is stopped will get the signal when it goes on."""
+    status = Path(f"/proc/{pid}/status").read_text()
+    pending = next(line for line in status.splitlines() if line.startswith("ShdPnd:"))
+    return bool(int(pending.split()[1], 16) >> (number - 1) & 1)
+
+
 def test_stop_and_two_drivers_at_once(world: World, whole: Run) -> None:
     runs = world.root / "stopped"
     driver = world.start("run", world.file("small"), "--runs", runs)
     until(lambda: progress(runs) >= 4)
+    driver.send_signal(signal.SIGSTOP)  # or it might end before the others have started
     said = world.call("resume", "--runs", runs, code=2)
     assert f"pid {driver.pid} on " in said
     assert said.count("\n") == 1
-    assert "go on with: sweeper resume" in world.call("stop", "--runs", runs)
+    stopping = world.start("stop", "--runs", runs)
+    until(lambda: has_pending(driver.pid, signal.SIGINT))
+    driver.send_signal(signal.SIGCONT)
+    assert "go on with: sweeper resume" in ended(stopping, 0)
     assert "interrupted; go on with" in ended(driver, 130)
     assert "is not being run" in world.call("stop", "--runs", runs, code=2)
     driver = world.start("resume", "--runs", runs)
