@@ -22,6 +22,10 @@ def slots(resources: Resources, cpus: float, gpus: float) -> int:
     return min(per_cpu, int(gpus / resources.gpus)) if resources.gpus else per_cpu
 
 
+def need_of(resources: Resources) -> str:
+    return f"a trial needs {resources.cpus:g} CPUs and {resources.gpus:g} GPUs on one node"
+
+
 @dataclass(frozen=True)
 class NodeType:
     """A kind of node: how many there can be, and what one has; None for what Ray sees only when it is up."""

@@ -230,7 +230,7 @@ def plan(
     memory: bool,
     cluster: Path | None,
     like: str | None,
-    runs: Path,
+    runs: Root,
 ) -> None:
     """Show what FILE would run, without running it."""
     from sweeper import capacity, expense, spec

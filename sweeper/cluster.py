@@ -40,7 +40,6 @@ REFUSED = (
 PATIENCE = 20 * 60  # seconds for the first node that can hold a trial
 LOOK = 2  # seconds
 
-
 ANSWER_SECONDS = 10.0
 WATCH_SECONDS, LOST_SECONDS = 2.0, 20.0
 """Ray gives up after 60."""
@@ -49,9 +48,8 @@ WATCH_SECONDS, LOST_SECONDS = 2.0, 20.0
 def reach(address: str) -> None:
     """Raises UserError, at once or after `ANSWER_SECONDS`, unless a cluster answers at HOST:PORT and takes
     our token. Ray itself would try for minutes, and say nothing of the token."""
-    host, _, port = address.rpartition(":")
     try:
-        socket.create_connection((host, int(port)), timeout=ANSWER_SECONDS).close()
+        knock(address, ANSWER_SECONDS)
         identity(address)
     except OSError as error:
         reason = error.strerror or str(error)
@@ -63,6 +61,12 @@ def reach(address: str) -> None:
             f"the Ray cluster at RAY_ADDRESS={address} refuses our token; set RAY_AUTH_MODE=token, and the "
             "cluster's own token as RAY_AUTH_TOKEN or in ~/.ray/auth_token"
         ) from None
+
+
+def knock(address: str, seconds: float) -> None:
+    """Raises OSError unless somebody listens at HOST:PORT."""
+    host, _, port = address.rpartition(":")
+    socket.create_connection((host, int(port)), timeout=seconds).close()
 
 
 def identity(address: str) -> str:
@@ -118,9 +122,8 @@ class Watch:
             self.lost()
 
     def _answers(self) -> bool:
-        host, _, port = self.address.rpartition(":")
         try:
-            socket.create_connection((host, int(port)), timeout=WATCH_SECONDS).close()
+            knock(self.address, WATCH_SECONDS)
         except OSError:
             return False
         return True
@@ -192,7 +195,7 @@ class Cluster:
 
     @property
     def _need(self) -> str:
-        return f"a trial needs {self.resources.cpus:g} CPUs and {self.resources.gpus:g} GPUs on one node"
+        return capacity.need_of(self.resources)
 
     def lacking(self) -> str:
         """What is missing while no node can hold a trial; else empty."""

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from sweeper.capacity import Capacity, NodeType, listed
+from sweeper.budget import busy
+from sweeper.capacity import Capacity, NodeType, listed, need_of
 from sweeper.errors import UserError
 from sweeper.run import Run
 from sweeper.spec import Resources, SweepSpec
@@ -13,7 +14,7 @@ from sweeper.spec import Resources, SweepSpec
 def lines(sweep: SweepSpec, capacity: Capacity, like: Run | None) -> Iterator[str]:
     """like: the run whose trials say how long one takes. Raises UserError if no node can hold a trial."""
     resources, search = sweep.file.resources, sweep.file.search
-    need = f"a trial needs {resources.cpus:g} CPUs and {resources.gpus:g} GPUs on one node"
+    need = need_of(resources)
     able = capacity.fitting(resources)
     if not able:
         raise UserError(f"resources: {need}, and the cluster can grow by {listed(capacity.workers)}")
@@ -47,8 +48,7 @@ def mean_seconds(run: Run) -> float:
     ended = [trial for trial in run.trials() if trial.status != "unfinished" and trial.epochs]
     if not ended:
         raise UserError(f"{run.id}: no trial of it has ended, so it says nothing of how long they take")
-    seconds = [epoch["training_seconds"] + epoch["evaluation_seconds"] for t in ended for epoch in t.epochs]
-    return sum(seconds) / len(ended)
+    return sum(map(busy, ended)) / len(ended)
 
 
 def dollars(capacity: Capacity, able: list[NodeType], resources: Resources, hours: float, wall: float) -> str:

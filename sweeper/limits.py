@@ -48,7 +48,7 @@ def full_disk(error: BaseException | None) -> OSError | None:
 def no_space(run: Run, reason: str) -> UserError:
     return UserError(
         f"no space is left for {run.path}: {reason}; what was finished is there. Make space, and go on with: "
-        f"sweeper resume {run.path}"
+        f"sweeper resume {run}"
     )
 
 

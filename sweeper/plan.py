@@ -122,11 +122,11 @@ def log_lines(run: Run, *, follow: bool) -> Iterator[str]:
             text = run.log_file.read_text(encoding="utf-8")
             yield text[seen:]
             seen = len(text)
+        if not follow:
+            return
         if run.is_driven():
             driven = time.monotonic()
-        elif not follow or (run.path / "pareto.json").exists() or time.monotonic() - driven > DRIVERLESS:
-            return
-        if not follow:
+        elif (run.path / "pareto.json").exists() or time.monotonic() - driven > DRIVERLESS:
             return
         time.sleep(1)
 

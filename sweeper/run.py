@@ -476,9 +476,9 @@ class Run:
         ended before is to be trained once more: it gives the same."""
         folder = self.seed_folder(trial, index)
         twin = TrialRecord(trial.number, folder, trial.config, trial.drawn, seed, wanted=wanted)
-        # it begins anew, for epochs that are gone
-        ended = [file for file in (folder / "status.json",) if file.exists()]
-        self.storage.remove(*twin.checkpoints, *ended)
+        self.storage.remove(
+            *twin.checkpoints, folder / "status.json"
+        )  # it begins anew, for epochs that are gone
         return self._write_trial(twin)
 
     def seeds(self, trial: TrialRecord) -> list[TrialRecord]:

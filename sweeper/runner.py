@@ -94,7 +94,7 @@ def give_up(run: Run, display: Display) -> None:
     display.stop()
     display.note(
         f"the Ray cluster of {run.id} is gone: its head does not answer any more, or was started anew; what "
-        f"was finished is there, go on with: sweeper resume {run.path}"
+        f"was finished is there, go on with: sweeper resume {run}"
     )
     os._exit(EXIT_LOST)
 

@@ -124,25 +124,25 @@ class Searcher(Stateless, RaySearcher):
     def _ended(self, record: TrialRecord, report: Report | None, error: bool) -> None:
         if error:
             self.run.storage.look(record.folder)  # for epochs that were not reported
-        now = self.run.trial(record.number)
         waits = self.halving is not None and self.halving.waits(record.number)
-        if waits or (error and self._goes_on_elsewhere(now.id, len(now.epochs))):
-            self.unfinished.add(now)
+        if waits or (error and self._goes_on_elsewhere(record.id, self.run.trial(record.number))):
+            self.unfinished.add(self.run.trial(record.number))
         else:
             self._end(record, *ending(record, report, self.run.spec.file.pareto))
 
     def _other_ended(self, job: Job, report: Report | None, error: bool) -> None:
         twin = None if "measure" in job else self.run.read_trial(Path(job["folder"]))
-        if error and self._goes_on_elsewhere(job["id"], len(twin.epochs) if twin else 0):
+        if error and self._goes_on_elsewhere(job["id"], twin):
             self.waiting.insert(0, job)
         elif twin is None:
             self._measured(job["id"], report)
         else:
             self._close(twin, *ending(twin, report, self.run.spec.file.pareto))
 
-    def _goes_on_elsewhere(self, job: str, epochs: int) -> bool:
+    def _goes_on_elsewhere(self, job: str, training: TrialRecord | None) -> bool:
         """Whether a job that has lost its worker is given another one: unless it was lost more than
         MAX_RESTARTS times without coming further. Nodes may be lost all the time."""
+        epochs = len(training.epochs) if training else 0
         before, times = self.lost.get(job, (epochs, 0))
         times = 1 if epochs > before else times + 1
         self.lost[job] = epochs, times

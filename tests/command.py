@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import time
+from collections.abc import Callable
 
 from click.testing import CliRunner, Result
 
@@ -34,3 +36,10 @@ def called(*arguments: object, code: int = 0) -> Result:
     done = CliRunner(env=WIDE | without).invoke(main, list(map(str, arguments)))
     assert done.exit_code == code, done.output
     return done
+
+
+def wait_for(condition: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + PATIENCE
+    while not condition():
+        assert time.monotonic() < deadline, "nothing happened for too long"
+        time.sleep(0.02)

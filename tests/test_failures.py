@@ -12,14 +12,14 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 
 from sweeper.run import Run, read_json
-from tests.command import PATIENCE, environment
+from tests.command import PATIENCE, environment, wait_for
 from tests.light import installed
 from tests.mlflow_server import Process
 from tests.pretend_cluster import PretendCluster
@@ -110,13 +110,6 @@ def whole(world: World) -> Run:
     return Run.find(None, runs)
 
 
-def until(condition: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + PATIENCE
-    while not condition():
-        assert time.monotonic() < deadline, "nothing happened for too long"
-        time.sleep(0.02)
-
-
 def progress(runs: Path) -> int:
     """How many results lie in the only run of a folder."""
     return sum(1 for pattern in ("trials/*/*.json", "final/*/*.json") for _ in runs.glob(f"*/{pattern}"))
@@ -156,7 +149,7 @@ def test_drivers_killed_at_random_points(world: World, whole: Run) -> None:
     arguments: list[object] = ["run", world.file("small", mlflow=True)]
     for point in points:
         driver = world.start(*arguments, "--runs", runs)
-        until(lambda point=point, driver=driver: progress(runs) >= point or driver.poll() is not None)  # type: ignore[misc]
+        wait_for(lambda point=point, driver=driver: progress(runs) >= point or driver.poll() is not None)  # type: ignore[misc]
         time.sleep(0.2 * rng.random())
         driver.kill()
         driver.communicate()
@@ -174,9 +167,9 @@ def test_drivers_killed_at_random_points(world: World, whole: Run) -> None:
 def test_mlflow_away_for_the_middle_third(world: World, whole: Run) -> None:
     runs, total = world.root / "away", progress(whole.path.parent)
     driver = world.start("run", world.file("small", mlflow=True), "--runs", runs)
-    until(lambda: progress(runs) >= total // 3)
+    wait_for(lambda: progress(runs) >= total // 3)
     world.server.stop()
-    until(lambda: progress(runs) >= 2 * total // 3)
+    wait_for(lambda: progress(runs) >= 2 * total // 3)
     world.server.start()
     ended(driver, 0)
     world.server.wait()
@@ -196,20 +189,20 @@ def has_pending(pid: int, number: signal.Signals) -> bool:
 def test_stop_and_two_drivers_at_once(world: World, whole: Run) -> None:
     runs = world.root / "stopped"
     driver = world.start("run", world.file("small"), "--runs", runs)
-    until(lambda: progress(runs) >= 4)
+    wait_for(lambda: progress(runs) >= 4)
     driver.send_signal(signal.SIGSTOP)  # or it might end before the others have started
     said = world.call("resume", "--runs", runs, code=2)
     assert f"pid {driver.pid} on " in said
     assert said.count("\n") == 1
     stopping = world.start("stop", "--runs", runs)
-    until(lambda: has_pending(driver.pid, signal.SIGINT))
+    wait_for(lambda: has_pending(driver.pid, signal.SIGINT))
     driver.send_signal(signal.SIGCONT)
     assert "go on with: sweeper resume" in ended(stopping, 0)
     assert "interrupted; go on with" in ended(driver, 130)
     assert "is not being run" in world.call("stop", "--runs", runs, code=2)
     driver = world.start("resume", "--runs", runs)
     before = progress(runs)
-    until(lambda: progress(runs) > before)
+    wait_for(lambda: progress(runs) > before)
     driver.send_signal(signal.SIGTERM)
     assert "interrupted; go on with" in ended(driver, 130)
     world.call("resume", "--runs", runs)
@@ -230,7 +223,7 @@ def test_a_full_disk(world: World, whole: Run) -> None:
     runs = world.root / "full"
     runs.mkdir()
     driver = world.start("run", world.file("small"), "--runs", runs)
-    until(lambda: progress(runs) >= 5)
+    wait_for(lambda: progress(runs) >= 5)
     (runs / "full").touch()
     run = Run.find(None, runs)
     (run.path / "trials" / "full").touch()
@@ -246,7 +239,7 @@ def test_a_node_that_is_killed(world: World, whole: Run) -> None:
     """Its trial goes on elsewhere from its last epoch: the same numbers, none of them twice."""
     runs = world.root / "node"
     driver = world.start("run", world.file("small"), "--runs", runs)
-    until(lambda: any(runs.glob("*/trials/t001/epoch-001.json")))
+    wait_for(lambda: any(runs.glob("*/trials/t001/epoch-001.json")))
     world.cluster.tell("kill-node")
     ended(driver, 0)
     world.cluster.tell("add-node")
@@ -268,7 +261,7 @@ def test_a_head_that_is_killed(world: World, whole: Run) -> None:
     """The last one of this file: nothing of the cluster is left."""
     runs = world.root / "head"
     driver = world.start("run", world.file("small"), "--runs", runs)
-    until(lambda: progress(runs) >= 4)
+    wait_for(lambda: progress(runs) >= 4)
     world.cluster.tell("kill-head")
     said = ended(driver, 3)
     assert "the Ray cluster of small-" in said.splitlines()[-1]

@@ -13,7 +13,6 @@ import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -31,7 +30,7 @@ from sweeper.spec import from_text, load
 from sweeper.tune import Arrival, Searcher
 from sweeper.worker import Worker
 from tests.bucket import Server
-from tests.command import PATIENCE, called, environment
+from tests.command import PATIENCE, called, environment, wait_for
 from tests.curves import curves
 from tests.hosts import SCRATCH, Hosts, sweep_on
 from tests.scheduler_contract import sweep
@@ -253,13 +252,6 @@ def start(command: list[str], own: dict[str, str]) -> subprocess.Popen[str]:
     return subprocess.Popen(
         command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment() | own
     )
-
-
-def wait_for(condition: Any) -> None:
-    deadline = time.monotonic() + PATIENCE
-    while not condition():
-        assert time.monotonic() < deadline, "nothing happened for too long"
-        time.sleep(0.05)
 
 
 def uninterrupted(file: Path, root: Path) -> Run:

@@ -10,8 +10,7 @@ import shutil
 import signal
 import subprocess
 import sys
-import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -26,7 +25,7 @@ from sweeper import Run
 from sweeper.cli import main
 from sweeper.evaluation import find_point
 from sweeper.run import SPLIT, STAGES, Stage
-from tests.command import PATIENCE, called, environment, sweeper
+from tests.command import PATIENCE, called, environment, sweeper, wait_for
 from tests.finished import finished_run
 from tests.sweeps import SMALL
 
@@ -86,13 +85,6 @@ def end_when(
     process.send_signal(how)
     stdout, stderr = process.communicate(timeout=PATIENCE)
     return subprocess.CompletedProcess(command, process.returncode, stdout, stderr)
-
-
-def wait_for(condition: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + PATIENCE
-    while not condition():
-        assert time.monotonic() < deadline, "nothing happened for too long"
-        time.sleep(0.1)
 
 
 def test_every_method_ran_with_finite_metrics(whole: Finished) -> None:
