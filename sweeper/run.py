@@ -476,9 +476,8 @@ class Run:
         ended before is to be trained once more: it gives the same."""
         folder = self.seed_folder(trial, index)
         twin = TrialRecord(trial.number, folder, trial.config, trial.drawn, seed, wanted=wanted)
-        self.storage.remove(
-            *twin.checkpoints, folder / "status.json"
-        )  # it begins anew, for epochs that are gone
+        # it begins anew, for epochs that are gone
+        self.storage.remove(*twin.checkpoints, folder / "status.json")
         return self._write_trial(twin)
 
     def seeds(self, trial: TrialRecord) -> list[TrialRecord]:
