@@ -4,20 +4,17 @@ from __future__ import annotations
 
 import logging
 import os
-import secrets
-import socket
-import sys
-import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from functools import cached_property
-from pathlib import Path
 from typing import Any
 
 from sweeper import capacity
 from sweeper.capacity import Capacity
 from sweeper.errors import UserError
+from sweeper.head import Watch, reach, refused
+from sweeper.loopback import on_loopback, write_token
 from sweeper.redact import one_line
 from sweeper.spec import Resources
 
@@ -33,100 +30,8 @@ QUIET = {
     "TUNE_GLOBAL_CHECKPOINT_S": "inf",  # we never restore Tune's snapshots, which grow with the trials
 }
 
-REFUSED = (
-    "the cluster refuses this machine's token: ~/.ray/auth_token here is not the one it was started with; "
-    "`ray up` hands out the launching machine's"
-)
 PATIENCE = 20 * 60  # seconds for the first node that can hold a trial
 LOOK = 2  # seconds
-
-ANSWER_SECONDS = 10.0
-WATCH_SECONDS, LOST_SECONDS = 2.0, 20.0
-"""Ray gives up after 60."""
-
-
-def reach(address: str) -> None:
-    """Raises UserError, at once or after `ANSWER_SECONDS`, unless a cluster answers at HOST:PORT and takes
-    our token. Ray itself would try for minutes, and say nothing of the token."""
-    try:
-        knock(address, ANSWER_SECONDS)
-        identity(address)
-    except OSError as error:
-        reason = error.strerror or str(error)
-        raise UserError(f"no Ray cluster answers at RAY_ADDRESS={address}: {reason}") from None
-    except Exception as error:
-        if "token" not in str(error).lower():
-            raise UserError(f"no Ray cluster answers at RAY_ADDRESS={address}: {one_line(error)}") from None
-        raise UserError(
-            f"the Ray cluster at RAY_ADDRESS={address} refuses our token; set RAY_AUTH_MODE=token, and the "
-            "cluster's own token as RAY_AUTH_TOKEN or in ~/.ray/auth_token"
-        ) from None
-
-
-def knock(address: str, seconds: float) -> None:
-    """Raises OSError unless somebody listens at HOST:PORT."""
-    host, _, port = address.rpartition(":")
-    socket.create_connection((host, int(port)), timeout=seconds).close()
-
-
-def identity(address: str) -> str:
-    """The id of the cluster whose head answers at HOST:PORT. Raises whatever Ray does if none does."""
-    from ray._raylet import GcsClient  # type: ignore[attr-defined]
-
-    with silent():
-        return str(GcsClient(address=address).cluster_id)
-
-
-@contextmanager
-def silent() -> Iterator[None]:
-    """Inside, nothing reaches stderr: Ray's own lines, from outside of Python, can't be turned off."""
-    sys.stderr.flush()
-    kept, nowhere = os.dup(2), os.open(os.devnull, os.O_WRONLY)
-    os.dup2(nowhere, 2)
-    try:
-        yield
-    finally:
-        os.dup2(kept, 2)
-        os.close(kept)
-        os.close(nowhere)
-
-
-class Watch:
-    """Calls `lost` when the cluster's head has been away for `LOST_SECONDS`, or is another one: Ray would
-    end this process without a word that helps. A context manager."""
-
-    def __init__(self, address: str, lost: Callable[[], None]) -> None:
-        self.address, self.lost = address, lost
-        self.ended = threading.Event()
-        self.thread = threading.Thread(target=self._watch, name="cluster", daemon=True)
-
-    def __enter__(self) -> Watch:
-        self.thread.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.ended.set()
-
-    def _watch(self) -> None:
-        known, away = identity(self.address), 0.0
-        while not self.ended.wait(WATCH_SECONDS):
-            if self._answers():
-                if away and identity(self.address) != known:
-                    break
-                away = 0.0
-            else:
-                away += WATCH_SECONDS
-                if away >= LOST_SECONDS:
-                    break
-        if not self.ended.is_set():
-            self.lost()
-
-    def _answers(self) -> bool:
-        try:
-            knock(self.address, WATCH_SECONDS)
-        except OSError:
-            return False
-        return True
 
 
 class Cluster:
@@ -161,7 +66,7 @@ class Cluster:
         except (ConnectionError, ValueError) as error:
             raise UserError(f"no Ray cluster answers at RAY_ADDRESS={address}: {one_line(error)}") from None
         except ray.exceptions.AuthenticationError:
-            raise UserError(REFUSED) from None
+            raise UserError(refused(f"at RAY_ADDRESS={address}")) from None
         logging.getLogger("ray.tune").setLevel(logging.CRITICAL)
         logging.getLogger("ray.train").setLevel(logging.CRITICAL)
         try:
@@ -244,38 +149,3 @@ class Cluster:
         of_each = self._of_each_node()
         grown = self.growth.side_by_side(self.resources, max(of_each)) if self.growth else 0
         return max(1, min(max(sum(of_each), grown), requested or trials, trials))
-
-
-@contextmanager
-def on_loopback() -> Iterator[None]:
-    """Inside, a Ray that is started here listens on the loopback address alone, not on all of the machine's.
-
-    Ray does so by itself where it makes no clusters, on macOS and Windows, and has no other switch for it: a
-    `_node_ip_address` of 127.0.0.1 is replaced by the machine's.
-    """
-    from ray._private import ray_constants
-
-    before = ray_constants.ENABLE_RAY_CLUSTER
-    ray_constants.ENABLE_RAY_CLUSTER = False
-    try:
-        yield
-    finally:
-        ray_constants.ENABLE_RAY_CLUSTER = before
-
-
-def write_token() -> None:
-    """Makes the token that Ray asks every client for, unless there is one. Ray would make it readable for
-    every user of the machine, and two sweeps that start at once would make two."""
-    file = Path.home() / ".ray" / "auth_token"
-    if file.exists() or "RAY_AUTH_TOKEN" in os.environ or "RAY_AUTH_TOKEN_PATH" in os.environ:
-        return
-    file.parent.mkdir(mode=0o700, exist_ok=True)
-    own = file.with_name(f"auth_token.{os.getpid()}")
-    with open(os.open(own, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w", encoding="ascii") as stream:
-        stream.write(secrets.token_hex(32))
-    try:
-        os.link(own, file)  # the first one counts, and is whole
-    except FileExistsError:
-        pass
-    finally:
-        own.unlink()

@@ -7,8 +7,9 @@ import shlex
 import sys
 from typing import TYPE_CHECKING
 
-from sweeper.cluster import QUIET, REFUSED
+from sweeper.cluster import QUIET
 from sweeper.errors import UserError
+from sweeper.head import refused
 from sweeper.run import Run
 
 if TYPE_CHECKING:
@@ -32,7 +33,7 @@ def connect() -> JobSubmissionClient:
             "`ray up` on the laptop starts it"
         ) from None
     except AuthenticationError:
-        raise UserError(REFUSED) from None
+        raise UserError(refused("of this machine")) from None
     except RuntimeError as error:
         raise UserError(f"Ray takes no jobs: {' '.join(str(error).split())}") from None
     return client

@@ -138,7 +138,7 @@ def test_a_sweep_on_three_hosts_survives_the_loss_of_one(laptop: Laptop, tmp_pat
 
     token = laptop.host(1, "cat ~/.ray/auth_token; echo 0123456789abcdef0123456789abcdef >~/.ray/auth_token")
     refused = laptop.on_cluster("submit", file, code=2)
-    assert refused.strip().startswith("the cluster refuses this machine's token")
+    assert "refuses our token" in refused
     assert len(refused.strip().splitlines()) == 1
     laptop.host(1, f"echo -n {token.strip()} >~/.ray/auth_token")
 

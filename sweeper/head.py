@@ -1,0 +1,106 @@
+"""The head of a Ray cluster: whether it answers, takes our token, and is still there."""
+
+from __future__ import annotations
+
+import os
+import socket
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+from sweeper.errors import UserError
+from sweeper.redact import one_line
+
+ANSWER_SECONDS = 10.0
+WATCH_SECONDS, LOST_SECONDS = 2.0, 20.0
+"""Ray gives up after 60."""
+
+
+def reach(address: str) -> None:
+    """Raises UserError, at once or after `ANSWER_SECONDS`, unless a cluster answers at HOST:PORT and takes
+    our token. Ray itself would try for minutes, and say nothing of the token."""
+    try:
+        knock(address, ANSWER_SECONDS)
+        identity(address)
+    except OSError as error:
+        reason = error.strerror or str(error)
+        raise UserError(f"no Ray cluster answers at RAY_ADDRESS={address}: {reason}") from None
+    except Exception as error:
+        if "token" not in str(error).lower():
+            raise UserError(f"no Ray cluster answers at RAY_ADDRESS={address}: {one_line(error)}") from None
+        raise UserError(refused(f"at RAY_ADDRESS={address}")) from None
+
+
+def refused(where: str) -> str:
+    """What is said of a cluster that was started with another token."""
+    return (
+        f"the Ray cluster {where} refuses our token; set RAY_AUTH_MODE=token, and the token that it was "
+        "started with as RAY_AUTH_TOKEN or in ~/.ray/auth_token (`ray up` copies the launching machine's)"
+    )
+
+
+def knock(address: str, seconds: float) -> None:
+    """Raises OSError unless somebody listens at HOST:PORT."""
+    host, _, port = address.rpartition(":")
+    socket.create_connection((host, int(port)), timeout=seconds).close()
+
+
+def identity(address: str) -> str:
+    """The id of the cluster whose head answers at HOST:PORT. Raises whatever Ray does if none does."""
+    from ray._raylet import GcsClient  # type: ignore[attr-defined]
+
+    with silent():
+        return str(GcsClient(address=address).cluster_id)
+
+
+@contextmanager
+def silent() -> Iterator[None]:
+    """Inside, nothing reaches stderr: Ray's own lines, from outside of Python, can't be turned off."""
+    sys.stderr.flush()
+    kept, nowhere = os.dup(2), os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, 2)
+    try:
+        yield
+    finally:
+        os.dup2(kept, 2)
+        os.close(kept)
+        os.close(nowhere)
+
+
+class Watch:
+    """Calls `lost` when the cluster's head has been away for `LOST_SECONDS`, or is another one: Ray would
+    end this process without a word that helps. A context manager."""
+
+    def __init__(self, address: str, lost: Callable[[], None]) -> None:
+        self.address, self.lost = address, lost
+        self.ended = threading.Event()
+        self.thread = threading.Thread(target=self._watch, name="cluster", daemon=True)
+
+    def __enter__(self) -> Watch:
+        self.thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.ended.set()
+
+    def _watch(self) -> None:
+        known, away = identity(self.address), 0.0
+        while not self.ended.wait(WATCH_SECONDS):
+            if self._answers():
+                if away and identity(self.address) != known:
+                    break
+                away = 0.0
+            else:
+                away += WATCH_SECONDS
+                if away >= LOST_SECONDS:
+                    break
+        if not self.ended.is_set():
+            self.lost()
+
+    def _answers(self) -> bool:
+        try:
+            knock(self.address, WATCH_SECONDS)
+        except OSError:
+            return False
+        return True
