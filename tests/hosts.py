@@ -11,8 +11,8 @@ from types import SimpleNamespace
 from typing import Any
 
 from sweeper import halving, kept, site
+from sweeper.curves import Curves
 from sweeper.run import Run, epoch_file, read_json, write_json
-from sweeper.simulator import Curves
 from sweeper.tune import Arrival
 from tests.curves import BASELINE
 from tests.timing import Killed, Tune

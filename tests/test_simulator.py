@@ -14,13 +14,14 @@ import pytest
 from sweeper import halving, runner
 from sweeper.budget import Clock
 from sweeper.cluster import Cluster
+from sweeper.curves import Curves, recorded
 from sweeper.display import Display
 from sweeper.errors import UserError
 from sweeper.front import candidates
 from sweeper.halving import Halving, ending, not_finite
 from sweeper.run import Metrics, Run, epoch_file, write_json
 from sweeper.search import of_run
-from sweeper.simulator import Curves, Simulation, recorded, simulate
+from sweeper.simulator import Simulation, simulate
 from sweeper.spec import SweepSpec
 from tests.curves import BASELINE, curves
 from tests.replay import Replay

@@ -10,10 +10,11 @@ from typing import Any
 
 from sweeper import halving
 from sweeper.budget import Clock
+from sweeper.curves import Curves
 from sweeper.jobs import Jobs
 from sweeper.run import Decision, Run, TrialRecord, epoch_file, write_json
 from sweeper.search import of_run
-from sweeper.simulator import Curves, Simulation, Simulator
+from sweeper.simulator import Simulation, Simulator
 from sweeper.spec import SweepSpec
 from sweeper.tune import Scheduler, Searcher
 from tests.curves import BASELINE
