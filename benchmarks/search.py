@@ -36,7 +36,7 @@ from numpy.typing import NDArray
 
 from benchmarks import costs, peers, telling
 from sweeper import spec
-from sweeper.curves import Curves
+from sweeper.curves import Curves, Unrepeated
 from sweeper.front import judged
 from sweeper.pareto import hypervolume, hypervolume_over_time, reference_point
 from sweeper.search import Search
@@ -172,7 +172,7 @@ def run(task: Task) -> Outcome:
         search, stopping = task.arm.drive(sweep, curves, task.python)
         seconds = limit * ruler.training / task.workers
         simulation = simulate(
-            sweep, curves, workers=task.workers, search=search, stopping=stopping, seconds=seconds
+            sweep, Unrepeated(curves), workers=task.workers, search=search, stopping=stopping, seconds=seconds
         )
         paid, shares = ruler.shares(simulation, task.workers)
         reached = costs.cost_to_reach(paid, shares, TARGET)

@@ -88,14 +88,15 @@ class Curves:
     def load(cls, file: Path) -> Curves:
         return cls(pd.read_parquet(file))
 
-    def nearest(self, drawn: dict[str, Any], used: NDArray[np.intp]) -> int:
-        """The curve of the configuration that is the most like the one drawn, of those that were used least
-        often: a real sweep never trains with the same luck twice. used: (n,)."""
+    def nearest(self, drawn: dict[str, Any]) -> Curve:
+        """The curve of the configuration that is the most like the one drawn."""
+        return self.curves[int(self._distance(drawn).argmin())]
+
+    def _distance(self, drawn: dict[str, Any]) -> Array:
         distance = np.zeros(len(self.curves))
         for name, parameter in self.drawn.items():
             distance += self.weights[name] * parameter.distance(drawn.get(name))
-        distance[used > used.min()] = np.inf
-        return int(distance.argmin())
+        return distance
 
     @cached_property
     def weights(self) -> dict[str, float]:
@@ -122,6 +123,22 @@ class Curves:
         ]
         table = pd.DataFrame([[metrics[name] for metrics in look for name in self.names] for look in looks])
         return np.asarray(table.rank(pct=True, na_option="bottom"))
+
+
+class Unrepeated(Curves):
+    """The same curves, each of which is given once before any is given again: a real search never trains with
+    the same luck twice. For one simulation."""
+
+    def __init__(self, curves: Curves) -> None:
+        vars(self).update(vars(curves) | {"weights": curves.weights})  # fitted once for all
+        self.used = np.zeros(len(curves.curves), dtype=np.intp)
+
+    def nearest(self, drawn: dict[str, Any]) -> Curve:
+        distance = self._distance(drawn)
+        distance[self.used > self.used.min()] = np.inf
+        nearest = int(distance.argmin())
+        self.used[nearest] += 1
+        return self.curves[nearest]
 
 
 def metrics_of(rows: pd.DataFrame) -> list[Metrics]:

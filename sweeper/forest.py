@@ -9,7 +9,7 @@ The mean of that worth to the power of the number of objectives is proportional 
 (Zhang and Golovin 2020, arXiv 2006.04655), so over many draws it is this that grows.
 
 A worth counts times the share of trials that keep the constraints, by the same trees.
-A failed trial has reached the worst that was seen, and breaks them.
+A failed trial has reached the worst that was seen at every epoch, and breaks them.
 """
 
 from __future__ import annotations
@@ -80,7 +80,7 @@ class Forest:
         if trial.status == "failed":
             self.failed.add(trial.number)
             nothing = dict.fromkeys(self.sweep.file.pareto.deciding, math.nan)
-            self.epochs.setdefault(trial.number, {self.looked_at[0]: nothing})
+            self.epochs[trial.number] = dict.fromkeys(self.looked_at, nothing)
 
     def draw(self, number: int, last: int, baseline: Metrics | None, given: Point) -> Point | None:
         """The point of trial `number`. None while fewer than `startup_trials` have reported.

@@ -12,8 +12,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
 
-import numpy as np
-
 from sweeper import kept
 from sweeper.curves import Curve, Curves
 from sweeper.errors import UserError
@@ -102,7 +100,6 @@ class Simulator:
         self.stopping: Stopping | None = stopping or self.halving
         self.now = 0.0
         self.curve: dict[int, Curve] = {}
-        self.used = np.zeros(len(curves.curves), dtype=np.intp)
         self.unfinished = Unfinished(self.halving)
         # a heap, with the next report of each trial that has a worker: when, in which order, of which trial
         self.reports: list[tuple[float, int, int]] = []
@@ -129,9 +126,7 @@ class Simulator:
         if new is None:
             return None
         trial = TrialRecord(new.number, Path(f"t{new.number:03d}"), new.config, new.drawn, new.seed)
-        nearest = self.curves.nearest(new.drawn, self.used)
-        self.used[nearest] += 1
-        curve = self.curves.curves[nearest]
+        curve = self.curves.nearest(new.drawn)
         if len(curve.metrics) < trial.config["epochs"]:
             raise UserError(
                 f"learning curves: {curve.config} has {len(curve.metrics)} epochs, and the sweep trains "

@@ -16,7 +16,7 @@ BASELINE = {"clean_accuracy": 0.9, "robust_accuracy": 0.05, "robust_ece": 0.8}
 
 
 def curves(sweep: SweepSpec, count: int, epochs: int, seed: int = 0) -> pd.DataFrame:
-    """Curves of `count` random configurations of a sweep, in the columns of `sweeper.simulator`.
+    """Curves of `count` random configurations of a sweep, in the columns of `sweeper.curves`.
 
     They overfit robustly: the higher the learning rate, the sooner robust accuracy peaks, to fall again,
     while the calibration error of attacked images goes on growing. The highest rates diverge. Half of the

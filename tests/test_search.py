@@ -73,7 +73,9 @@ def drawn(run: Run) -> list[dict[str, Any]]:
     return [trial.drawn for trial in run.trials()]
 
 
-@pytest.mark.parametrize(("sampler", "trials"), [("tpe", 14), ("nsga2", 14), ("gp", 8), ("random", 14)])
+@pytest.mark.parametrize(
+    ("sampler", "trials"), [("tpe", 14), ("nsga2", 14), ("gp", 8), ("random", 14), ("forest", 14)]
+)
 def test_the_order_in_which_trials_end_does_not_matter(tmp_path: Path, sampler: str, trials: int) -> None:
     sweep = small(trials, **{"seed: 3": f"seed: 3, sampler: {sampler}"})
     runs = [new_run(tmp_path / str(i), sweep) for i in range(3)]

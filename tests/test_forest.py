@@ -1,0 +1,193 @@
+"""The forest sampler: what it makes of epochs, stopped trials, failures and constraints."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from sweeper import forest, space, spec
+from sweeper.forest import Encoding, Forest, Grown, place, random_value, ranks
+from sweeper.pareto import hypervolume
+from sweeper.run import Metrics, TrialRecord
+from sweeper.search import Search
+from sweeper.spec import SweepSpec
+from sweeper.tree import Choice, Range, parse
+from tests.searching import UNTRAINED
+
+SWEEP = """\
+name: small
+trial:
+  data: {train: fashion-mnist-8k}
+  method: !choice [{name: tecoa}, {name: pmg, alpha: !loguniform [0.1, 10]}, {name: carot}]
+  optimizer: {learning_rate: !loguniform [1e-5, 1e-1]}
+  epochs: 9
+search: {trials: 60, startup_trials: 10}
+"""
+BEST = 1e-3
+
+
+def sweep() -> SweepSpec:
+    return spec.from_text(SWEEP, "small.yaml")
+
+
+def distributions(text: str) -> dict[str, Choice | Range]:
+    return space.distributions(parse(text, "test"))
+
+
+def rate_of(drawn: dict[str, Any]) -> float:
+    return float(drawn["optimizer.learning_rate"])
+
+
+def off(drawn: dict[str, Any]) -> float:
+    """Powers of ten from the best learning rate."""
+    return abs(math.log10(rate_of(drawn) / BEST))
+
+
+def metrics_of(drawn: dict[str, Any], epoch: int) -> Metrics:
+    """One peak, at which all objectives are at their best."""
+    good = math.exp(-off(drawn)) * (1 - math.exp(-epoch / 3))
+    return {"robust_accuracy": 0.5 * good, "clean_accuracy": 0.5 + 0.4 * good, "robust_ece": 0.8 - 0.5 * good}
+
+
+def run(made: SweepSpec, trials: int, status: str = "completed", epochs: int = 9) -> list[TrialRecord]:
+    """A search all of whose trials end after some epochs."""
+    search = Search(made, None, name="test", lag=1, baseline=UNTRAINED)
+    done = []
+    for _ in range(trials):
+        asked = search.ask()
+        assert asked is not None
+        record = TrialRecord(asked.number, Path("t"), asked.config, asked.drawn, asked.seed)
+        record.epochs = [{"epoch": e, "metrics": metrics_of(asked.drawn, e)} for e in range(1, epochs + 1)]
+        search.end(replace(record, status=status))  # type: ignore[arg-type]
+        done.append(record)
+    return done
+
+
+@pytest.mark.parametrize(("status", "epochs"), [("completed", 9), ("stopped", 1)])
+def test_it_learns_where_the_best_are_even_if_all_are_stopped(status: str, epochs: int) -> None:
+    done = run(sweep(), 30, status, epochs)
+    first, later = ([off(trial.drawn) for trial in each] for each in (done[:10], done[20:]))
+    assert np.median(later) < 0.3 < np.median(first)
+
+
+def test_trials_that_run_are_learned_from() -> None:
+    search = Search(sweep(), None, name="test", lag=1, baseline=UNTRAINED)
+    drawn = []
+    for number in range(30):
+        asked = search.ask()
+        assert asked is not None
+        drawn.append(asked.drawn)
+        search.report(number, 1, metrics_of(asked.drawn, 1))
+    assert np.median([off(each) for each in drawn[20:]]) < 0.3
+
+
+def test_failures_are_avoided() -> None:
+    """All learning rates above the best one diverge, without a single epoch."""
+    search = Search(sweep(), None, name="test", lag=1, baseline=UNTRAINED)
+    rates = []
+    for _ in range(40):
+        asked = search.ask()
+        assert asked is not None
+        record = TrialRecord(asked.number, Path("t"), asked.config, asked.drawn, asked.seed)
+        if rate_of(asked.drawn) > BEST:
+            record.status = "failed"
+        else:
+            record.status = "completed"
+            record.epochs = [{"epoch": e, "metrics": metrics_of(asked.drawn, e)} for e in (1, 9)]
+        search.end(record)
+        rates.append(rate_of(asked.drawn))
+    assert np.mean([rate > BEST for rate in rates[20:]]) <= 0.25
+    assert np.median([off({"optimizer.learning_rate": rate}) for rate in rates[20:]]) < 0.5
+
+
+def test_broken_constraints_are_avoided() -> None:
+    """Nothing within half a power of ten of the best learning rate keeps the constraint."""
+    constrained = "pareto: {subject_to: {clean_accuracy: '<= 0.6'}}\nsearch:"
+    made = spec.from_text(SWEEP.replace("search:", constrained), "x")
+    assert made.file.pareto.constraints
+    done = run(made, 50)
+    broken = [metrics_of(trial.drawn, 9)["clean_accuracy"] > 0.6 for trial in done]
+    assert np.mean(broken[25:]) < np.mean(broken[:10])
+
+
+def test_what_is_given_stays_and_the_rest_fits() -> None:
+    text = SWEEP.replace("!choice [{name: tecoa}", "!grid [{name: tecoa}")
+    done = run(spec.from_text(text, "x"), 24)
+    assert [trial.method for trial in done] == ["tecoa", "pmg", "carot"] * 8
+    assert all(("method.alpha" in trial.drawn) == (trial.method == "pmg") for trial in done)
+
+
+def test_the_worth_of_random_directions_is_the_hypervolume() -> None:
+    """For m objectives: hypervolume = pi^(m/2) / (2^m gamma(m/2 + 1)) E[max_y min_i (y_i / w_i)^m]."""
+    rng = np.random.default_rng(0)
+    for m in (2, 3):
+        gains = rng.uniform(size=(5, m))
+        w = np.abs(rng.normal(size=(200_000, m)))
+        w /= np.linalg.norm(w, axis=1, keepdims=True)
+        grown = Grown(np.arange(5), gains, np.ones(5, dtype=bool), np.zeros(1), [])
+        best = np.array([gains[grown.best(each, 1)[0]] for each in w[:300]])
+        np.testing.assert_allclose(
+            (best / w[:300]).min(axis=1), (gains[None] / w[:300, None]).min(axis=2).max(axis=1)
+        )
+        worth = (gains[None] / w[:, None]).min(axis=2).max(axis=1) ** m
+        constant = math.pi ** (m / 2) / (2**m * math.gamma(m / 2 + 1))
+        assert constant * worth.mean() == pytest.approx(hypervolume(1 - gains, np.ones(m)), rel=0.01)
+
+
+def test_points_as_numbers() -> None:
+    encode = Encoding(
+        distributions(
+            "{a: !choice [4/255, 1/255, 0.1], b: !choice [{name: x, p: !loguniform [1, 100]}, {name: y}], "
+            "c: !int [0, 4]}"
+        )
+    )
+    columns = dict(zip("abxyc", encode({"a": "4/255", "b": "y", "c": 3}), strict=False))
+    assert columns["a"] == 0.5
+    one = encode({"a": "0.1", "b": "x", "b.x.p": 10.0, "c": 0})
+    other = encode({"a": "0.1", "b": "y", "c": 0})
+    assert sorted(np.array(one) - np.array(other)) == [-1, 0, 0, 1, 1.5]
+
+
+def test_only_choices_of_numbers_have_an_order() -> None:
+    (numbers,) = distributions("{a: !choice [16/255, 1/255, 0.5, 2]}").values()
+    (mixed,) = distributions("{a: !choice [1, null]}").values()
+    assert isinstance(numbers, Choice)
+    assert isinstance(mixed, Choice)
+    assert ranks(numbers) == {"1/255": 0, "16/255": 1 / 3, "0.5": 2 / 3, "2": 1}
+    assert ranks(mixed) == {}
+
+
+@given(st.sampled_from(["!loguniform [1e-4, 3]", "!uniform [-2, 5]", "!int [1, 7]"]), st.integers(0, 2**32))
+def test_values_stay_in_their_range_and_near(text: str, seed: int) -> None:
+    (found,) = distributions(f"{{a: {text}}}").values()
+    assert isinstance(found, Range)
+    rng = np.random.default_rng(seed)
+    value = random_value(found, None, rng)
+    near = [random_value(found, value, rng) for _ in range(20)]
+    assert all(found.low <= each <= found.high for each in (value, *near))
+    assert all(isinstance(each, int) == found.integer for each in (value, *near))
+    moved = [abs(place(each, found) - place(value, found)) for each in near]
+    assert np.median(moved) < 3 * forest.STEP
+
+
+def test_the_trees_are_regrown_as_trials_come_and_not_with_every_draw() -> None:
+    made = sweep()
+    learner = Forest(made)
+    for number in range(205):
+        drawn = {"optimizer.learning_rate": 10 ** (-1 - 4 * number / 205), "method": "tecoa"}
+        learner.points[number] = drawn
+        learner.observe(number, 1, metrics_of(drawn, 1))
+    assert len({id(learner._grown(last, UNTRAINED)) for last in range(199, 204)}) == 1
+
+
+def test_epochs_that_are_looked_at() -> None:
+    assert Forest(sweep()).looked_at == [1, 3, 9]
+    assert Forest(spec.from_text(SWEEP.replace("epochs: 9", "epochs: 20"), "x")).looked_at == [1, 3, 9, 20]
+    assert Forest(spec.from_text(SWEEP.replace("epochs: 9", "epochs: 1"), "x")).looked_at == [1]
