@@ -5,9 +5,8 @@ is compared at once with the n trials that are there, itself included, and goes 
 first n / eta, rounded up, in the order of `sweeper.ranking`. It goes on in any case
 
 * while there are fewer than eta trials;
-* as a member of the first front that keeps the constraints, while n < eta ** m for m objectives. Of so
-  many points of independent objectives about as many are non-dominated as may go on (for eta 3, 2.8 of 9,
-  8.4 of 27, 25 of 81), and of fewer points more than may go on. With one objective it is the rule above;
+* as a member of the first front that keeps the constraints, while n < eta², as of so few points the order
+  inside a front says little. With one objective it is the rule above;
 * while there are constraints and the untrained model, which they may be relative to, has not been
   measured: the trial is recorded, and those that come after the measurement are compared with it.
 
@@ -198,7 +197,7 @@ class Halving:
         self._compare(rung)
         fronts, newest = rung.fronts, count - 1
         first = fronts.front[newest] == 0 and fronts.violation[newest] == 0
-        if first and count < eta ** len(self.objectives):
+        if first and count < eta**2:
             return True
         return fronts.among_first(newest, math.ceil(count / eta), self.stopping.within, generator)
 
