@@ -42,6 +42,11 @@ INVALID = (
     "UNRECOGNIZED_CLIENT",
 )
 DENIED = ("ACCESS_DENIED", "AccessDenied", "HTTP status 401", "HTTP status 403")
+ABSENT = (
+    "NO_SUCH_BUCKET",
+    "Bucket '",
+    "Not a valid bucket name",
+)  # the last two when its region is asked for
 AWAY = (
     "NETWORK_CONNECTION",
     "SLOW_DOWN",
@@ -75,11 +80,12 @@ class Objects:
     """
 
     def __init__(self, url: str, patience: float = 0.0) -> None:
-        self.url, self.patience = url.rstrip("/"), patience
-        self.prefix = self.url.removeprefix(SCHEME)
+        """Raises StorageError if it is no address of a folder."""
+        self.prefix, self.patience = url.removeprefix(SCHEME).rstrip("/"), patience
+        self.url = f"{SCHEME}{self.prefix}"
         self.bucket = self.prefix.partition("/")[0]
-        if not self.bucket:
-            raise StorageError(f"{url}: names no bucket; expected s3://BUCKET/FOLDER")
+        if not all(map(is_name, self.prefix.split("/"))):
+            raise StorageError(f"{url}: expected s3://BUCKET/FOLDER, no part of it empty, `.` or `..`")
         self._lock = threading.Lock()
         self._connection: S3FileSystem | None = None
 
@@ -97,12 +103,13 @@ class Objects:
         ]
 
     def folders(self) -> list[str]:
-        """The first parts of the names that have several."""
+        """The first parts of the names that have several, but for those that can't be part of an address."""
         from pyarrow.fs import FileSelector, FileType
 
         place = FileSelector(self.prefix, allow_not_found=True)
         found = self._do(lambda s3: s3.get_file_info(place))
-        return [info.base_name for info in found if info.type == FileType.Directory]
+        names = (info.base_name for info in found if info.type == FileType.Directory)
+        return [name for name in names if is_name(name)]
 
     def read(self, name: str) -> bytes | None:
         """None if there is no such object."""
@@ -179,9 +186,9 @@ class Objects:
     def _reason(self, error: OSError) -> str:
         """What the server says. An answer to HEAD has no body that says why, so another request is made.
         Errors of the own disk are raised as they are."""
-        text = " ".join(str(error).split())
-        if "AWS Error" not in text and "When resolving region" not in text:
+        if error.errno is not None:
             raise error
+        text = " ".join(str(error).split())
         if "No response body" in text:
             from pyarrow.fs import FileSelector
 
@@ -192,13 +199,18 @@ class Objects:
         return text
 
 
+def is_name(text: str) -> bool:
+    """Whether it can be part of a path, and leads to what is called so and nowhere else."""
+    return text not in ("", ".", "..") and "/" not in text
+
+
 def connection(bucket: str) -> S3FileSystem:
-    from pyarrow.fs import AwsStandardS3RetryStrategy, S3FileSystem, resolve_s3_region
+    from pyarrow.fs import AwsStandardS3RetryStrategy, S3FileSystem
 
     endpoint = own_endpoint()
     region = os.environ.get("AWS_REGION") or os.environ.get("AWS_DEFAULT_REGION")
     if region is None:
-        region = "us-east-1" if endpoint else resolve_s3_region(bucket)
+        region = "us-east-1" if endpoint else region_of(bucket)
     return S3FileSystem(
         endpoint_override=endpoint,
         region=region,
@@ -207,6 +219,16 @@ def connection(bucket: str) -> S3FileSystem:
         retry_strategy=AwsStandardS3RetryStrategy(max_attempts=ATTEMPTS),
         allow_delayed_open=True,  # a small object is one request then, not three
     )
+
+
+def region_of(bucket: str) -> str:
+    """Raises OSError."""
+    from pyarrow.fs import resolve_s3_region
+
+    try:
+        return str(resolve_s3_region(bucket))
+    except ValueError as error:  # so it refuses a name
+        raise OSError(str(error)) from None
 
 
 def own_endpoint() -> str | None:
@@ -224,7 +246,7 @@ def explained(reason: str) -> str:
         return f"the credentials have expired; renew them ({said})"
     if says(INVALID):
         return f"the credentials are not valid; see AWS_ACCESS_KEY_ID or ~/.aws/credentials ({said})"
-    if "NO_SUCH_BUCKET" in reason:
+    if says(ABSENT):
         return f"there is no such bucket; create it, or name another ({said})"
     if says(DENIED):
         known = any(os.environ.get(name) for name in SOURCES) or credentials_file().is_file()

@@ -51,7 +51,8 @@ from typing import TYPE_CHECKING, Any, Literal, TextIO, overload
 from sweeper import spec
 from sweeper.errors import UserError
 from sweeper.lease import Who, told
-from sweeper.storage import Root, Storage, is_address
+from sweeper.objects import is_name
+from sweeper.storage import Root, Storage
 
 if TYPE_CHECKING:
     from sweeper.search import Suggestion
@@ -311,7 +312,7 @@ class Run:
     def find(cls, name: str | None, root: Root) -> Run:
         """The run of that name, path or address; the latest under `root` if None. Raises UserError."""
         if name is not None:
-            place = Storage.at(name if is_address(name) else f"{root}/{name}")
+            place = Storage.at(f"{root}/{name}" if is_name(name) else name)
             return cls.load(place if place.bring("run.json") else Storage.at(name))
         runs = cls.all(root)
         if not runs:

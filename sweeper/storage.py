@@ -36,6 +36,8 @@ PIECE = 1 << 16  # bytes
 A_PIECE = re.compile(rf"({'|'.join(map(re.escape, GROWING))})\.\d{{5}}$")
 OWN = re.compile(r"ray/|mlartifacts/|mlflow\.db|driver\.lock|copy\.lock|study\.journal\.lock|.*\.partial$")
 """What belongs to a host: Ray's folder, MLflow's database, which can be made again, and locks."""
+MARK = "copy.lock"
+"""Is in every copy from its beginning: a folder without it is somebody else's."""
 UNREAD = ("exports/", "evaluations/", f"{CLAIMS}/")
 """What is written and never read again."""
 SEEN_WITHIN = 90.0  # seconds; an NFS client may take a list of files for current for 60
@@ -47,7 +49,8 @@ def is_address(text: str) -> bool:
 
 
 def root(text: str) -> Root:
-    return text.rstrip("/") if is_address(text) else Path(text)
+    """Raises StorageError for an address of no folder."""
+    return Objects(text).url if is_address(text) else Path(text)
 
 
 def scratch() -> Path:
@@ -57,8 +60,8 @@ def scratch() -> Path:
 
 
 def copy_of(address: str) -> Path:
-    """Where a host has its copy of what lies at an address."""
-    return scratch() / address.removeprefix(SCHEME)
+    """Where a host has its copy of what lies at an address. Raises StorageError for one of no folder."""
+    return scratch() / Objects(address).prefix
 
 
 class Storage:
@@ -180,11 +183,23 @@ class Bucket(Storage):
     def create(self) -> None:
         if self.objects.listed():
             raise FileExistsError(str(self))
-        self.path.mkdir(parents=True)
+        if self.path.exists():
+            raise FileExistsError(str(self.path))
+        self._begin()
+
+    def _begin(self) -> None:
+        """Makes the folder of the copy if there is none. Raises StorageError if what is there is none: files
+        of a copy that the bucket does not have are deleted."""
+        self.path.mkdir(parents=True, exist_ok=True)
+        there = os.listdir(self.path)
+        if there and MARK not in there:
+            raise StorageError(f"{self}: {self.path}, where its copy belongs, holds other files; move them")
+        (self.path / MARK).touch()
 
     def bring(self, name: str) -> bool:
         content = self.objects.read(name)
         if content is not None:
+            self._begin()
             file = self.path / name
             file.parent.mkdir(parents=True, exist_ok=True)
             replace(file, content)
@@ -192,8 +207,8 @@ class Bucket(Storage):
 
     def refresh(self) -> None:
         """Follows the bucket, unless the run is driven on this host: then its copy is ahead of the bucket."""
-        self.path.mkdir(parents=True, exist_ok=True)
-        with open(self.path / "copy.lock", "w", encoding="utf-8") as lock:
+        self._begin()
+        with open(self.path / MARK, "w", encoding="utf-8") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)
             if not self._is_driven_here():
                 self._follow()
@@ -242,7 +257,7 @@ class Bucket(Storage):
     def held(self, who: Who, dead: str | None) -> Iterator[None]:
         with Lease(self.objects, who, dead, self._push_what_may_wait) as lease:
             self.lease = lease
-            with open(self.path / "copy.lock", "w", encoding="utf-8") as lock:
+            with open(self.path / MARK, "w", encoding="utf-8") as lock:
                 fcntl.flock(lock, fcntl.LOCK_EX)  # whoever reads has come to its end
                 self._follow()
             self.objects.patience = PATIENCE

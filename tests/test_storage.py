@@ -170,6 +170,54 @@ def test_no_object_leads_out_of_the_copy(address: str, monkeypatch: pytest.Monke
         run.storage.refresh()
 
 
+WRONG = ("s3://", "s3:///runs", "s3://b//runs", "s3://b/../../victim", "s3://b/./runs", "s3://..")
+
+
+@pytest.mark.usefixtures("address")
+@pytest.mark.parametrize("wrong", WRONG)
+def test_an_address_that_leads_elsewhere_is_refused_in_one_line(tmp_path: Path, wrong: str) -> None:
+    """Whether it is a root, a run, or a run that a sweep file names."""
+    file, victim = tmp_path / "small.yaml", tmp_path / "victim" / "precious"
+    victim.parent.mkdir()
+    victim.touch()
+    file.write_text(SMALL.replace("startup_trials: 2", f"startup_trials: 2, warm_start: ['{wrong}/run']"))
+    for arguments in (["status", "--runs", wrong], ["status", f"{wrong}/run"], ["run", file]):
+        refused = called(*arguments, code=2)
+        assert refused.stderr.count("\n") == 1
+        assert "expected s3://BUCKET/FOLDER" in refused.stderr
+    assert victim.exists()
+
+
+def test_folders_in_a_bucket_that_lead_elsewhere_are_no_runs(
+    server: Server, address: str, hosts: Hosts
+) -> None:
+    hosts.move()
+    run = a_run(address)
+    for name in ("..", ".", ""):
+        server.put(f"{address.removeprefix('s3://')}/{name}/run.json", b"{}")
+    server.put(f"{address.removeprefix('s3://').partition('/')[0]}/run.json", b'{"created": ""}')
+    assert [each.id for each in Run.all(address)] == [run.id]
+
+
+def test_what_is_no_copy_is_left_alone(address: str, hosts: Hosts) -> None:
+    """Run folders below a folder that claims to be a run, too."""
+    hosts.move()
+    run = a_run(address)
+    own = run.path / "mlflow.db"
+    own.touch()
+    Objects(address).write("run.json", json.dumps({"created": "", "format": 1}).encode())
+    with pytest.raises(StorageError, match="where its copy belongs, holds other files"):
+        Run.load(address)
+    assert own.exists()
+
+
+def test_a_path_is_none_below_a_bucket(address: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run = a_run(tmp_path / "runs")
+    monkeypatch.chdir(run.path)
+    for name in (str(run.path), ".", f"../{run.id}"):
+        assert Run.find(name, address).path.samefile(run.path)
+
+
 # --- whole sweeps -----------------------------------------------------------------------------------------
 
 
@@ -326,6 +374,22 @@ def test_no_such_bucket(address: str) -> None:
     absent = address.replace("bucket-", "absent-")
     with pytest.raises(StorageError, match=f"^{absent}: there is no such bucket; create it"):
         storage.check(absent)
+
+
+@pytest.mark.parametrize(
+    "error", [OSError("Bucket 'absent' not found"), ValueError("Not a valid bucket name")]
+)
+def test_a_bucket_whose_region_can_not_be_told(monkeypatch: pytest.MonkeyPatch, error: Exception) -> None:
+    """As it is on AWS if no region is set."""
+
+    def refuse(_: str) -> str:
+        raise error
+
+    for name in ("AWS_ENDPOINT_URL", "AWS_ENDPOINT_URL_S3", "AWS_REGION", "AWS_DEFAULT_REGION"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr("pyarrow.fs.resolve_s3_region", refuse)
+    with pytest.raises(StorageError, match=r"^s3://absent/runs: there is no such bucket; create it"):
+        storage.check("s3://absent/runs")
 
 
 def test_a_server_that_is_not_there(address: str, monkeypatch: pytest.MonkeyPatch) -> None:
