@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from sweeper.errors import UserError
 
 if TYPE_CHECKING:
+    from pyarrow import Buffer
     from pyarrow.fs import S3FileSystem
 
 T = TypeVar("T")
@@ -123,19 +124,26 @@ class Objects:
         except FileNotFoundError:
             return None
 
-    def write(self, name: str, content: bytes) -> None:
+    def write(self, name: str, content: bytes | Buffer) -> None:
+        """Whole or not at all. A stream stores what it has when an exception closes it; so all is written at
+        once, and in a thread of its own, as those that signals raise come to the main one."""
+
         def put(s3: S3FileSystem) -> None:
             with s3.open_output_stream(self._path(name)) as target:
                 target.write(content)
 
-        self._do(put)
+        def apart(s3: S3FileSystem) -> None:
+            with ThreadPoolExecutor(1) as thread:
+                thread.submit(put, s3).result()
+
+        self._do(apart)
 
     def upload(self, name: str, file: Path) -> None:
-        def put(s3: S3FileSystem) -> None:
-            with open(file, "rb") as source, s3.open_output_stream(self._path(name)) as target:
-                shutil.copyfileobj(source, target, CHUNK)
+        """As `write`, without reading the file into memory before it is sent."""
+        from pyarrow import memory_map
 
-        self._do(put)
+        with memory_map(str(file)) as source:
+            self.write(name, source.read_buffer())
 
     def download(self, name: str, file: Path) -> None:
         """Whole or not at all. Raises FileNotFoundError if there is no such object."""
@@ -249,10 +257,12 @@ def explained(reason: str) -> str:
     if says(ABSENT):
         return f"there is no such bucket; create it, or name another ({said})"
     if says(DENIED):
-        known = any(os.environ.get(name) for name in SOURCES) or credentials_file().is_file()
-        hint = "ask for the right to list, read, write and delete there"
-        none = "no credentials were found; set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or AWS_PROFILE"
-        return f"access is refused; {hint if known else none} ({said})"
+        set_here = any(os.environ.get(name) for name in SOURCES) or credentials_file().is_file()
+        others = "" if set_here else (
+            ", or if neither a role of this host nor ~/.aws/config gives credentials, set AWS_ACCESS_KEY_ID "
+            "and AWS_SECRET_ACCESS_KEY, or AWS_PROFILE"
+        )  # fmt: skip
+        return f"access is refused; ask for the right to list, read, write and delete there{others} ({said})"
     if "REQUEST_TIME_TOO_SKEWED" in reason:
         return f"this host's clock is wrong; set it ({said})"
     if says(AWAY):

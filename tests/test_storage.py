@@ -6,6 +6,7 @@ import itertools
 import json
 import os
 import random
+import signal
 import socket
 import subprocess
 import sys
@@ -13,6 +14,7 @@ import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -358,7 +360,7 @@ def test_a_bucket_that_can_be_read_and_not_written(
         storage.check(address)
 
 
-def test_without_credentials_it_says_where_they_are_looked_for(
+def test_where_no_credentials_are_set_it_claims_nothing_about_those_of_the_host(
     server: Server, address: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_PROFILE"):
@@ -366,7 +368,7 @@ def test_without_credentials_it_says_where_they_are_looked_for(
     monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", str(tmp_path / "none"))
     monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
     server.refused[""] = "AccessDenied"
-    with pytest.raises(StorageError, match="no credentials were found; set AWS_ACCESS_KEY_ID"):
+    with pytest.raises(StorageError, match=r"ask for .* or if neither a role .* set AWS_ACCESS_KEY_ID"):
         storage.check(address)
 
 
@@ -441,6 +443,34 @@ def test_a_running_sweep_waits_for_a_server_that_is_away(
     threading.Timer(1.5, server.refused.clear).start()
     there.write("a", b"1")
     assert there.read("a") == b"1"
+
+
+class Interrupting:
+    """Storage during whose writing this process is told to end."""
+
+    def __init__(self, s3: Any) -> None:
+        self.s3 = s3
+
+    def open_output_stream(self, path: str) -> Any:
+        stream = self.s3.open_output_stream(path)
+        os.kill(os.getpid(), signal.SIGUSR1)
+        return stream
+
+
+def test_an_object_is_stored_whole_or_not_at_all(address: str, tmp_path: Path) -> None:
+    def end(*_: object) -> None:
+        sys.exit(1)
+
+    there, file = Objects(address), tmp_path / "weights"
+    file.write_bytes(b"whole")
+    there._connection = Interrupting(there._s3())  # type: ignore[assignment]
+    before = signal.signal(signal.SIGUSR1, end)
+    try:
+        with pytest.raises(SystemExit):
+            there.upload("weights", file)
+    finally:
+        signal.signal(signal.SIGUSR1, before)
+    assert Objects(address).read("weights") in (None, b"whole")
 
 
 # --- who drives -------------------------------------------------------------------------------------------
