@@ -136,7 +136,7 @@ def _submitted(run: Run, client: JobSubmissionClient) -> None:
     from sweeper import submission
 
     job = submission.submit(run, client)
-    click.echo(f"run {run.id} goes on as Ray job {job}; sweeper logs, status, stop, pareto {run.id}")
+    click.echo(f"run {run.name} goes on as Ray job {job}; sweeper logs, status, stop, pareto {run.name}")
 
 
 @main.command()
@@ -177,7 +177,7 @@ def stop(run: str | None, runs: Root) -> None:
 
     found = Run.find(run, runs)
     stop_driver(found)
-    click.echo(f"{found.id} has stopped; go on with: sweeper resume {found}")
+    click.echo(f"{found.name} has stopped; go on with: sweeper resume {found}")
 
 
 def _enter(run: Run) -> None:

@@ -38,7 +38,7 @@ class Display:
         self.notes = self.console if self.live else Console(stderr=True)
 
     def __enter__(self) -> Display:
-        self.say(f"run {self.run.id}, {self.concurrent} trials at a time, seed {self._seed}")
+        self.say(f"run {self.run.name}, {self.concurrent} trials at a time, seed {self._seed}")
         for line in self.run.warm_start()["lines"]:
             self.say(line)
         if left := self._budget_left(list(self.trials.values())):

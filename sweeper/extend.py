@@ -28,7 +28,7 @@ def extend(run: Run, overrides: Sequence[str]) -> Run:
         new, started = spec.load(run.path / "sweep.yaml", overrides=overrides), len(run.trials())
         if new.file.search.trials < started:
             raise UserError(
-                f"{run.id}: search.trials: {started} trials were started already; give at least {started}"
+                f"{run.name}: search.trials: {started} trials were started already; give at least {started}"
             )
         before, after = settings(run.spec), settings(new)
         if before != after:

@@ -29,7 +29,7 @@ def result(run: Run) -> dict[str, Any]:
     members = front.members(run, candidates)
     optimal = optimality(run, trials)
     return {
-        "run": run.id,
+        "run": run.name,
         "maximize": sweep.file.pareto.maximize,
         "minimize": sweep.file.pareto.minimize,
         "subject_to": [str(constraint) for constraint in sweep.file.pareto.constraints],

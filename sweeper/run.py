@@ -1,7 +1,7 @@
 """A run: the folder in which everything about one sweep lies.
 
     sweep.yaml                  the sweep, profile and overrides applied
-    run.json                    id, seed, format, versions, when and where it was started, how it was extended
+    run.json                    its id, seed, format, versions, when and where it was started and extended
     driver.lock                 held by the process that runs the sweep: its pid, host and start
     concurrency.json            trials side by side, on which a deterministic sweep's draws depend
     clock.json                  for how many seconds it was driven
@@ -36,6 +36,7 @@ from __future__ import annotations
 import fcntl
 import json
 import os
+import re
 import secrets
 import shutil
 import socket
@@ -67,6 +68,7 @@ Intervals = dict[str, tuple[float, float]]
 FORMAT = 1
 """Of this folder. A change that an earlier version would misread, or that misreads an earlier version's, has
 the next number."""
+ID = r"[A-Za-z0-9._-]+"
 BASELINE = "baseline"
 STAGES: tuple[Stage, ...] = ("validation", "final", "test")
 SPLIT: dict[Stage, Split] = {"validation": "validation", "final": "validation", "test": "test"}
@@ -289,7 +291,8 @@ class Run:
                 ) from None
         run = cls(storage)
         run.write_sweep(sweep)
-        run.write("run.json", {"id": name, "created": stamp, "format": FORMAT, **about})
+        own = f"{name}-{secrets.token_hex(3)}"
+        run.write("run.json", {"id": own, "created": stamp, "format": FORMAT, **about})
         return run
 
     @classmethod
@@ -333,8 +336,15 @@ class Run:
             )
 
     @property
-    def id(self) -> str:
+    def name(self) -> str:
+        """The folder's, by which users know the run."""
         return self.path.name
+
+    @property
+    def id(self) -> str:
+        """No other run's, and the same wherever the folder is moved: the study and MLflow know the run by it.
+        A copy has it, too. Of a folder without one, its name."""
+        return str(self.about.get("id", self.name))
 
     def write(self, name: str | Path, value: Any) -> None:
         """A JSON file of the run, by its path or its name in it: stored when this returns."""
@@ -389,8 +399,9 @@ class Run:
         """Raises UserError if it can't be read."""
         try:
             about: dict[str, Any] = read_json(self.path / "run.json")
-            about["created"]
-        except (ValueError, TypeError, KeyError):
+            if not re.fullmatch(ID, about.get("id", "none")) or "created" not in about:
+                raise ValueError
+        except (ValueError, TypeError, AttributeError):
             raise UserError(f"{self}/run.json can't be read; restore it from a copy") from None
         return about
 
@@ -422,8 +433,8 @@ class Run:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             raise UserError(
-                f"{self.id} is being run by another process ({told(holder)}); stop that one first, "
-                f"with: sweeper stop {self.id}"
+                f"{self.name} is being run by another process ({told(holder)}); stop that one first, "
+                f"with: sweeper stop {self.name}"
             ) from None
         except OSError as error:
             raise UserError(f"{lock.name} can't be locked: {error.strerror}; see docs/storage.md") from None

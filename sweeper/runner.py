@@ -93,8 +93,8 @@ def give_up(run: Run, display: Display) -> None:
     """Ends this process as a kill would: without its cluster's head, Ray hangs wherever it is asked."""
     display.stop()
     display.note(
-        f"the Ray cluster of {run.id} is gone: its head does not answer any more, or was started anew; what "
-        f"was finished is there, go on with: sweeper resume {run}"
+        f"the Ray cluster of {run.name} is gone: its head does not answer any more, or was started anew; "
+        f"what was finished is there, go on with: sweeper resume {run}"
     )
     os._exit(EXIT_LOST)
 
@@ -171,7 +171,7 @@ def logged(run: Run) -> Iterator[None]:
     try:
         yield
     except KeyboardInterrupt:
-        run.log(f"interrupted; go on with: sweeper resume {run.id}")
+        run.log(f"interrupted; go on with: sweeper resume {run.name}")
         raise
     except Exception as error:
         run.log(f"ended by an error: {error}")

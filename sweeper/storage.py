@@ -17,6 +17,7 @@ import fcntl
 import glob
 import os
 import re
+import secrets
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
@@ -38,7 +39,9 @@ OWN = re.compile(r"ray/|mlartifacts/|mlflow\.db|driver\.lock|copy\.lock|study\.j
 """What belongs to a host: Ray's folder, MLflow's database, which can be made again, and locks."""
 MARK = "copy.lock"
 """Is in every copy from its beginning: a folder without it is somebody else's."""
-UNREAD = ("exports/", "evaluations/", f"{CLAIMS}/")
+MADE = "made"
+"""A folder in which a new run is claimed."""
+UNREAD = ("exports/", "evaluations/", f"{CLAIMS}/", f"{MADE}/")
 """What is written and never read again."""
 SEEN_WITHIN = 90.0  # seconds; an NFS client may take a list of files for current for 60
 A_SECOND = 2.0  # and a margin: S3 tells changes within a second not apart
@@ -181,10 +184,11 @@ class Bucket(Storage):
         return self.objects.url
 
     def create(self) -> None:
-        if self.objects.listed():
+        made = f"{MADE}/{secrets.token_hex(8)}"
+        self.objects.write(made, b"")  # a list has it, so that of two at once at least one sees the other
+        if len(self.objects.listed()) > 1 or self.path.exists():
+            self.objects.delete(made)
             raise FileExistsError(str(self))
-        if self.path.exists():
-            raise FileExistsError(str(self.path))
         self._begin()
 
     def _begin(self) -> None:

@@ -210,7 +210,7 @@ class Mirror:
         return sorted(self.begun)
 
     def _deliver_parent(self) -> None:
-        run, sent = self.run, self._sent("", self.run.id, {"kind": "sweep"})
+        run, sent = self.run, self._sent("", self.run.name, {"kind": "sweep"})
         if sent.parameters == 0:
             sections = json.loads(run.spec.file.model_dump_json(include={"search", "pareto", "resources"}))
             settings = walk(sections) | walk({"evaluation": run.spec.evaluation, "final": run.spec.final})
@@ -377,7 +377,7 @@ class Tracker:
         if self.error is not None:
             self.say(
                 f"{self._server} lacks a part ({one_line(self.error)}); nothing is lost, deliver it later "
-                f"with: sweeper track {self.run.id}"
+                f"with: sweeper track {self.run.name}"
             )
 
     def notify(self) -> None:

@@ -26,12 +26,12 @@ def collect(sweep: SweepSpec, earlier: Sequence[Run]) -> dict[str, Any]:
         records = run.trials()
         for record in records:
             try:
-                trials.append({"from": f"{run.id}/{record.id}", **taken(sweep, run, record)})
+                trials.append({"from": f"{run.name}/{record.id}", **taken(sweep, run, record)})
             except ValueError as error:
                 why[str(error)] += 1
         reasons = "".join(f"; {count} not: {reason}" for reason, count in why.most_common())
         lines.append(
-            f"warm start from {run.id}: {len(records) - why.total()} of {len(records)} trials{reasons}"
+            f"warm start from {run.name}: {len(records) - why.total()} of {len(records)} trials{reasons}"
         )
     return {"lines": lines, "trials": trials}
 

@@ -251,7 +251,7 @@ def test_curves_of_a_run_and_as_parquet(traced: tuple[SweepSpec, Curves, Simulat
     again = Curves.load(tmp_path / "curves.parquet")
     completed = [trial for trial in simulation.trials if trial.status == "completed"]
     assert again.baseline == BASELINE
-    assert [curve.config for curve in again.curves] == [f"{folder.run.id}/{t.id}" for t in completed]
+    assert [curve.config for curve in again.curves] == [f"{folder.run.name}/{t.id}" for t in completed]
     for trial in completed:
         curve = again.nearest(trial.drawn)
         assert curve.metrics == [epoch["metrics"] for epoch in trial.epochs]

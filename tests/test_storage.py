@@ -13,6 +13,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -201,6 +202,35 @@ def test_folders_in_a_bucket_that_lead_elsewhere_are_no_runs(
     assert [each.id for each in Run.all(address)] == [run.id]
 
 
+def test_of_two_hosts_that_make_a_run_of_one_name_at_once_not_both_do(
+    address: str, hosts: Hosts, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    listed, both, made = Objects.listed, threading.Barrier(2), []
+
+    def make(there: storage.Storage) -> None:
+        with suppress(FileExistsError):
+            there.create()
+            made.append(there)
+
+    def together(self: Objects) -> list[Object]:
+        both.wait(10)
+        found = listed(self)
+        both.wait(10)
+        return found
+
+    there = []
+    for _ in range(2):
+        hosts.move()
+        there.append(storage.Storage.at(f"{address}/same"))
+    monkeypatch.setattr(Objects, "listed", together)
+    threads = [threading.Thread(target=make, args=(each,)) for each in there]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(made) < 2
+
+
 def test_what_is_no_copy_is_left_alone(address: str, hosts: Hosts) -> None:
     """Run folders below a folder that claims to be a run, too."""
     hosts.move()
@@ -216,7 +246,7 @@ def test_what_is_no_copy_is_left_alone(address: str, hosts: Hosts) -> None:
 def test_a_path_is_none_below_a_bucket(address: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     run = a_run(tmp_path / "runs")
     monkeypatch.chdir(run.path)
-    for name in (str(run.path), ".", f"../{run.id}"):
+    for name in (str(run.path), ".", f"../{run.name}"):
         assert Run.find(name, address).path.samefile(run.path)
 
 
@@ -295,7 +325,7 @@ def test_credentials_that_expire_stop_a_sweep_which_another_host_goes_on_with(
     same = {"run": ""}
     assert json.loads((done.path / "pareto.json").read_text()) | same == reference.pareto() | same
     assert "3 of 3 trials (3 completed); finished" in called("status", done).output
-    assert json.loads(called("pareto", "--runs", address, "--json").stdout)["run"] == done.id
+    assert json.loads(called("pareto", "--runs", address, "--json").stdout)["run"] == done.name
 
 
 def start(command: list[str], own: dict[str, str]) -> subprocess.Popen[str]:
