@@ -274,8 +274,11 @@ class Run:
         return str(self.storage)
 
     @classmethod
-    def create(cls, root: Root, sweep: spec.SweepSpec, about: dict[str, Any]) -> Run:
-        """A new run folder under `root`, named after the sweep and the time. Raises UserError."""
+    def create(
+        cls, root: Root, sweep: spec.SweepSpec, about: dict[str, Any], warm: dict[str, Any] | None = None
+    ) -> Run:
+        """A new run folder under `root`, named after the sweep and the time. warm: see `sweeper.warm`.
+        Raises UserError."""
         stamp = datetime.now().strftime("%Y%m%d-%H%M%S")
         name = f"{sweep.file.name}-{stamp}"
         for serial in count(2):
@@ -291,7 +294,10 @@ class Run:
                 ) from None
         run = cls(storage)
         run.write_sweep(sweep)
+        if warm is not None:
+            run.write("warm_start.json", warm)
         own = f"{name}-{secrets.token_hex(3)}"
+        # last: without it there is no run
         run.write("run.json", {"id": own, "created": stamp, "format": FORMAT, **about})
         return run
 
@@ -371,9 +377,6 @@ class Run:
     def warm_start(self) -> dict[str, Any]:
         """What of earlier runs the sampler knows: see `sweeper.warm`."""
         return read_json(self.path / "warm_start.json") or {"lines": [], "trials": []}
-
-    def write_warm_start(self, content: dict[str, Any]) -> None:
-        self.write("warm_start.json", content)
 
     def driven_seconds(self) -> float:
         """For how long drivers searched, all of them together; see `sweeper.budget`."""

@@ -40,10 +40,8 @@ def start(sweep: SweepSpec, root: Root) -> Run:
     preflight(sweep)
     versions = {"python": platform.python_version()} | {name: version(name) for name in PACKAGES}
     about = {"seed": sweep.file.search.seed, "directory": str(Path.cwd()), "versions": versions}
-    run = Run.create(root, sweep, about)
-    if earlier:
-        run.write_warm_start(warm.collect(sweep, earlier))  # once: a resumed run knows the same
-    return run
+    known = warm.collect(sweep, earlier) if earlier else None  # once: a resumed run knows the same
+    return Run.create(root, sweep, about, known)
 
 
 def preflight(sweep: SweepSpec) -> None:

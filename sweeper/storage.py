@@ -35,7 +35,7 @@ LARGE = (".safetensors", ".parquet")
 GROWING = ("study.journal", "rungs.jsonl", "log.txt")
 PIECE = 1 << 16  # bytes
 A_PIECE = re.compile(rf"({'|'.join(map(re.escape, GROWING))})\.\d{{5}}$")
-OWN = re.compile(r"ray/|mlartifacts/|mlflow\.db|driver\.lock|copy\.lock|study\.journal\.lock|.*\.partial$")
+OWN = re.compile(r"ray/|mlartifacts/|mlflow\.db|(mlflow|driver|copy|study\.journal)\.lock|.*\.partial$")
 """What belongs to a host: Ray's folder, MLflow's database, which can be made again, and locks."""
 MARK = "copy.lock"
 """Is in every copy from its beginning: a folder without it is somebody else's."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import itertools
 import json
 import os
@@ -229,6 +230,14 @@ def test_of_two_hosts_that_make_a_run_of_one_name_at_once_not_both_do(
     for thread in threads:
         thread.join()
     assert len(made) < 2
+
+
+def test_the_lock_of_those_who_deliver_to_mlflow_stays_with_the_copy(address: str, hosts: Hosts) -> None:
+    hosts.move()
+    run = a_run(address)
+    (run.path / "mlflow.lock").touch()
+    run.storage.refresh()
+    assert (run.path / "mlflow.lock").exists()
 
 
 def test_what_is_no_copy_is_left_alone(address: str, hosts: Hosts) -> None:
@@ -619,6 +628,22 @@ def test_a_worker_that_does_not_see_the_run_folder_says_so(tmp_path: Path) -> No
     assert "\n" not in report["storage"]
     with pytest.raises(StorageError, match="does not see the run folder"):
         Arrival(a_run(tmp_path))("t000", report)
+
+
+def test_a_full_disk_of_a_worker_is_no_fault_of_its_job(
+    address: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(_: Path) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(site, "own_folder", full)
+    run = a_run(address)
+    job = Jobs(run, threads=1, concurrent=1).trial(run.add_trial(suggestion(run, 0)))
+    worker = Worker(config=job)
+    report = worker.train()
+    assert (report["done"], report["full"]) == (True, True)
+    assert report["failed"] == f"No space left on device ({tmp_path / 'here'})"
+    worker.cleanup()
 
 
 def test_what_a_worker_reports_is_waited_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

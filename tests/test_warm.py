@@ -79,6 +79,16 @@ def test_it_is_frozen_at_the_start_and_changes_what_is_drawn(earlier: Run, tmp_p
     assert drawn[0] != drawn[2]
 
 
+def test_there_is_no_run_without_its_warm_start(
+    earlier: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A driver may be killed before any of its files: without run.json, which is the last, there is none."""
+    written: list[str] = []
+    monkeypatch.setattr(Run, "write", lambda _, name, __: written.append(name))
+    warmed(tmp_path, SMALL, earlier.name)
+    assert written == ["warm_start.json", "run.json"]
+
+
 def test_what_was_measured_or_trained_otherwise_is_not_taken(earlier: Run, tmp_path: Path) -> None:
     ruler = warmed(tmp_path, SMALL.replace("steps: 3}, images: 40", "steps: 3}, images: 41"), earlier.name)
     assert ruler.warm_start()["trials"] == []
