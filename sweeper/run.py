@@ -38,7 +38,6 @@ import json
 import os
 import re
 import secrets
-import shutil
 import socket
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -53,6 +52,7 @@ from sweeper import spec
 from sweeper.errors import UserError
 from sweeper.lease import Who, told
 from sweeper.objects import is_name
+from sweeper.redact import redacted
 from sweeper.storage import Root, Storage
 
 if TYPE_CHECKING:
@@ -217,7 +217,7 @@ class Point:
 
     @property
     def id(self) -> str:
-        return f"{self.trial.id}@{self.epoch}"
+        return f"{self.trial.id}@{self.epoch:d}"  # a number, whatever a file says: it names others
 
     @property
     def report(self) -> dict[str, Any]:
@@ -394,7 +394,7 @@ class Run:
     def log(self, line: str) -> None:
         """Adds a line to what `sweeper logs` reads, with the time."""
         with open(self.log_file, "a", encoding="utf-8") as file:
-            file.write(f"{datetime.now():%Y-%m-%d %H:%M:%S} {line}\n")
+            file.write(f"{datetime.now():%Y-%m-%d %H:%M:%S} {redacted(line)}\n")
         self.storage.push_later(self.log_file)
 
     @cached_property
@@ -480,7 +480,8 @@ class Run:
 
     def end_trial(self, trial: TrialRecord, status: Status, reason: str | None = None) -> TrialRecord:
         """Notes how it ended, and returns what it is then."""
-        self.write(trial.folder / "status.json", {"status": status, "reason": reason})
+        shown = None if reason is None else redacted(reason)
+        self.write(trial.folder / "status.json", {"status": status, "reason": shown})
         return self.read_trial(trial.folder)
 
     def seed_folder(self, trial: TrialRecord, index: int) -> Path:
@@ -525,7 +526,7 @@ class Run:
     def keep_error(self, folder: str | None, error_file: str) -> None:
         """Copies a traceback into the folder of the failed training, or of the run for None."""
         kept = Path(folder or self.path) / "error.txt"
-        shutil.copy(error_file, kept)
+        write_text(kept, redacted(Path(error_file).read_text(encoding="utf-8", errors="replace")))
         self.storage.push(kept)
 
     def trial(self, number: int) -> TrialRecord:

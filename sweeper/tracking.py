@@ -253,7 +253,7 @@ class Mirror:
         self.client.set_terminated(
             sent.run_id, "FAILED" if trial.status == "failed" else "FINISHED", end_time=ended
         )
-        reason = {"reason": redacted(trial.reason)} if trial.reason else {}
+        reason = {"reason": trial.reason} if trial.reason else {}
         front = str(sent.pareto).lower()
         return {"status": trial.status, **reason, "pareto": front, "complete": "true"}
 
@@ -272,7 +272,7 @@ class Mirror:
         run, parent = self.run, self.sent[""]
         members: dict[str, list[int]] = {}
         for row in final["candidates"]:
-            trial = run.read_trial(run.path / "trials" / row["trial"])
+            trial = run.trial(int(row["trial"][1:]))
             self._deliver_measured(self.sent[trial.id], trial.point(row["epoch"]))
             for twin in run.seeds(trial):
                 for point in twin.points:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import base64
+import json
 import os
+import shutil
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -315,3 +317,29 @@ def called_with(address: str, *arguments: object, code: int = 0) -> str:
 def test_what_is_shown_has_no_secret(text: str, shown: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MLFLOW_TRACKING_TOKEN", SECRET)
     assert redacted(text) == shown
+
+
+def test_what_is_written_to_a_run_has_no_secret(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HF_TOKEN", SECRET)
+    run, said = a_run(tmp_path / "runs"), f"refused: https://{SECRET}@host"
+    add_trial(run, 0, status=None)
+    (tmp_path / "error").write_text(said)
+    run.log(said)
+    run.keep_error(str(run.trial(0).folder), str(tmp_path / "error"))
+    run.keep_error(None, str(tmp_path / "error"))
+    assert run.end_trial(run.trial(0), "failed", f"said {SECRET}").reason == "said ***"
+    texts = [file.read_text() for file in run.path.rglob("*") if file.is_file() and file.suffix != ".parquet"]
+    assert sum("refused: https://***@host" in text for text in texts) == 3
+    assert not [text for text in texts if SECRET in text]
+
+
+@pytest.mark.parametrize("names", [{"trial": "../../elsewhere/t000"}, {"epoch": "2/../../../../elsewhere"}])
+@pytest.mark.usefixtures("server")
+def test_what_a_result_of_others_names_is_in_the_run(tmp_path: Path, names: dict[str, str]) -> None:
+    run = a_finished_run(tmp_path / "runs")
+    shutil.copytree(run.trial(0).folder, tmp_path / "runs" / "elsewhere" / "t000")
+    content = json.loads((run.path / "pareto.json").read_text())
+    content["candidates"][0].update(names)
+    write_json(run.path / "pareto.json", content)
+    with pytest.raises(ValueError, match=r"invalid literal|format code"):
+        Mirror(run).deliver()
