@@ -303,11 +303,13 @@ class Run:
 
     @classmethod
     def load(cls, place: Root | Storage) -> Run:
-        """place: of the run itself. Raises UserError if there is none, or one of another format."""
+        """place: of the run itself. Raises UserError if there is none, one of another format, or one with a
+        link that leads out of it."""
         run = cls(place if isinstance(place, Storage) else Storage.at(place))
         if not run.storage.bring("run.json"):
             raise UserError(f"{run}: not a run folder (no run.json in it); `sweeper status` lists the runs")
         run.check_format()
+        run.storage.check_links()
         run.storage.refresh()
         return run
 

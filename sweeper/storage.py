@@ -104,6 +104,15 @@ class Storage:
         """Whether there is a file of that name; it is then here."""
         return (self.path / name).is_file()
 
+    def check_links(self) -> None:
+        """Raises StorageError if a link leads out of the folder. Of a folder that others have made, we would
+        write, delete or upload there in their place."""
+        own = os.path.realpath(self.path)
+        for link in links(self.path):
+            there = os.path.realpath(link)
+            if os.path.commonpath((own, there)) != own:
+                raise StorageError(f"{link} leads out of the run folder, to {there}; delete this link")
+
     def refresh(self) -> None:
         """Makes sure that the files are those that other processes have written, as far as they are told."""
 
@@ -147,6 +156,23 @@ class Storage:
     def holder(self) -> Who | None:
         """Who drives the run on another host, where the lock file does not tell."""
         return None
+
+
+def links(folder: Path) -> Iterator[str]:
+    """Symbolic links in a folder and below it; none is followed. Raises StorageError if it can't be known."""
+    folders = [str(folder)]
+    while folders:
+        try:
+            with os.scandir(folders.pop()) as entries:
+                for entry in entries:
+                    if entry.is_symlink():
+                        yield entry.path
+                    elif entry.is_dir():
+                        folders.append(entry.path)
+        except FileNotFoundError:  # taken away meanwhile
+            continue
+        except OSError as error:
+            raise StorageError(f"{error.filename} can't be looked into: {error.strerror}") from None
 
 
 def is_listed(file: Path) -> bool:
