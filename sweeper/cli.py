@@ -16,8 +16,9 @@ from sweeper.errors import UserError
 if TYPE_CHECKING:
     from ray.job_submission import JobSubmissionClient
 
-    from sweeper.run import Run, Split
+    from sweeper.run import Run
     from sweeper.storage import Root
+    from sweeper.trial import Split
 
 
 class RootType(click.ParamType):
@@ -189,8 +190,8 @@ def _enter(run: Run) -> None:
 
 def _drive(run: Run) -> None:
     from sweeper import runner
+    from sweeper.files import read_json
     from sweeper.objects import StorageError
-    from sweeper.run import read_json
 
     try:
         runner.drive(run)

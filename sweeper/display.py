@@ -14,7 +14,8 @@ from rich.text import Text
 
 from sweeper import budget, front
 from sweeper.budget import Clock
-from sweeper.run import Point, Run, TrialRecord
+from sweeper.run import Run
+from sweeper.trial import Point, TrialRecord
 
 FRONT_ROWS = 8
 

@@ -17,11 +17,13 @@ from rich.text import Text
 
 from sweeper import spec
 from sweeper.errors import UserError, suggestion
+from sweeper.files import read_json, write_json
 from sweeper.result import described
-from sweeper.run import BASELINE, Intervals, Metrics, Point, Run, Split, read_json, write_json
+from sweeper.run import Run
 from sweeper.storage import Storage, beside
 from sweeper.table import interval, missing_gradients, number
 from sweeper.trainable import Trainable
+from sweeper.trial import BASELINE, Intervals, Metrics, Point, Split
 
 
 @dataclass(frozen=True)

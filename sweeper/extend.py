@@ -8,7 +8,8 @@ from typing import Any
 
 from sweeper import spec
 from sweeper.errors import SpecError, UserError
-from sweeper.run import Run, read_json
+from sweeper.files import read_json
+from sweeper.run import Run
 from sweeper.spec import SweepSpec
 
 BUDGET = ("search.trials", "search.budget")

@@ -9,9 +9,10 @@ from typing import Any
 
 from sweeper import budget, front, seeds
 from sweeper.optimality import optimality
-from sweeper.run import BASELINE, SPLIT, STAGES, Point, Run, Stage, TrialRecord
+from sweeper.run import Run
 from sweeper.spec import SweepSpec
 from sweeper.trainable import Trainable
+from sweeper.trial import BASELINE, SPLIT, STAGES, Point, Stage, TrialRecord
 
 
 def result(run: Run) -> dict[str, Any]:

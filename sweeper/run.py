@@ -33,234 +33,46 @@ pre-trained models, to be found by the next trial and the next sweep. It can be 
 
 from __future__ import annotations
 
-import fcntl
 import json
-import os
 import re
 import secrets
-import socket
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict
 from datetime import datetime
 from functools import cached_property
 from itertools import count, takewhile
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, TextIO, overload
+from typing import TYPE_CHECKING, Any
 
 from sweeper import spec
 from sweeper.errors import UserError
-from sweeper.lease import Who, told
+from sweeper.files import read_json, write_json, write_text
+from sweeper.lease import Who
+from sweeper.lock import locked, locked_by
 from sweeper.objects import is_name
 from sweeper.redact import redacted
 from sweeper.storage import Root, Storage
+from sweeper.trial import (
+    BASELINE,
+    SPLIT,
+    Decision,
+    Metrics,
+    Point,
+    Split,
+    Stage,
+    Status,
+    TrialRecord,
+    read_trial,
+)
 
 if TYPE_CHECKING:
     from sweeper.search import Suggestion
-
-Split = Literal["validation", "test"]
-Stage = Literal["validation", "final", "test"]
-"""How a model is measured: as the search sees it, as `final` says on validation images, so on test images."""
-Status = Literal["completed", "stopped", "failed", "unfinished"]
-Metrics = dict[str, float]
-Intervals = dict[str, tuple[float, float]]
 
 FORMAT = 1
 """Of this folder. A change that an earlier version would misread, or that misreads an earlier version's, has
 the next number."""
 ID = r"[A-Za-z0-9._-]+"
-BASELINE = "baseline"
-STAGES: tuple[Stage, ...] = ("validation", "final", "test")
-SPLIT: dict[Stage, Split] = {"validation": "validation", "final": "validation", "test": "test"}
-
-
-def write_json(path: Path, value: Any) -> None:
-    """Writes strict JSON; a reader sees the old file or the new one."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    write_text(path, json.dumps(value, indent=1, allow_nan=False))
-
-
-def write_text(path: Path, text: str) -> None:
-    """A reader sees the old file or the new one."""
-    partial = path.with_name(f"{path.name}.partial")
-    try:
-        partial.write_text(text, encoding="utf-8")
-        partial.replace(path)
-    finally:
-        partial.unlink(missing_ok=True)
-
-
-def read_json(path: Path) -> Any:
-    """The file's value; None if there is no such file."""
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        return None
-
-
-class Reports(Sequence[dict[str, Any]]):
-    """What a trial wrote after each epoch, read from its folder when it is first asked for: of ten thousand
-    trials nobody asks for all."""
-
-    def __init__(self, files: Sequence[Path]) -> None:
-        self.files = files
-        self.known: dict[int, dict[str, Any]] = {}
-
-    def __len__(self) -> int:
-        return len(self.files)
-
-    @overload
-    def __getitem__(self, index: int) -> dict[str, Any]: ...
-    @overload
-    def __getitem__(self, index: slice) -> list[dict[str, Any]]: ...
-    def __getitem__(self, index: int | slice) -> dict[str, Any] | list[dict[str, Any]]:
-        if isinstance(index, slice):
-            return [self[each] for each in range(len(self))[index]]
-        place = range(len(self))[index]
-        if place not in self.known:
-            self.known[place] = read_json(self.files[place])
-        return self.known[place]
-
-    def __eq__(self, other: object) -> bool:
-        return list(self) == list(other) if isinstance(other, Sequence) else NotImplemented
-
-    __hash__ = None  # type: ignore[assignment]
-
-
-@dataclass(frozen=True)
-class Decision:
-    """What early stopping decided after an epoch of a trial, on which metrics; later trials are compared
-    with these."""
-
-    trial: int
-    epoch: int
-    metrics: Metrics
-    goes_on: bool
-
-
-@dataclass
-class TrialRecord:
-    """One trial as it lies in the run folder.
-
-    kept: the epochs whose weights are there, ascending.  wanted: of a trial that is another's with another
-    seed, the epochs that it is trained for; it ends after the last of them.
-    """
-
-    number: int
-    folder: Path
-    config: dict[str, Any]
-    drawn: dict[str, Any]
-    seed: int
-    status: Status = "unfinished"
-    reason: str | None = None
-    epochs: Sequence[dict[str, Any]] = field(default_factory=list)
-    kept: list[int] = field(default_factory=list)
-    wanted: list[int] = field(default_factory=list)
-
-    @property
-    def id(self) -> str:
-        return self.folder.name
-
-    @property
-    def method(self) -> str:
-        return str(self.config["method"]["name"])
-
-    @property
-    def metrics(self) -> Metrics | None:
-        """Validation metrics after the last epoch; None before the first."""
-        return self.epochs[-1]["metrics"] if self.epochs else None
-
-    @property
-    def last_epoch(self) -> int:
-        """The one after which it has completed."""
-        return max(self.wanted, default=self.config["epochs"])
-
-    @property
-    def checkpoints(self) -> list[Path]:
-        """What its training goes on from, and what it went on from before, if the former is damaged; absent
-        before the first epoch and after the last."""
-        return sorted(self.folder.glob("checkpoint*.safetensors"))
-
-    @property
-    def stuck_file(self) -> Path:
-        """Where its worker was when it was ended for taking too long."""
-        return self.folder / "stuck.txt"
-
-    @property
-    def points(self) -> list[Point]:
-        """What of it may stand on the front."""
-        return [Point(self, epoch) for epoch in self.kept]
-
-    def point(self, epoch: int | None = None) -> Point:
-        """The trial after an epoch, the last one by default, kept or not."""
-        return Point(self, epoch or len(self.epochs))
-
-    def outline(self, metrics: Iterable[str]) -> TrialRecord:
-        """What a driver keeps of every trial of a sweep: of its configuration the method's name and how many
-        epochs it has, of each epoch the seconds and these metrics."""
-        names = list(metrics)
-        epochs = [
-            {key: epoch[key] for key in ("epoch", "training_seconds", "evaluation_seconds") if key in epoch}
-            | {"metrics": {name: epoch["metrics"][name] for name in names}}
-            for epoch in self.epochs
-        ]
-        config = {"method": {"name": self.method}, "epochs": self.config["epochs"]}
-        return replace(self, config=config, drawn={}, epochs=epochs)
-
-
-@dataclass(frozen=True)
-class Point:
-    """A trial as it was after one of its epochs: one model, whose weights may still be there."""
-
-    trial: TrialRecord
-    epoch: int
-
-    @property
-    def id(self) -> str:
-        return f"{self.trial.id}@{self.epoch:d}"  # a number, whatever a file says: it names others
-
-    @property
-    def report(self) -> dict[str, Any]:
-        """What the epoch wrote."""
-        return self.trial.epochs[self.epoch - 1]
-
-    @property
-    def metrics(self) -> Metrics:
-        metrics: Metrics = self.report["metrics"]
-        return metrics
-
-    @property
-    def intervals(self) -> Intervals:
-        """95 % intervals of those of `metrics` that have one."""
-        return dict(self.report.get("intervals", {}))
-
-    @property
-    def records(self) -> Path:
-        """Per-image validation records."""
-        return epoch_file(self.trial.folder, self.epoch, "parquet")
-
-    @property
-    def weights(self) -> Path:
-        return epoch_file(self.trial.folder, self.epoch, "safetensors")
-
-
-def epoch_file(folder: Path, epoch: int, suffix: str) -> Path:
-    """A file that a trial writes after an epoch; see the head of this module."""
-    return folder / f"epoch-{epoch:03d}.{suffix}"
-
-
-def numbers(names: Iterable[str], suffix: str) -> list[int]:
-    """The epochs of those files that end so, ascending."""
-    return sorted(int(name[6:].removesuffix(suffix)) for name in names if name.endswith(suffix))
-
-
-def who_wrote(text: str) -> Who:
-    """The content of a lock file; empty for one that says nothing, or was written by an earlier version."""
-    try:
-        who = json.loads(text or "{}")
-    except ValueError:
-        return {}
-    return who if isinstance(who, dict) else {}
 
 
 class Run:
@@ -417,43 +229,15 @@ class Run:
     @contextmanager
     def driving(self) -> Iterator[None]:
         """Holds the run for this process. Raises UserError if another one drives it."""
-        with open(self.path / "driver.lock", "a+", encoding="utf-8") as lock:
-            earlier = self._lock(lock)
-            started = datetime.now().strftime("%Y%m%d-%H%M%S")
-            who = {"pid": os.getpid(), "host": socket.gethostname(), "started": started}
-            who["token"] = secrets.token_hex(8)
-            lock.truncate(0)
-            lock.write(json.dumps(who))
-            lock.flush()
-            with self.storage.held(who, earlier.get("token")):
-                for known in ("about", "spec"):  # as another host may have extended it
-                    vars(self).pop(known, None)
-                yield
-
-    def _lock(self, lock: TextIO) -> Who:
-        """Locks the file and returns who held it before: empty if nobody did."""
-        lock.seek(0)
-        holder = who_wrote(lock.read())
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise UserError(
-                f"{self.name} is being run by another process ({told(holder)}); stop that one first, "
-                f"with: sweeper stop {self.name}"
-            ) from None
-        except OSError as error:
-            raise UserError(f"{lock.name} can't be locked: {error.strerror}; see docs/storage.md") from None
-        return holder
+        with locked(self.path) as (who, before), self.storage.held(who, before.get("token")):
+            for known in ("about", "spec"):  # as another host may have extended it
+                vars(self).pop(known, None)
+            yield
 
     def driver(self) -> Who | None:
         """`pid`, `host` and `started` of the process that runs this sweep now; None if there is none."""
-        with open(self.path / "driver.lock", "a+", encoding="utf-8") as lock:
-            try:
-                self._lock(lock)
-            except UserError:
-                lock.seek(0)
-                return who_wrote(lock.read())
-        return self.storage.holder()
+        here = locked_by(self.path)
+        return self.storage.holder() if here is None else here
 
     def is_driven(self) -> bool:
         """Whether a process runs this sweep now."""
@@ -478,13 +262,13 @@ class Run:
         content = {"number": trial.number, "seed": trial.seed, "drawn": trial.drawn, "trial": trial.config}
         wanted = {"wanted": trial.wanted} if trial.wanted else {}
         self.write(trial.folder / "config.json", content | wanted)
-        return self.read_trial(trial.folder)
+        return read_trial(trial.folder)
 
     def end_trial(self, trial: TrialRecord, status: Status, reason: str | None = None) -> TrialRecord:
         """Notes how it ended, and returns what it is then."""
         shown = None if reason is None else redacted(reason)
         self.write(trial.folder / "status.json", {"status": status, "reason": shown})
-        return self.read_trial(trial.folder)
+        return read_trial(trial.folder)
 
     def seed_folder(self, trial: TrialRecord, index: int) -> Path:
         return self.path / "seeds" / f"{trial.id}-{index}"
@@ -502,7 +286,7 @@ class Run:
         """The trainings of a trial with other seeds, in their order."""
         folders = (self.seed_folder(trial, index) for index in count(1))
         known = takewhile(lambda folder: (folder / "config.json").exists(), folders)
-        return [self.read_trial(folder) for folder in known]
+        return [read_trial(folder) for folder in known]
 
     @property
     def rungs_file(self) -> Path:
@@ -532,7 +316,7 @@ class Run:
         self.storage.push(kept)
 
     def trial(self, number: int) -> TrialRecord:
-        return self.read_trial(self.trial_folder(number))
+        return read_trial(self.trial_folder(number))
 
     def trials(self) -> list[TrialRecord]:
         """All trials in order of their numbers."""
@@ -546,20 +330,7 @@ class Run:
         return trial.outline(self.spec.file.pareto.deciding)
 
     def _read_trials(self) -> Iterator[TrialRecord]:
-        return (self.read_trial(file.parent) for file in self.path.glob("trials/t*/config.json"))
-
-    def read_trial(self, folder: Path) -> TrialRecord:
-        """A trial, or one that was trained with another seed, as it lies in its folder."""
-        config = read_json(folder / "config.json")
-        trial = TrialRecord(config["number"], folder, config["trial"], config["drawn"], config["seed"])
-        names = [name for name in os.listdir(folder) if name.startswith("epoch-")]
-        trial.epochs = Reports([epoch_file(folder, epoch, "json") for epoch in numbers(names, ".json")])
-        trial.kept = numbers(names, ".safetensors")
-        trial.wanted = config.get("wanted", [])
-        ended = read_json(folder / "status.json")
-        if ended is not None:
-            trial.status, trial.reason = ended["status"], ended["reason"]
-        return trial
+        return (read_trial(file.parent) for file in self.path.glob("trials/t*/config.json"))
 
     @property
     def baseline_file(self) -> Path:

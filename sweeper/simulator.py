@@ -29,9 +29,10 @@ import pandas as pd
 from sweeper import kept
 from sweeper.errors import UserError
 from sweeper.halving import Halving, Unfinished, ending, stopped
-from sweeper.run import BASELINE, Decision, Metrics, Run, Status, TrialRecord
+from sweeper.run import Run
 from sweeper.search import Search, Suggestion
 from sweeper.spec import SweepSpec
+from sweeper.trial import BASELINE, Decision, Metrics, Status, TrialRecord
 
 KEYS = ["config", "drawn", "epoch", "seconds"]
 

@@ -26,6 +26,7 @@ from pathlib import Path, PurePosixPath
 
 from sweeper.lease import FOLDER as CLAIMS
 from sweeper.lease import Lease, Who, holder
+from sweeper.lock import locked_by
 from sweeper.objects import PATIENCE, SCHEME, Object, Objects, StorageError, for_all
 
 Root = Path | str
@@ -240,16 +241,8 @@ class Bucket(Storage):
         self._begin()
         with open(self.path / MARK, "w", encoding="utf-8") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)
-            if not self._is_driven_here():
+            if locked_by(self.path) is None:
                 self._follow()
-
-    def _is_driven_here(self) -> bool:
-        with open(self.path / "driver.lock", "a", encoding="utf-8") as lock:
-            try:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                return True
-            return False
 
     def look(self, folder: Path) -> None:
         self._follow(self.name(folder))

@@ -29,9 +29,11 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
+from sweeper.files import read_json
 from sweeper.redact import one_line, redacted
-from sweeper.run import BASELINE, SPLIT, Metrics, Point, Run, Stage, TrialRecord, epoch_file, read_json
+from sweeper.run import Run
 from sweeper.tree import walk
+from sweeper.trial import BASELINE, SPLIT, Metrics, Point, Stage, TrialRecord, epoch_file, read_trial
 
 SWEEP, TRIAL, PARENT = "sweep_id", "trial_id", "mlflow.parentRunId"
 EVERY_SECONDS, AT_MOST_SECONDS = 5.0, 60.0
@@ -262,7 +264,7 @@ class Mirror:
         at it once."""
         if folder.name in self.twins:
             return
-        twin = self.run.read_trial(folder)
+        twin = read_trial(folder)
         self._deliver_trial(twin, {"seed_of": self.run.trial_folder(twin.number).name})
         if twin.status != "unfinished":
             self.twins.add(folder.name)

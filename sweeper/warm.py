@@ -12,8 +12,9 @@ from typing import Any
 
 from sweeper import space
 from sweeper.halving import not_finite
-from sweeper.run import Metrics, Run, TrialRecord
+from sweeper.run import Run
 from sweeper.spec import SweepSpec
+from sweeper.trial import Metrics, TrialRecord
 
 
 def collect(sweep: SweepSpec, earlier: Sequence[Run]) -> dict[str, Any]:

@@ -13,9 +13,10 @@ import pytest
 from sweeper import space, spec
 from sweeper.errors import SpecError
 from sweeper.hashes import trial_seed
-from sweeper.run import Run, TrialRecord
+from sweeper.run import Run
 from sweeper.search import Search, of_run
 from sweeper.spec import SweepSpec
+from sweeper.trial import TrialRecord
 from tests.searching import UNTRAINED, metrics_of
 from tests.sweeps import FINITE, SMALL
 
@@ -57,7 +58,7 @@ class Driver:
             done += 1
 
     def end(self, trial: TrialRecord) -> None:
-        from sweeper.run import write_json
+        from sweeper.files import write_json
 
         metrics = metrics_of(trial.config)
         write_json(trial.folder / "epoch-001.json", {"epoch": 1, "metrics": metrics, "training": {}})

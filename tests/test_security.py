@@ -17,7 +17,7 @@ import torch
 
 from benchmarks.driven import finished_run
 from sweeper import cli
-from sweeper.run import write_json
+from sweeper.files import write_json
 from tests.command import called
 from tests.sockets import addresses, is_loopback
 from trainables.errors import ModelError

@@ -16,12 +16,14 @@ from sweeper.budget import Clock
 from sweeper.cluster import Cluster
 from sweeper.display import Display
 from sweeper.errors import UserError
+from sweeper.files import write_json
 from sweeper.front import candidates
 from sweeper.halving import Halving, ending, not_finite
-from sweeper.run import Metrics, Run, epoch_file, write_json
+from sweeper.run import Run
 from sweeper.search import of_run
 from sweeper.simulator import Curves, Simulation, recorded, simulate
 from sweeper.spec import SweepSpec
+from sweeper.trial import Metrics, epoch_file
 from tests.curves import BASELINE, curves
 from tests.replay import Replay
 from tests.scheduler_contract import sweep

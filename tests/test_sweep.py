@@ -24,7 +24,7 @@ from PIL import Image
 from sweeper import Run
 from sweeper.cli import main
 from sweeper.evaluation import find_point
-from sweeper.run import SPLIT, STAGES, Stage
+from sweeper.trial import SPLIT, STAGES, Stage
 from tests.command import PATIENCE, called, environment, sweeper, wait_for
 from tests.finished import finished_run
 from tests.sweeps import SMALL

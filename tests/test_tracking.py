@@ -14,12 +14,13 @@ from typing import Any
 import pytest
 from mlflow import MlflowClient
 
-from sweeper import run as folder
 from sweeper import spec
+from sweeper.files import read_json, write_json
 from sweeper.redact import redacted
-from sweeper.run import Run, read_json, write_json
+from sweeper.run import Run
 from sweeper.search import Suggestion
 from sweeper.tracking import Mirror, Tracker
+from sweeper.trial import TrialRecord, epoch_file
 from tests.mlflow_server import Server, served
 from tests.sweeps import SMALL
 
@@ -52,9 +53,9 @@ def add_trial(run: Run, number: int, epochs: int = 2, status: str | None = "comp
         run.end_trial(trial, status)  # type: ignore[arg-type]
 
 
-def add_epochs(trial: folder.TrialRecord, epochs: range) -> None:
+def add_epochs(trial: TrialRecord, epochs: range) -> None:
     for epoch in epochs:
-        file = folder.epoch_file(trial.folder, epoch, "json")
+        file = epoch_file(trial.folder, epoch, "json")
         more = {"training": {"loss": 1.5 / epoch}, "images_per_second": 100.0}
         write_json(file, {"epoch": epoch, "metrics": METRICS, **more})
         file.with_suffix(".parquet").write_bytes(b"records")
@@ -204,7 +205,10 @@ def test_a_delivery_costs_what_has_changed(
 ) -> None:
     run, costs = a_run(tmp_path), []
     read: list[Path] = []
-    monkeypatch.setattr(folder, "read_json", lambda path: (read.append(path), read_json(path))[1])
+    for module in ("run", "trial"):
+        monkeypatch.setattr(
+            f"sweeper.{module}.read_json", lambda path: (read.append(path), read_json(path))[1]
+        )
     mirror = Mirror(run)
     for number in range(12):
         add_trial(run, number, epochs=1, status=None)

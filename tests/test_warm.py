@@ -9,7 +9,8 @@ import pytest
 
 from sweeper import runner, spec
 from sweeper.errors import UserError
-from sweeper.run import Run, write_json
+from sweeper.files import write_json
+from sweeper.run import Run
 from tests.searching import UNTRAINED, Workers, metrics_of
 from tests.sweeps import SMALL
 

@@ -22,8 +22,9 @@ from pathlib import Path
 
 import pandas as pd
 
-from sweeper.run import BASELINE, Run
+from sweeper.run import Run
 from sweeper.simulator import KEYS, recorded
+from sweeper.trial import BASELINE
 
 HERE = Path(__file__).parent
 METRICS = [
