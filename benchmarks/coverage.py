@@ -15,6 +15,7 @@ import argparse
 import sys
 import time
 from collections.abc import Callable
+from functools import partial
 from typing import NamedTuple
 
 import numpy as np
@@ -307,20 +308,27 @@ class Row(NamedTuple):
         return self.offered and not self.within
 
 
+Measure = Callable[[Model, np.random.Generator, int], Measured]
 Job = tuple[str, Callable[[np.random.Generator], Measured]]
 
 
 def jobs(images: int) -> list[Job]:
     """Name of each family and what measures the intervals of one of its models."""
-    single = [
-        (name, lambda r, measure=measure, family=family: measure(family(r), r, images))
+    single: list[Job] = [
+        (name, partial(measured_one, family, measure, images))
         for name, family in FAMILIES.items()
         for measure in (measure_l2, measure_means, measure_conditional)
     ]
-    paired = [
-        (name, lambda r, a=a, b=b: measure_pairs(a(r), b(r), r, images)) for name, (a, b) in PAIRS.items()
-    ]
+    paired: list[Job] = [(name, partial(measured_pair, *pair, images)) for name, pair in PAIRS.items()]
     return single + paired
+
+
+def measured_one(family: Family, measure: Measure, images: int, generator: np.random.Generator) -> Measured:
+    return measure(family(generator), generator, images)
+
+
+def measured_pair(one: Family, other: Family, images: int, generator: np.random.Generator) -> Measured:
+    return measure_pairs(one(generator), other(generator), generator, images)
 
 
 def rows(job: Job, models: int, seed: int) -> list[Row]:

@@ -45,7 +45,10 @@ class Drive:
 
     def go(self) -> None:
         """To the end of the sweep."""
-        while self._start() or self.running:
+        while True:
+            self._start()
+            if not self.running:
+                break
             trial, job = self.running.popleft()
             self._report(trial, job)
         self.searcher.search.finish()

@@ -19,6 +19,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import cached_property
+from typing import Any
 
 import click
 import numpy as np
@@ -144,16 +145,18 @@ class Published:
         self.trainer = case.trainer
         self.model = self.trainer.model
         self.clip, self.frozen = self.model.clip, case.model.clip
-        self.tokens = self.model.tokens(class_prompts(*self.case.images.templates, self.case.images.classes))
+        (template,) = self.case.images.templates
+        self.tokens = self.model.tokens(class_prompts(template, self.case.images.classes))
         self.labels = torch.from_numpy(case.images.labels).to(self.model.device)
         self.steps = self.trainer.config.attack.steps if self.trainer.config.attack.epsilon else 0
         self.optimizer = torch.optim.SGD(self.clip.visual.parameters(), lr=1e-6, momentum=0.9)
 
-    def image(self, clip: torch.nn.Module, pixels: Tensor) -> Tensor:
+    def image(self, clip: Any, pixels: Tensor) -> Tensor:
         with self.model.autocast():
-            return clip.encode_image((pixels - self.model.mean) / self.model.std).float()
+            embeddings: Tensor = clip.encode_image((pixels - self.model.mean) / self.model.std)
+        return embeddings.float()
 
-    def logits(self, clip: torch.nn.Module, pixels: Tensor) -> Tensor:
+    def logits(self, clip: Any, pixels: Tensor) -> Tensor:
         """Both towers, as `model(images, tokens)` does."""
         with self.model.autocast():
             text = clip.encode_text(self.tokens).float()
@@ -180,6 +183,7 @@ class Published:
         delta = torch.empty_like(clean).uniform_(-1 / 255, 1 / 255).requires_grad_(True)
         for _ in range(self.steps):
             self.attack_value(clean + delta).backward()  # weight gradients and all
+            assert delta.grad is not None
             delta.data = (delta.data + delta.grad.sign() / 255).clamp(-1 / 255, 1 / 255)
             delta.grad.zero_()
         loss = self.loss(clean, (clean + delta.detach()).clamp(0, 1))

@@ -54,7 +54,7 @@ def folder(trials: int, sampler: str, mlflow: bool, root: Path) -> tuple[Run, Pr
     run = new_run(root, trials, overrides)
     probe = Probe(run, 8, every=max(1, trials // 40))
     started = time.perf_counter()
-    with Tracker(run) as tracker:
+    with Tracker(run, print) as tracker:
         Drive(run, 8, probe, tracker.notify).go()
         searched = time.perf_counter()
         content = run.pareto()

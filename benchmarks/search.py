@@ -36,10 +36,11 @@ from numpy.typing import NDArray
 
 from benchmarks import costs, peers, telling
 from sweeper import spec
+from sweeper.curves import Curves
 from sweeper.front import judged
 from sweeper.pareto import hypervolume, hypervolume_over_time, reference_point
 from sweeper.search import Search
-from sweeper.simulator import Asked, Curves, Simulation, Stopping, simulate
+from sweeper.simulator import Asked, Simulation, Stopping, simulate
 from sweeper.spec import SweepSpec
 
 Array = NDArray[np.float64]

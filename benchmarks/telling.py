@@ -28,10 +28,11 @@ class OwnFronts(Search):
     def _tell(self, optuna_number: int, record: TrialRecord) -> None:
         pareto = self.sweep.file.pareto
         values = [[epoch["metrics"][name] for name in pareto.metrics] for epoch in record.epochs]
-        member = non_dominated(as_costs(values, pareto.directions)) if values else []
-        points = [epoch for epoch, inside in zip(record.epochs, member, strict=True) if inside]
-        if not points:  # it has failed
+        if not values:  # it has failed
             super()._tell(optuna_number, record)
+            return
+        member = non_dominated(as_costs(values, pareto.directions))
+        points = [epoch for epoch, inside in zip(record.epochs, member, strict=True) if inside]
         for epoch in points[1:]:
             asked = self.study.get_trials(deepcopy=False)[optuna_number]
             untrained, metrics = self.baseline or {}, epoch["metrics"]

@@ -78,7 +78,7 @@ def deterministic(file: SweepFile, places: dict[space.Path, Place]) -> Iterator[
 
 def warm_start(file: SweepFile, places: dict[space.Path, Place]) -> Iterator[str]:
     """A line for a sampler to which earlier results say nothing; NSGA-II breeds from its own generations."""
-    if file.search.warm_start and file.search.sampler not in ("tpe", "gp"):
+    if file.search.warm_start and file.search.sampler not in ("forest", "tpe", "gp"):
         yield (
             f"{at(places, ('search', 'warm_start'))}: search.warm_start: {file.search.sampler} does not "
             "learn from earlier runs; use tpe or gp"

@@ -26,6 +26,7 @@ from optuna.storages.journal import JournalFileBackend
 from optuna.trial import FrozenTrial, Trial, TrialState
 
 from sweeper import space
+from sweeper.forest import Forest
 from sweeper.hashes import stable_hash, trial_seed
 from sweeper.run import Run
 from sweeper.spec import SweepSpec
@@ -86,32 +87,48 @@ class Search:
         self.ended: dict[int, TrialRecord] = {t.number: t for t in known if t.status != "unfinished"}
         self._drop_torn_trials()
         self._warm(warm)
+        self.forest = Forest(sweep) if sweep.file.search.sampler == "forest" else None
+        if self.forest:
+            self._remember(self.forest, known, warm)
 
     def ask(self) -> Suggestion | None:
         """The next configuration. None if it has to wait for results of earlier trials, or for the untrained
         model's, without which these can't be told: in a deterministic sweep only."""
         number = self.next
+        ready = number - 1
         if self.sweep.file.search.deterministic:
             ready = number - self.lag
             if (ready >= 0 and self.baseline is None) or any(n not in self.ended for n in range(ready + 1)):
                 return None
             self._tell_up_to(ready)
         elif self.baseline is not None:
-            self._tell_up_to(number - 1)
+            self._tell_up_to(ready)
         self.study.sampler = self._sampler(number)
-        if fixed := next(self.fixed):
+        fixed = next(self.fixed) or {}
+        if self.forest:
+            fixed = self.forest.draw(number, ready, self.baseline, fixed) or fixed
+        if fixed:
             self.study.enqueue_trial(fixed, user_attrs={NUMBER: number})
         trial = self.study.ask()
         trial.set_user_attr(NUMBER, number)
         resolved = space.resolve(self.sweep.space, lambda name, d: suggest(trial, name, d))
+        if self.forest:
+            self.forest.points[number] = trial.params
         self.next += 1
         config = self.sweep.trial(resolved.value)
         return Suggestion(number, config, resolved.drawn, trial_seed(self.sweep.file.search.seed, config))
+
+    def report(self, trial: int, epoch: int, metrics: Metrics) -> None:
+        """Takes note of what a trial has reached after an epoch, which only the forest learns from."""
+        if self.forest:
+            self.forest.observe(trial, epoch, metrics)
 
     def end(self, trial: TrialRecord) -> None:
         """Takes note of how a trial ended; the sampler is told before it draws the next, or, in a
         deterministic sweep, when its turn comes."""
         self.ended[trial.number] = trial
+        if self.forest:
+            self.forest.end(trial)
 
     def finish(self) -> None:
         """Tells the sampler everything that is known."""
@@ -136,6 +153,17 @@ class Search:
                     user_attrs={WARM: trial["from"]},
                 )
             )
+
+    def _remember(self, forest: Forest, known: Sequence[TrialRecord], warm: Sequence[dict[str, Any]]) -> None:
+        """What earlier drivers and earlier runs have seen. The latter's trials get numbers below 0."""
+        for trial in self.study.get_trials(deepcopy=False):
+            if trial.user_attrs.get(NUMBER, self.next) < self.next:
+                forest.points[trial.user_attrs[NUMBER]] = trial.params
+        for record in known:
+            forest.end(record)
+        for index, earlier in enumerate(warm):
+            forest.points[-1 - index] = earlier["point"]
+            forest.observe(-1 - index, forest.looked_at[-1], earlier["metrics"])
 
     def _tell_up_to(self, last: int) -> None:
         """In order of the trials' numbers."""
@@ -178,7 +206,7 @@ class Search:
     def _sampler(self, number: int) -> optuna.samplers.BaseSampler:
         search = self.sweep.file.search
         seed = stable_hash(search.seed, "sampler", number) % 2**32
-        if search.sampler in ("random", "grid"):  # what a grid runs is fixed, nothing is left to draw
+        if search.sampler in ("forest", "random", "grid"):  # what is not fixed; of a grid, nothing
             return optuna.samplers.RandomSampler(seed=seed)
         if search.sampler == "nsga2":
             return optuna.samplers.NSGAIISampler(seed=seed, population_size=max(4, search.trials // 4))

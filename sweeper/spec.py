@@ -122,12 +122,15 @@ class SearchConfig(Section):
 
     trials: PositiveInt = 20
     budget: Budget = Budget()
-    sampler: Literal["tpe", "nsga2", "gp", "random", "grid"] = Field(
-        "tpe",
-        description="Multi-objective TPE, NSGA-II, a Gaussian process (parameters that only some trials have "
-        "are drawn at random) or random search, all Optuna's; grid: each point of a finite space once.",
+    sampler: Literal["forest", "tpe", "nsga2", "gp", "random", "grid"] = Field(
+        "forest",
+        description="forest: randomised trees that learn from every epoch, of stopped trials too. "
+        "Multi-objective TPE, NSGA-II, a Gaussian process (parameters that only some trials have "
+        "are drawn at random) or random search, all Optuna's. grid: each point of a finite space once.",
     )
-    startup_trials: PositiveInt = Field(10, description="Trials drawn at random before TPE or GP learns.")
+    startup_trials: PositiveInt = Field(
+        10, description="Trials drawn at random before the forest, TPE or GP learns."
+    )
     seed: int = Field(0, ge=0)
     seeds: PositiveInt = Field(
         1,

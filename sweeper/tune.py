@@ -107,6 +107,8 @@ class Searcher(Stateless, RaySearcher):
     def on_trial_result(self, trial_id: str, result: Report) -> None:
         job = self.others.get(trial_id)
         folder = Path(job["folder"]) if job else self.trials[trial_id].folder
+        if job is None:
+            self.search.report(self.trials[trial_id].number, result["epoch"], result)
         kept.tidy(self.run, read_trial(folder), self.search.baseline)
 
     def on_trial_complete(self, trial_id: str, result: Report | None = None, error: bool = False) -> None:

@@ -11,9 +11,9 @@ from types import SimpleNamespace
 from typing import Any
 
 from sweeper import halving, kept, site
+from sweeper.curves import Curves
 from sweeper.files import read_json, write_json
 from sweeper.run import Run
-from sweeper.simulator import Curves
 from sweeper.trial import epoch_file
 from sweeper.tune import Arrival
 from tests.curves import BASELINE

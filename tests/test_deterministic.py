@@ -9,11 +9,12 @@ import optuna
 import pytest
 
 from sweeper import spec
+from sweeper.curves import Curves
 from sweeper.errors import SpecError
 from sweeper.plan import print_plan
 from sweeper.run import Run
 from sweeper.search import Search
-from sweeper.simulator import Curves, simulate
+from sweeper.simulator import simulate
 from sweeper.spec import SweepSpec
 from tests.curves import curves
 from tests.scheduler_contract import sweep

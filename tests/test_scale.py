@@ -9,8 +9,10 @@ from typing import Any
 
 import numpy as np
 import pytest
+from mlflow import MlflowClient
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
+from benchmarks import scale
 from benchmarks.driven import Drive, finished_run, new_run
 from sweeper import budget, front, optimality, search
 from sweeper.files import read_json, write_json
@@ -158,3 +160,17 @@ def test_a_budget_looks_at_no_ended_trial_twice(tmp_path: Path, monkeypatch: pyt
     Drive(run, side=2).go()
     assert set(looked) == set(range(40))
     assert set(looked.values()) == {1}
+
+
+def test_the_benchmark_of_a_whole_run_with_its_tracker(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    uri = f"sqlite:///{tmp_path}/mlflow.db"
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
+    run, probe = scale.folder(12, "random", True, tmp_path)
+    assert {trial.status for trial in run.trials()} <= {"completed", "stopped"}
+    assert (run.path / "report" / "index.html").exists()
+    assert probe.samples[-1].trials == 12
+    client = MlflowClient(tracking_uri=uri)
+    (experiment,) = client.search_experiments(filter_string=f"name = '{run.spec.file.tracking.experiment}'")
+    assert len(client.search_runs([experiment.experiment_id])) == 14  # the sweep and the untrained model, too

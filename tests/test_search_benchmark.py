@@ -10,7 +10,8 @@ import pytest
 from scipy import stats
 
 from benchmarks import costs, peers, search
-from sweeper.simulator import Curves, simulate
+from sweeper.curves import Curves
+from sweeper.simulator import simulate
 from tests.curves import curves
 from tests.scheduler_contract import as_metrics, some_metrics, sweep
 

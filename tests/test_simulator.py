@@ -14,6 +14,7 @@ import pytest
 from sweeper import halving, runner
 from sweeper.budget import Clock
 from sweeper.cluster import Cluster
+from sweeper.curves import Curves, recorded
 from sweeper.display import Display
 from sweeper.errors import UserError
 from sweeper.files import write_json
@@ -21,7 +22,7 @@ from sweeper.front import candidates
 from sweeper.halving import Halving, ending, not_finite
 from sweeper.run import Run
 from sweeper.search import of_run
-from sweeper.simulator import Curves, Simulation, recorded, simulate
+from sweeper.simulator import Simulation, simulate
 from sweeper.spec import SweepSpec
 from sweeper.trial import Metrics, epoch_file
 from tests.curves import BASELINE, curves

@@ -23,6 +23,7 @@ import pytest
 from sweeper import lease, objects, site, storage
 from sweeper import run as run_module
 from sweeper.budget import Clock
+from sweeper.curves import Curves
 from sweeper.errors import UserError
 from sweeper.files import write_json
 from sweeper.jobs import Jobs
@@ -30,7 +31,6 @@ from sweeper.lease import Lease
 from sweeper.objects import Object, Objects, StorageError
 from sweeper.run import Run
 from sweeper.search import Suggestion, of_run
-from sweeper.simulator import Curves
 from sweeper.spec import from_text, load
 from sweeper.trial import Decision, epoch_file
 from sweeper.tune import Arrival, Searcher

@@ -5,7 +5,7 @@
     python benchmarks/curves/record.py --held-back --from runs/held-back-*
 
 The sweeps are real ones, random over space.yaml without early stopping: 144 configurations of seed 0, and
-60 of seed 1, which nothing is to be chosen by. A row is an epoch, see `sweeper.simulator`.
+60 of seed 1, which nothing is to be chosen by. A row is an epoch, see `sweeper.curves`.
 
 What an epoch took depends on its method and on what else the machine did; not on the other settings, as
 images, steps and batch size are the same. So each is given the median over all epochs of its method in
@@ -22,8 +22,8 @@ from pathlib import Path
 
 import pandas as pd
 
+from sweeper.curves import KEYS, recorded
 from sweeper.run import Run
-from sweeper.simulator import KEYS, recorded
 from sweeper.trial import BASELINE
 
 HERE = Path(__file__).parent

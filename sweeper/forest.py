@@ -1,0 +1,225 @@
+"""The forest sampler: it learns from every epoch of every trial, however early the trial was stopped.
+
+Extremely randomised trees (Geurts et al. 2006) tell from a configuration and an epoch which objectives are
+reached there. A few of them, chosen at random for each draw, are one opinion of what may be true (Thompson
+sampling), and what is drawn is the best of many candidates by that opinion. Which trade-off of the objectives
+is the best one is drawn, too: a direction w, uniform on the positive part of the sphere, by which a point is
+worth min_i gain_i / w_i, its gains over the worst that was seen, each as a share of the range that was seen.
+The mean of that worth to the power of the number of objectives is proportional to the dominated hypervolume
+(Zhang and Golovin 2020, arXiv 2006.04655), so over many draws it is this that grows.
+
+A worth counts times the share of trials that keep the constraints, by the same trees.
+A failed trial has reached the worst that was seen, and breaks them.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from fractions import Fraction
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from sklearn.ensemble import ExtraTreesRegressor
+from sklearn.tree import DecisionTreeRegressor
+
+from sweeper import space
+from sweeper.front import judged
+from sweeper.hashes import stable_hash
+from sweeper.spec import SweepSpec
+from sweeper.tree import Choice, Range
+from sweeper.trial import Metrics, TrialRecord
+
+Array = NDArray[np.float64]
+Point = dict[str, Any]
+"""Values of parameters by name, as Optuna has them: an option's label, or a number."""
+
+TREES, OPINION = 64, 8
+CANDIDATES, PARENTS = 400, 5
+"""The candidates are drawn from the whole space and near the `PARENTS` best trials, as many from each."""
+KEEP, STEP = 0.8, 0.1
+"""Near a trial: the chance that a choice stays as it is; the standard deviation of a step along a range."""
+REGROWN = 50
+"""The trees are grown anew when there are more trials by one in this many."""
+LOOKED_BACK = 1000
+"""Trials that the trees are grown from, the latest."""
+
+
+class Forest:
+    """What has been seen of a sweep's trials, and what to try next."""
+
+    def __init__(self, sweep: SweepSpec) -> None:
+        self.sweep = sweep
+        self.points: dict[int, Point] = {}
+        self.epochs: dict[int, dict[int, Metrics]] = {}
+        self.failed: set[int] = set()
+        self.grown: tuple[int, Grown] | None = None
+
+    @cached_property
+    def encoding(self) -> Encoding:
+        return Encoding(space.distributions(self.sweep.space))
+
+    @cached_property
+    def looked_at(self) -> list[int]:
+        """The epochs that are learned and predicted: 1, 3, 9, ... and the last."""
+        last = self.sweep.max_epochs()
+        return [*(3**k for k in range(last.bit_length()) if 3**k < last), last]
+
+    def observe(self, trial: int, epoch: int, metrics: Metrics) -> None:
+        """What a trial has reached after an epoch."""
+        known = {name: metrics[name] for name in self.sweep.file.pareto.deciding}
+        if epoch in self.looked_at and all(map(math.isfinite, known.values())):
+            self.epochs.setdefault(trial, {})[epoch] = known
+
+    def end(self, trial: TrialRecord) -> None:
+        for epoch in trial.epochs:
+            self.observe(trial.number, epoch["epoch"], epoch["metrics"])
+        if trial.status == "failed":
+            self.failed.add(trial.number)
+            nothing = dict.fromkeys(self.sweep.file.pareto.deciding, math.nan)
+            self.epochs.setdefault(trial.number, {self.looked_at[0]: nothing})
+
+    def draw(self, number: int, last: int, baseline: Metrics | None, given: Point) -> Point | None:
+        """The point of trial `number`. None while fewer than `startup_trials` have reported.
+
+        last: the latest trial that may be known.  baseline: the untrained model's metrics, if they are known.
+        given: values that are fixed.
+        """
+        grown = self._grown(last, baseline)
+        if grown is None:
+            return None
+        generator = np.random.default_rng([self.sweep.file.search.seed, number])
+        direction = np.abs(generator.normal(size=len(self.sweep.file.pareto.metrics)))
+        direction /= np.linalg.norm(direction)
+        parents = [self.points[trial] for trial in grown.best(direction, PARENTS)]
+        near = [None, *parents] * (CANDIDATES // (PARENTS + 1))
+        candidates = [self._candidate(given, parent, generator) for parent in near]
+        encoded = np.array([self.encoding(candidate) for candidate in candidates])
+        return candidates[int(grown.worth(encoded, direction, generator).argmax())]
+
+    def _candidate(self, given: Point, parent: Point | None, generator: np.random.Generator) -> Point:
+        """A point of the space; near `parent` if there is one."""
+        drawn: Point = {}
+
+        def decide(name: str, distribution: Choice | Range) -> Any:
+            near = parent.get(name) if parent else None
+            drawn[name] = given[name] if name in given else random_value(distribution, near, generator)
+            return drawn[name]
+
+        space.resolve(self.sweep.space, decide)
+        return drawn
+
+    def _grown(self, last: int, baseline: Metrics | None) -> Grown | None:
+        """Of the trials up to about `last`; in a deterministic sweep it depends on nothing else."""
+        every = 1 + max(0, last) // REGROWN
+        until = (last + 1) // every * every
+        if self.grown is None or self.grown[0] != until:
+            latest = [trial for trial in sorted(self.points) if trial < until][-LOOKED_BACK:]
+            seen = [trial for trial in latest if trial in self.epochs]
+            if len(seen) < self.sweep.file.search.startup_trials or self.failed.issuperset(seen):
+                return None
+            self.grown = until, self._grow(seen, baseline, stable_hash(self.sweep.file.search.seed, until))
+        return self.grown[1]
+
+    def _grow(self, trials: list[int], baseline: Metrics | None, seed: int) -> Grown:
+        rows = [(trial, epoch, metrics) for trial in trials for epoch, metrics in self.epochs[trial].items()]
+        costs, violation = judged(self.sweep, [metrics for _, _, metrics in rows], baseline)
+        which = np.array([trial for trial, _, _ in rows])
+        failed = np.isin(which, list(self.failed))
+        worst, span = costs[~failed].max(axis=0), np.ptp(costs[~failed], axis=0)
+        gains = (worst - costs) / np.where(span > 0, span, 1)
+        gains[failed] = 0
+        at = {trial: self.encoding(self.points[trial]) for trial in trials}
+        known = np.array([[*at[trial], math.log(epoch)] for trial, epoch, _ in rows])
+        kept = (violation <= 0) & ~failed
+        forest = ExtraTreesRegressor(TREES, min_samples_leaf=2, max_features=0.7, random_state=seed % 2**32)
+        forest.fit(known, np.column_stack([gains, kept]))
+        return Grown(which, gains, kept, np.log(self.looked_at), forest.estimators_)
+
+
+@dataclass(frozen=True)
+class Grown:
+    """Trees, and what they were grown from: what some trials have reached after some epochs.
+
+    trials: (n,) their numbers.  gains: (n, m) in [0, 1].  kept: (n,) whether the constraints hold.
+    epochs: the logarithms of those that are predicted.
+    """
+
+    trials: NDArray[np.intp]
+    gains: Array
+    kept: NDArray[np.bool_]
+    epochs: Array
+    trees: list[DecisionTreeRegressor]
+
+    def best(self, direction: Array, count: int) -> list[int]:
+        """The trials that have reached the most in a direction. direction: (m,), positive."""
+        order = np.argsort(-np.min(self.gains / direction, axis=1) * self.kept, kind="stable")
+        return list(dict.fromkeys(self.trials[order].tolist()))[:count]
+
+    def worth(self, points: Array, direction: Array, generator: np.random.Generator) -> Array:
+        """(n,) the most that each of some points is worth after any epoch, in the opinion of a few trees.
+
+        points: (n, d), encoded.
+        """
+        trees = [self.trees[index] for index in generator.choice(TREES, OPINION, replace=False)]
+        worth = np.zeros(len(points))
+        for epoch in self.epochs:
+            asked = np.column_stack([points, np.full(len(points), epoch)]).astype(np.float32)
+            seen = np.mean([tree.predict(asked, check_input=False) for tree in trees], axis=0)
+            worth = np.maximum(worth, np.min(seen[:, :-1] / direction, axis=1) * seen[:, -1])
+        return worth
+
+
+class Encoding:
+    """Points as numbers for trees. A range is mapped to [0, 1], by its logarithm if it is drawn so; a choice
+    of numbers to their ranks; another choice is a column for each option. What a point lacks is -1."""
+
+    def __init__(self, parameters: Mapping[str, Choice | Range]) -> None:
+        self.parameters = parameters
+        self.ranks = {name: ranks(each) for name, each in parameters.items() if isinstance(each, Choice)}
+
+    def __call__(self, point: Point) -> list[float]:
+        columns: list[float] = []
+        for name, distribution in self.parameters.items():
+            value = point.get(name)
+            if isinstance(distribution, Range):
+                columns.append(-1.0 if value is None else place(value, distribution))
+            elif order := self.ranks[name]:
+                columns.append(-1.0 if value is None else order[value])
+            else:
+                columns += [float(value == label) for label in space.labels(distribution)]
+        return columns
+
+
+def ranks(choice: Choice) -> dict[str, float]:
+    """The options of a choice of numbers, from 0 to 1 in their order; empty for another choice."""
+    labels = space.labels(choice)
+    try:
+        order = sorted(labels, key=Fraction)
+    except ValueError:
+        return {}
+    return {label: index / max(1, len(order) - 1) for index, label in enumerate(order)}
+
+
+def place(value: float, distribution: Range) -> float:
+    """Where a number lies in its range, from 0 to 1."""
+    ends = distribution.low, distribution.high
+    low, high, at = map(math.log, (*ends, value)) if distribution.log else (*ends, value)
+    return (at - low) / (high - low)
+
+
+def random_value(distribution: Choice | Range, near: Any, generator: np.random.Generator) -> Any:
+    """A value of a parameter; near one if that is not None."""
+    if isinstance(distribution, Choice):
+        if near is not None and generator.random() < KEEP:
+            return str(near)
+        return str(generator.choice(space.labels(distribution)))
+    at = generator.random() if near is None else place(near, distribution) + STEP * generator.normal()
+    ends = distribution.low, distribution.high
+    low, high = map(math.log, ends) if distribution.log else ends
+    value = low + (high - low) * min(1.0, max(0.0, at))
+    value = min(max(math.exp(value) if distribution.log else value, distribution.low), distribution.high)
+    return round(value) if distribution.integer else float(value)
