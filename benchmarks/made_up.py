@@ -16,7 +16,8 @@ import numpy as np
 import pandas as pd
 
 from sweeper import worker
-from sweeper.run import epoch_file, write_json
+from sweeper.files import write_json
+from sweeper.trial import epoch_file
 
 SWEEP = """
 name: orchestration

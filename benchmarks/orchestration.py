@@ -33,8 +33,9 @@ from sweeper import runner, spec, worker
 from sweeper.budget import Clock
 from sweeper.cluster import Cluster
 from sweeper.display import Display
-from sweeper.run import Run, TrialRecord
+from sweeper.run import Run
 from sweeper.tracking import Tracker
+from sweeper.trial import TrialRecord
 
 ALLOWED_KB, ALLOWED_SECONDS = 20, 0.3
 

@@ -14,10 +14,10 @@ import optuna
 from sweeper import space
 from sweeper.hashes import trial_seed
 from sweeper.pareto import as_costs
-from sweeper.run import Metrics, TrialRecord
 from sweeper.search import Search, Suggestion
 from sweeper.spec import SweepSpec
 from sweeper.tree import Choice
+from sweeper.trial import Metrics, TrialRecord
 
 SERVER = Path(__file__).with_name("moasha.py")
 

@@ -24,8 +24,9 @@ from pathlib import Path
 from benchmarks import orchestration
 from benchmarks.driven import Drive, new_run
 from benchmarks.orchestration import Probe, Sample, slope
+from sweeper.files import write_json
 from sweeper.report import write_report
-from sweeper.run import Run, write_json
+from sweeper.run import Run
 from sweeper.tracking import Tracker
 
 NODES, GPUS_OF_EACH = 8, 8

@@ -8,8 +8,8 @@ import optuna
 from optuna.trial import TrialState
 
 from sweeper.pareto import as_costs, non_dominated
-from sweeper.run import TrialRecord
 from sweeper.search import Search
+from sweeper.trial import TrialRecord
 
 
 class LeftOut(Search):

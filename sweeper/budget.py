@@ -17,8 +17,9 @@ import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
-from sweeper.run import Run, TrialRecord
+from sweeper.run import Run
 from sweeper.spec import Budget
+from sweeper.trial import TrialRecord
 
 UNITS = {"hours": "hours", "gpu_hours": "GPU-hours", "epochs": "epochs"}
 

@@ -16,8 +16,9 @@ from sweeper.errors import UserError
 if TYPE_CHECKING:
     from ray.job_submission import JobSubmissionClient
 
-    from sweeper.run import Run, Split
+    from sweeper.run import Run
     from sweeper.storage import Root
+    from sweeper.trial import Split
 
 
 class RootType(click.ParamType):
@@ -136,7 +137,7 @@ def _submitted(run: Run, client: JobSubmissionClient) -> None:
     from sweeper import submission
 
     job = submission.submit(run, client)
-    click.echo(f"run {run.id} goes on as Ray job {job}; sweeper logs, status, stop, pareto {run.id}")
+    click.echo(f"run {run.name} goes on as Ray job {job}; sweeper logs, status, stop, pareto {run.name}")
 
 
 @main.command()
@@ -177,7 +178,7 @@ def stop(run: str | None, runs: Root) -> None:
 
     found = Run.find(run, runs)
     stop_driver(found)
-    click.echo(f"{found.id} has stopped; go on with: sweeper resume {found}")
+    click.echo(f"{found.name} has stopped; go on with: sweeper resume {found}")
 
 
 def _enter(run: Run) -> None:
@@ -189,8 +190,8 @@ def _enter(run: Run) -> None:
 
 def _drive(run: Run) -> None:
     from sweeper import runner
+    from sweeper.files import read_json
     from sweeper.objects import StorageError
-    from sweeper.run import read_json
 
     try:
         runner.drive(run)

@@ -28,7 +28,8 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from sweeper.errors import UserError
-from sweeper.run import BASELINE, Metrics, Run
+from sweeper.run import Run
+from sweeper.trial import BASELINE, Metrics
 
 Array = NDArray[np.float64]
 
@@ -47,7 +48,7 @@ def recorded(runs: Sequence[Run]) -> pd.DataFrame:
         for trial in run.trials():
             for epoch in trial.epochs if trial.status == "completed" else ():
                 seconds = epoch["training_seconds"] + epoch["evaluation_seconds"]
-                about = (f"{run.id}/{trial.id}", json.dumps(trial.drawn), epoch["epoch"], seconds)
+                about = (f"{run.name}/{trial.id}", json.dumps(trial.drawn), epoch["epoch"], seconds)
                 rows.append(dict(zip(KEYS, about, strict=True)) | epoch["metrics"])
     baseline = dict(zip(KEYS, (BASELINE, "{}", 0, 0.0), strict=True)) | (runs[0].baseline() or {})
     return pd.DataFrame([baseline, *rows])

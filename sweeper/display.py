@@ -14,7 +14,8 @@ from rich.text import Text
 
 from sweeper import budget, front
 from sweeper.budget import Clock
-from sweeper.run import Point, Run, TrialRecord
+from sweeper.run import Run
+from sweeper.trial import Point, TrialRecord
 
 FRONT_ROWS = 8
 
@@ -38,7 +39,7 @@ class Display:
         self.notes = self.console if self.live else Console(stderr=True)
 
     def __enter__(self) -> Display:
-        self.say(f"run {self.run.id}, {self.concurrent} trials at a time, seed {self._seed}")
+        self.say(f"run {self.run.name}, {self.concurrent} trials at a time, seed {self._seed}")
         for line in self.run.warm_start()["lines"]:
             self.say(line)
         if left := self._budget_left(list(self.trials.values())):

@@ -17,11 +17,13 @@ from rich.text import Text
 
 from sweeper import spec
 from sweeper.errors import UserError, suggestion
+from sweeper.files import read_json, write_json
 from sweeper.result import described
-from sweeper.run import BASELINE, Intervals, Metrics, Point, Run, Split, read_json, write_json
+from sweeper.run import Run
 from sweeper.storage import Storage, beside
 from sweeper.table import interval, missing_gradients, number
 from sweeper.trainable import Trainable
+from sweeper.trial import BASELINE, Intervals, Metrics, Point, Split
 
 
 @dataclass(frozen=True)
@@ -141,7 +143,7 @@ def of_trial(
     config, weights = find_weights(run, trial)
     sweep.trainable.check(config, [evaluation])
     return Measurement(
-        title=f"{trial} of {run.id}",
+        title=f"{trial} of {run.name}",
         name=trial,
         trainable=sweep.trainable,
         content={"model": config["model"], "data": config["data"], "evaluation": evaluation},
@@ -177,7 +179,7 @@ def find_points(run: Run, names: Sequence[str]) -> list[Point]:
             own = points.get(name.partition("@")[0])
             known = f"; kept are the epochs {', '.join(map(str, own.trial.kept))}" if own else ""
             known = known or suggestion(name, [BASELINE, *points])
-            raise UserError(f"{run.id} has no trial {name!r} with kept weights{known}")
+            raise UserError(f"{run.name} has no trial {name!r} with kept weights{known}")
     return [points[name] for name in names]
 
 

@@ -35,7 +35,7 @@ def lines(sweep: SweepSpec, capacity: Capacity, like: Run | None) -> Iterator[st
     each = mean_seconds(like)
     hours = search.trials * each / 3600
     yield (
-        f"expected: {search.trials} trials of {each:.0f} s, as those of {like.id} took on what it ran on: "
+        f"expected: {search.trials} trials of {each:.0f} s, as those of {like.name} took on what it ran on: "
         f"{hours * resources.gpus:.3g} GPU-hours, {hours / wanted:.3g} hours with {wanted} side by side"
         f"{'' if known else ', one on each node'}; what follows the search is not in it"
     )
@@ -47,7 +47,7 @@ def mean_seconds(run: Run) -> float:
     """What a run's trial took on average, stopped ones as they were. Raises UserError if none has ended."""
     ended = [trial for trial in run.trials() if trial.status != "unfinished" and trial.epochs]
     if not ended:
-        raise UserError(f"{run.id}: no trial of it has ended, so it says nothing of how long they take")
+        raise UserError(f"{run.name}: no trial of it has ended, so it says nothing of how long they take")
     return sum(map(busy, ended)) / len(ended)
 
 

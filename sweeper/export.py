@@ -9,7 +9,8 @@ from typing import Any
 from sweeper.errors import UserError
 from sweeper.evaluation import find_points
 from sweeper.result import row
-from sweeper.run import STAGES, Point, Run
+from sweeper.run import Run
+from sweeper.trial import STAGES, Point
 
 
 def exported(run: Run, names: Sequence[str] = (), to: Path | None = None) -> Iterator[tuple[Point, Path]]:

@@ -8,7 +8,8 @@ from typing import Any
 
 from sweeper import spec
 from sweeper.errors import SpecError, UserError
-from sweeper.run import Run, read_json
+from sweeper.files import read_json
+from sweeper.run import Run
 from sweeper.spec import SweepSpec
 
 BUDGET = ("search.trials", "search.budget")
@@ -28,7 +29,7 @@ def extend(run: Run, overrides: Sequence[str]) -> Run:
         new, started = spec.load(run.path / "sweep.yaml", overrides=overrides), len(run.trials())
         if new.file.search.trials < started:
             raise UserError(
-                f"{run.id}: search.trials: {started} trials were started already; give at least {started}"
+                f"{run.name}: search.trials: {started} trials were started already; give at least {started}"
             )
         before, after = settings(run.spec), settings(new)
         if before != after:

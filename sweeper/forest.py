@@ -29,9 +29,9 @@ from sklearn.tree import DecisionTreeRegressor
 from sweeper import space
 from sweeper.front import judged
 from sweeper.hashes import stable_hash
-from sweeper.run import Metrics, TrialRecord
 from sweeper.spec import SweepSpec
 from sweeper.tree import Choice, Range
+from sweeper.trial import Metrics, TrialRecord
 
 Array = NDArray[np.float64]
 Point = dict[str, Any]

@@ -12,8 +12,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sweeper.pareto import as_costs, non_dominated
-from sweeper.run import Metrics, Point, Run, TrialRecord
+from sweeper.run import Run
 from sweeper.spec import SweepSpec
+from sweeper.trial import Metrics, Point, TrialRecord
 
 Array = NDArray[np.float64]
 

@@ -39,8 +39,9 @@ from sweeper.front import total_violation
 from sweeper.limits import was_stuck
 from sweeper.pareto import as_costs
 from sweeper.ranking import Fronts
-from sweeper.run import Decision, Metrics, Run, Status, TrialRecord
+from sweeper.run import Run
 from sweeper.spec import EarlyStopping, ParetoConfig, SweepSpec
+from sweeper.trial import Decision, Metrics, Status, TrialRecord
 
 Report = dict[str, Any]
 """What a trial reports after an epoch: its metrics, `epoch`, and `failed`, the reason if it has."""

@@ -14,7 +14,8 @@ from pathlib import Path
 from typing import Any
 
 from sweeper import front, seeds
-from sweeper.run import BASELINE, SPLIT, Point, Run, Stage, TrialRecord
+from sweeper.run import Run
+from sweeper.trial import BASELINE, SPLIT, Point, Stage, TrialRecord, read_trial
 
 Job = dict[str, Any]
 
@@ -48,7 +49,7 @@ class Jobs:
         attack; what is still optimal then, on test images, and so are its other seeds."""
         run = self.run
         found = front.candidates(run.spec, trials, run.baseline() or {})
-        candidates = [run.read_trial(point.trial.folder).point(point.epoch) for point in found]
+        candidates = [read_trial(point.trial.folder).point(point.epoch) for point in found]
         yield [self._training(twin) | {"stage": RETRAINING} for twin in seeds.unfinished(run, candidates)]
         yield [*self._measurements("final", candidates)]
         members = front.members(run, candidates)

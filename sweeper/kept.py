@@ -16,8 +16,9 @@ import numpy as np
 
 from sweeper.front import judged
 from sweeper.ranking import Fronts
-from sweeper.run import Metrics, Run, TrialRecord
+from sweeper.run import Run
 from sweeper.spec import SweepSpec
+from sweeper.trial import Metrics, TrialRecord
 
 
 def chosen(sweep: SweepSpec, epochs: Sequence[dict[str, Any]], baseline: Metrics | None) -> list[int]:

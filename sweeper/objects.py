@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from sweeper.errors import UserError
 
 if TYPE_CHECKING:
+    from pyarrow import Buffer
     from pyarrow.fs import S3FileSystem
 
 T = TypeVar("T")
@@ -42,6 +43,11 @@ INVALID = (
     "UNRECOGNIZED_CLIENT",
 )
 DENIED = ("ACCESS_DENIED", "AccessDenied", "HTTP status 401", "HTTP status 403")
+ABSENT = (
+    "NO_SUCH_BUCKET",
+    "Bucket '",
+    "Not a valid bucket name",
+)  # the last two when its region is asked for
 AWAY = (
     "NETWORK_CONNECTION",
     "SLOW_DOWN",
@@ -75,11 +81,12 @@ class Objects:
     """
 
     def __init__(self, url: str, patience: float = 0.0) -> None:
-        self.url, self.patience = url.rstrip("/"), patience
-        self.prefix = self.url.removeprefix(SCHEME)
+        """Raises StorageError if it is no address of a folder."""
+        self.prefix, self.patience = url.removeprefix(SCHEME).rstrip("/"), patience
+        self.url = f"{SCHEME}{self.prefix}"
         self.bucket = self.prefix.partition("/")[0]
-        if not self.bucket:
-            raise StorageError(f"{url}: names no bucket; expected s3://BUCKET/FOLDER")
+        if not all(map(is_name, self.prefix.split("/"))):
+            raise StorageError(f"{url}: expected s3://BUCKET/FOLDER, no part of it empty, `.` or `..`")
         self._lock = threading.Lock()
         self._connection: S3FileSystem | None = None
 
@@ -97,12 +104,13 @@ class Objects:
         ]
 
     def folders(self) -> list[str]:
-        """The first parts of the names that have several."""
+        """The first parts of the names that have several, but for those that can't be part of an address."""
         from pyarrow.fs import FileSelector, FileType
 
         place = FileSelector(self.prefix, allow_not_found=True)
         found = self._do(lambda s3: s3.get_file_info(place))
-        return [info.base_name for info in found if info.type == FileType.Directory]
+        names = (info.base_name for info in found if info.type == FileType.Directory)
+        return [name for name in names if is_name(name)]
 
     def read(self, name: str) -> bytes | None:
         """None if there is no such object."""
@@ -116,19 +124,26 @@ class Objects:
         except FileNotFoundError:
             return None
 
-    def write(self, name: str, content: bytes) -> None:
+    def write(self, name: str, content: bytes | Buffer) -> None:
+        """Whole or not at all. A stream stores what it has when an exception closes it; so all is written at
+        once, and in a thread of its own, as those that signals raise come to the main one."""
+
         def put(s3: S3FileSystem) -> None:
             with s3.open_output_stream(self._path(name)) as target:
                 target.write(content)
 
-        self._do(put)
+        def apart(s3: S3FileSystem) -> None:
+            with ThreadPoolExecutor(1) as thread:
+                thread.submit(put, s3).result()
+
+        self._do(apart)
 
     def upload(self, name: str, file: Path) -> None:
-        def put(s3: S3FileSystem) -> None:
-            with open(file, "rb") as source, s3.open_output_stream(self._path(name)) as target:
-                shutil.copyfileobj(source, target, CHUNK)
+        """As `write`, without reading the file into memory before it is sent."""
+        from pyarrow import memory_map
 
-        self._do(put)
+        with memory_map(str(file)) as source:
+            self.write(name, source.read_buffer())
 
     def download(self, name: str, file: Path) -> None:
         """Whole or not at all. Raises FileNotFoundError if there is no such object."""
@@ -179,9 +194,9 @@ class Objects:
     def _reason(self, error: OSError) -> str:
         """What the server says. An answer to HEAD has no body that says why, so another request is made.
         Errors of the own disk are raised as they are."""
-        text = " ".join(str(error).split())
-        if "AWS Error" not in text and "When resolving region" not in text:
+        if error.errno is not None:
             raise error
+        text = " ".join(str(error).split())
         if "No response body" in text:
             from pyarrow.fs import FileSelector
 
@@ -192,13 +207,18 @@ class Objects:
         return text
 
 
+def is_name(text: str) -> bool:
+    """Whether it can be part of a path, and leads to what is called so and nowhere else."""
+    return text not in ("", ".", "..") and "/" not in text
+
+
 def connection(bucket: str) -> S3FileSystem:
-    from pyarrow.fs import AwsStandardS3RetryStrategy, S3FileSystem, resolve_s3_region
+    from pyarrow.fs import AwsStandardS3RetryStrategy, S3FileSystem
 
     endpoint = own_endpoint()
     region = os.environ.get("AWS_REGION") or os.environ.get("AWS_DEFAULT_REGION")
     if region is None:
-        region = "us-east-1" if endpoint else resolve_s3_region(bucket)
+        region = "us-east-1" if endpoint else region_of(bucket)
     return S3FileSystem(
         endpoint_override=endpoint,
         region=region,
@@ -207,6 +227,16 @@ def connection(bucket: str) -> S3FileSystem:
         retry_strategy=AwsStandardS3RetryStrategy(max_attempts=ATTEMPTS),
         allow_delayed_open=True,  # a small object is one request then, not three
     )
+
+
+def region_of(bucket: str) -> str:
+    """Raises OSError."""
+    from pyarrow.fs import resolve_s3_region
+
+    try:
+        return str(resolve_s3_region(bucket))
+    except ValueError as error:  # so it refuses a name
+        raise OSError(str(error)) from None
 
 
 def own_endpoint() -> str | None:
@@ -224,13 +254,15 @@ def explained(reason: str) -> str:
         return f"the credentials have expired; renew them ({said})"
     if says(INVALID):
         return f"the credentials are not valid; see AWS_ACCESS_KEY_ID or ~/.aws/credentials ({said})"
-    if "NO_SUCH_BUCKET" in reason:
+    if says(ABSENT):
         return f"there is no such bucket; create it, or name another ({said})"
     if says(DENIED):
-        known = any(os.environ.get(name) for name in SOURCES) or credentials_file().is_file()
-        hint = "ask for the right to list, read, write and delete there"
-        none = "no credentials were found; set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or AWS_PROFILE"
-        return f"access is refused; {hint if known else none} ({said})"
+        set_here = any(os.environ.get(name) for name in SOURCES) or credentials_file().is_file()
+        others = "" if set_here else (
+            ", or if neither a role of this host nor ~/.aws/config gives credentials, set AWS_ACCESS_KEY_ID "
+            "and AWS_SECRET_ACCESS_KEY, or AWS_PROFILE"
+        )  # fmt: skip
+        return f"access is refused; ask for the right to list, read, write and delete there{others} ({said})"
     if "REQUEST_TIME_TOO_SKEWED" in reason:
         return f"this host's clock is wrong; set it ({said})"
     if says(AWAY):

@@ -12,9 +12,10 @@ from numpy.typing import NDArray
 
 from sweeper import front, membership, seeds
 from sweeper.pareto import as_costs, fronts
-from sweeper.run import Metrics, Point, Run, TrialRecord
+from sweeper.run import Run
 from sweeper.spec import ParetoConfig, SweepSpec
 from sweeper.trainable import Resampled
+from sweeper.trial import Metrics, Point, TrialRecord
 
 Array = NDArray[np.float64]
 

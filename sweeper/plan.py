@@ -99,7 +99,7 @@ def print_status(run: Run, runs: Sequence[Run]) -> None:
         counts[trial.status] = counts.get(trial.status, 0) + 1
     shown = ", ".join(f"{count} {status}" for status, count in sorted(counts.items())) or "none started"
     done = (run.path / "pareto.json").is_file()
-    console.print(f"{run.id}: {len(trials)} of {planned} trials ({shown}); {progress(run, done)}")
+    console.print(f"{run.name}: {len(trials)} of {planned} trials ({shown}); {progress(run, done)}")
     if left:
         console.print(f"budget: {left}")
     failed = [trial for trial in trials if trial.status == "failed"]
@@ -134,4 +134,4 @@ def log_lines(run: Run, *, follow: bool) -> Iterator[str]:
 def progress(run: Run, done: bool) -> str:
     if done:
         return "finished"
-    return "running" if run.is_driven() else f"interrupted; go on with: sweeper resume {run.id}"
+    return "running" if run.is_driven() else f"interrupted; go on with: sweeper resume {run.name}"

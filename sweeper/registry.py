@@ -20,8 +20,9 @@ from typing import Any
 
 from sweeper.errors import UserError
 from sweeper.redact import one_line, redacted
-from sweeper.run import Point, Run
+from sweeper.run import Run
 from sweeper.tracking import Mirror, tracking_uri
+from sweeper.trial import Point
 
 PACKAGES = ("mlflow", "numpy", "open_clip_torch", "pandas", "pillow", "torch", "torchvision", "transformers")
 """What a served model needs, pinned to what is installed here; transformers where it has the tokenizer."""

@@ -9,9 +9,10 @@ from typing import Any
 
 from sweeper import budget, front, seeds
 from sweeper.optimality import optimality
-from sweeper.run import BASELINE, SPLIT, STAGES, Point, Run, Stage, TrialRecord
+from sweeper.run import Run
 from sweeper.spec import SweepSpec
 from sweeper.trainable import Trainable
+from sweeper.trial import BASELINE, SPLIT, STAGES, Point, Stage, TrialRecord
 
 
 def result(run: Run) -> dict[str, Any]:
@@ -29,7 +30,7 @@ def result(run: Run) -> dict[str, Any]:
     members = front.members(run, candidates)
     optimal = optimality(run, trials)
     return {
-        "run": run.id,
+        "run": run.name,
         "maximize": sweep.file.pareto.maximize,
         "minimize": sweep.file.pareto.minimize,
         "subject_to": [str(constraint) for constraint in sweep.file.pareto.constraints],

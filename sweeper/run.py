@@ -1,7 +1,7 @@
 """A run: the folder in which everything about one sweep lies.
 
     sweep.yaml                  the sweep, profile and overrides applied
-    run.json                    id, seed, format, versions, when and where it was started, how it was extended
+    run.json                    its id, seed, format, versions, when and where it was started and extended
     driver.lock                 held by the process that runs the sweep: its pid, host and start
     concurrency.json            trials side by side, on which a deterministic sweep's draws depend
     clock.json                  for how many seconds it was driven
@@ -33,231 +33,46 @@ pre-trained models, to be found by the next trial and the next sweep. It can be 
 
 from __future__ import annotations
 
-import fcntl
 import json
-import os
+import re
 import secrets
-import shutil
-import socket
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict
 from datetime import datetime
 from functools import cached_property
 from itertools import count, takewhile
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, TextIO, overload
+from typing import TYPE_CHECKING, Any
 
 from sweeper import spec
 from sweeper.errors import UserError
-from sweeper.lease import Who, told
-from sweeper.storage import Root, Storage, is_address
+from sweeper.files import read_json, write_json, write_text
+from sweeper.lease import Who
+from sweeper.lock import locked, locked_by
+from sweeper.objects import is_name
+from sweeper.redact import redacted
+from sweeper.storage import Root, Storage
+from sweeper.trial import (
+    BASELINE,
+    SPLIT,
+    Decision,
+    Metrics,
+    Point,
+    Split,
+    Stage,
+    Status,
+    TrialRecord,
+    read_trial,
+)
 
 if TYPE_CHECKING:
     from sweeper.search import Suggestion
 
-Split = Literal["validation", "test"]
-Stage = Literal["validation", "final", "test"]
-"""How a model is measured: as the search sees it, as `final` says on validation images, so on test images."""
-Status = Literal["completed", "stopped", "failed", "unfinished"]
-Metrics = dict[str, float]
-Intervals = dict[str, tuple[float, float]]
-
 FORMAT = 1
 """Of this folder. A change that an earlier version would misread, or that misreads an earlier version's, has
 the next number."""
-BASELINE = "baseline"
-STAGES: tuple[Stage, ...] = ("validation", "final", "test")
-SPLIT: dict[Stage, Split] = {"validation": "validation", "final": "validation", "test": "test"}
-
-
-def write_json(path: Path, value: Any) -> None:
-    """Writes strict JSON; a reader sees the old file or the new one."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    write_text(path, json.dumps(value, indent=1, allow_nan=False))
-
-
-def write_text(path: Path, text: str) -> None:
-    """A reader sees the old file or the new one."""
-    partial = path.with_name(f"{path.name}.partial")
-    try:
-        partial.write_text(text, encoding="utf-8")
-        partial.replace(path)
-    finally:
-        partial.unlink(missing_ok=True)
-
-
-def read_json(path: Path) -> Any:
-    """The file's value; None if there is no such file."""
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        return None
-
-
-class Reports(Sequence[dict[str, Any]]):
-    """What a trial wrote after each epoch, read from its folder when it is first asked for: of ten thousand
-    trials nobody asks for all."""
-
-    def __init__(self, files: Sequence[Path]) -> None:
-        self.files = files
-        self.known: dict[int, dict[str, Any]] = {}
-
-    def __len__(self) -> int:
-        return len(self.files)
-
-    @overload
-    def __getitem__(self, index: int) -> dict[str, Any]: ...
-    @overload
-    def __getitem__(self, index: slice) -> list[dict[str, Any]]: ...
-    def __getitem__(self, index: int | slice) -> dict[str, Any] | list[dict[str, Any]]:
-        if isinstance(index, slice):
-            return [self[each] for each in range(len(self))[index]]
-        place = range(len(self))[index]
-        if place not in self.known:
-            self.known[place] = read_json(self.files[place])
-        return self.known[place]
-
-    def __eq__(self, other: object) -> bool:
-        return list(self) == list(other) if isinstance(other, Sequence) else NotImplemented
-
-    __hash__ = None  # type: ignore[assignment]
-
-
-@dataclass(frozen=True)
-class Decision:
-    """What early stopping decided after an epoch of a trial, on which metrics; later trials are compared
-    with these."""
-
-    trial: int
-    epoch: int
-    metrics: Metrics
-    goes_on: bool
-
-
-@dataclass
-class TrialRecord:
-    """One trial as it lies in the run folder.
-
-    kept: the epochs whose weights are there, ascending.  wanted: of a trial that is another's with another
-    seed, the epochs that it is trained for; it ends after the last of them.
-    """
-
-    number: int
-    folder: Path
-    config: dict[str, Any]
-    drawn: dict[str, Any]
-    seed: int
-    status: Status = "unfinished"
-    reason: str | None = None
-    epochs: Sequence[dict[str, Any]] = field(default_factory=list)
-    kept: list[int] = field(default_factory=list)
-    wanted: list[int] = field(default_factory=list)
-
-    @property
-    def id(self) -> str:
-        return self.folder.name
-
-    @property
-    def method(self) -> str:
-        return str(self.config["method"]["name"])
-
-    @property
-    def metrics(self) -> Metrics | None:
-        """Validation metrics after the last epoch; None before the first."""
-        return self.epochs[-1]["metrics"] if self.epochs else None
-
-    @property
-    def last_epoch(self) -> int:
-        """The one after which it has completed."""
-        return max(self.wanted, default=self.config["epochs"])
-
-    @property
-    def checkpoints(self) -> list[Path]:
-        """What its training goes on from, and what it went on from before, if the former is damaged; absent
-        before the first epoch and after the last."""
-        return sorted(self.folder.glob("checkpoint*.safetensors"))
-
-    @property
-    def stuck_file(self) -> Path:
-        """Where its worker was when it was ended for taking too long."""
-        return self.folder / "stuck.txt"
-
-    @property
-    def points(self) -> list[Point]:
-        """What of it may stand on the front."""
-        return [Point(self, epoch) for epoch in self.kept]
-
-    def point(self, epoch: int | None = None) -> Point:
-        """The trial after an epoch, the last one by default, kept or not."""
-        return Point(self, epoch or len(self.epochs))
-
-    def outline(self, metrics: Iterable[str]) -> TrialRecord:
-        """What a driver keeps of every trial of a sweep: of its configuration the method's name and how many
-        epochs it has, of each epoch the seconds and these metrics."""
-        names = list(metrics)
-        epochs = [
-            {key: epoch[key] for key in ("epoch", "training_seconds", "evaluation_seconds") if key in epoch}
-            | {"metrics": {name: epoch["metrics"][name] for name in names}}
-            for epoch in self.epochs
-        ]
-        config = {"method": {"name": self.method}, "epochs": self.config["epochs"]}
-        return replace(self, config=config, drawn={}, epochs=epochs)
-
-
-@dataclass(frozen=True)
-class Point:
-    """A trial as it was after one of its epochs: one model, whose weights may still be there."""
-
-    trial: TrialRecord
-    epoch: int
-
-    @property
-    def id(self) -> str:
-        return f"{self.trial.id}@{self.epoch}"
-
-    @property
-    def report(self) -> dict[str, Any]:
-        """What the epoch wrote."""
-        return self.trial.epochs[self.epoch - 1]
-
-    @property
-    def metrics(self) -> Metrics:
-        metrics: Metrics = self.report["metrics"]
-        return metrics
-
-    @property
-    def intervals(self) -> Intervals:
-        """95 % intervals of those of `metrics` that have one."""
-        return dict(self.report.get("intervals", {}))
-
-    @property
-    def records(self) -> Path:
-        """Per-image validation records."""
-        return epoch_file(self.trial.folder, self.epoch, "parquet")
-
-    @property
-    def weights(self) -> Path:
-        return epoch_file(self.trial.folder, self.epoch, "safetensors")
-
-
-def epoch_file(folder: Path, epoch: int, suffix: str) -> Path:
-    """A file that a trial writes after an epoch; see the head of this module."""
-    return folder / f"epoch-{epoch:03d}.{suffix}"
-
-
-def numbers(names: Iterable[str], suffix: str) -> list[int]:
-    """The epochs of those files that end so, ascending."""
-    return sorted(int(name[6:].removesuffix(suffix)) for name in names if name.endswith(suffix))
-
-
-def who_wrote(text: str) -> Who:
-    """The content of a lock file; empty for one that says nothing, or was written by an earlier version."""
-    try:
-        who = json.loads(text or "{}")
-    except ValueError:
-        return {}
-    return who if isinstance(who, dict) else {}
+ID = r"[A-Za-z0-9._-]+"
 
 
 class Run:
@@ -271,8 +86,11 @@ class Run:
         return str(self.storage)
 
     @classmethod
-    def create(cls, root: Root, sweep: spec.SweepSpec, about: dict[str, Any]) -> Run:
-        """A new run folder under `root`, named after the sweep and the time. Raises UserError."""
+    def create(
+        cls, root: Root, sweep: spec.SweepSpec, about: dict[str, Any], warm: dict[str, Any] | None = None
+    ) -> Run:
+        """A new run folder under `root`, named after the sweep and the time. warm: see `sweeper.warm`.
+        Raises UserError."""
         stamp = datetime.now().strftime("%Y%m%d-%H%M%S")
         name = f"{sweep.file.name}-{stamp}"
         for serial in count(2):
@@ -288,16 +106,22 @@ class Run:
                 ) from None
         run = cls(storage)
         run.write_sweep(sweep)
-        run.write("run.json", {"id": name, "created": stamp, "format": FORMAT, **about})
+        if warm is not None:
+            run.write("warm_start.json", warm)
+        own = f"{name}-{secrets.token_hex(3)}"
+        # last: without it there is no run
+        run.write("run.json", {"id": own, "created": stamp, "format": FORMAT, **about})
         return run
 
     @classmethod
     def load(cls, place: Root | Storage) -> Run:
-        """place: of the run itself. Raises UserError if there is none, or one of another format."""
+        """place: of the run itself. Raises UserError if there is none, one of another format, or one with a
+        link that leads out of it."""
         run = cls(place if isinstance(place, Storage) else Storage.at(place))
         if not run.storage.bring("run.json"):
             raise UserError(f"{run}: not a run folder (no run.json in it); `sweeper status` lists the runs")
         run.check_format()
+        run.storage.check_links()
         run.storage.refresh()
         return run
 
@@ -311,7 +135,7 @@ class Run:
     def find(cls, name: str | None, root: Root) -> Run:
         """The run of that name, path or address; the latest under `root` if None. Raises UserError."""
         if name is not None:
-            place = Storage.at(name if is_address(name) else f"{root}/{name}")
+            place = Storage.at(f"{root}/{name}" if is_name(name) else name)
             return cls.load(place if place.bring("run.json") else Storage.at(name))
         runs = cls.all(root)
         if not runs:
@@ -332,8 +156,15 @@ class Run:
             )
 
     @property
-    def id(self) -> str:
+    def name(self) -> str:
+        """The folder's, by which users know the run."""
         return self.path.name
+
+    @property
+    def id(self) -> str:
+        """No other run's, and the same wherever the folder is moved: the study and MLflow know the run by it.
+        A copy has it, too. Of a folder without one, its name."""
+        return str(self.about.get("id", self.name))
 
     def write(self, name: str | Path, value: Any) -> None:
         """A JSON file of the run, by its path or its name in it: stored when this returns."""
@@ -361,9 +192,6 @@ class Run:
         """What of earlier runs the sampler knows: see `sweeper.warm`."""
         return read_json(self.path / "warm_start.json") or {"lines": [], "trials": []}
 
-    def write_warm_start(self, content: dict[str, Any]) -> None:
-        self.write("warm_start.json", content)
-
     def driven_seconds(self) -> float:
         """For how long drivers searched, all of them together; see `sweeper.budget`."""
         return float(read_json(self.path / "clock.json") or 0)
@@ -380,7 +208,7 @@ class Run:
     def log(self, line: str) -> None:
         """Adds a line to what `sweeper logs` reads, with the time."""
         with open(self.log_file, "a", encoding="utf-8") as file:
-            file.write(f"{datetime.now():%Y-%m-%d %H:%M:%S} {line}\n")
+            file.write(f"{datetime.now():%Y-%m-%d %H:%M:%S} {redacted(line)}\n")
         self.storage.push_later(self.log_file)
 
     @cached_property
@@ -388,8 +216,9 @@ class Run:
         """Raises UserError if it can't be read."""
         try:
             about: dict[str, Any] = read_json(self.path / "run.json")
-            about["created"]
-        except (ValueError, TypeError, KeyError):
+            if not re.fullmatch(ID, about.get("id", "none")) or "created" not in about:
+                raise ValueError
+        except (ValueError, TypeError, AttributeError):
             raise UserError(f"{self}/run.json can't be read; restore it from a copy") from None
         return about
 
@@ -400,43 +229,15 @@ class Run:
     @contextmanager
     def driving(self) -> Iterator[None]:
         """Holds the run for this process. Raises UserError if another one drives it."""
-        with open(self.path / "driver.lock", "a+", encoding="utf-8") as lock:
-            earlier = self._lock(lock)
-            started = datetime.now().strftime("%Y%m%d-%H%M%S")
-            who = {"pid": os.getpid(), "host": socket.gethostname(), "started": started}
-            who["token"] = secrets.token_hex(8)
-            lock.truncate(0)
-            lock.write(json.dumps(who))
-            lock.flush()
-            with self.storage.held(who, earlier.get("token")):
-                for known in ("about", "spec"):  # as another host may have extended it
-                    vars(self).pop(known, None)
-                yield
-
-    def _lock(self, lock: TextIO) -> Who:
-        """Locks the file and returns who held it before: empty if nobody did."""
-        lock.seek(0)
-        holder = who_wrote(lock.read())
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise UserError(
-                f"{self.id} is being run by another process ({told(holder)}); stop that one first, "
-                f"with: sweeper stop {self.id}"
-            ) from None
-        except OSError as error:
-            raise UserError(f"{lock.name} can't be locked: {error.strerror}; see docs/storage.md") from None
-        return holder
+        with locked(self.path) as (who, before), self.storage.held(who, before.get("token")):
+            for known in ("about", "spec"):  # as another host may have extended it
+                vars(self).pop(known, None)
+            yield
 
     def driver(self) -> Who | None:
         """`pid`, `host` and `started` of the process that runs this sweep now; None if there is none."""
-        with open(self.path / "driver.lock", "a+", encoding="utf-8") as lock:
-            try:
-                self._lock(lock)
-            except UserError:
-                lock.seek(0)
-                return who_wrote(lock.read())
-        return self.storage.holder()
+        here = locked_by(self.path)
+        return self.storage.holder() if here is None else here
 
     def is_driven(self) -> bool:
         """Whether a process runs this sweep now."""
@@ -461,12 +262,13 @@ class Run:
         content = {"number": trial.number, "seed": trial.seed, "drawn": trial.drawn, "trial": trial.config}
         wanted = {"wanted": trial.wanted} if trial.wanted else {}
         self.write(trial.folder / "config.json", content | wanted)
-        return self.read_trial(trial.folder)
+        return read_trial(trial.folder)
 
     def end_trial(self, trial: TrialRecord, status: Status, reason: str | None = None) -> TrialRecord:
         """Notes how it ended, and returns what it is then."""
-        self.write(trial.folder / "status.json", {"status": status, "reason": reason})
-        return self.read_trial(trial.folder)
+        shown = None if reason is None else redacted(reason)
+        self.write(trial.folder / "status.json", {"status": status, "reason": shown})
+        return read_trial(trial.folder)
 
     def seed_folder(self, trial: TrialRecord, index: int) -> Path:
         return self.path / "seeds" / f"{trial.id}-{index}"
@@ -484,7 +286,7 @@ class Run:
         """The trainings of a trial with other seeds, in their order."""
         folders = (self.seed_folder(trial, index) for index in count(1))
         known = takewhile(lambda folder: (folder / "config.json").exists(), folders)
-        return [self.read_trial(folder) for folder in known]
+        return [read_trial(folder) for folder in known]
 
     @property
     def rungs_file(self) -> Path:
@@ -510,11 +312,11 @@ class Run:
     def keep_error(self, folder: str | None, error_file: str) -> None:
         """Copies a traceback into the folder of the failed training, or of the run for None."""
         kept = Path(folder or self.path) / "error.txt"
-        shutil.copy(error_file, kept)
+        write_text(kept, redacted(Path(error_file).read_text(encoding="utf-8", errors="replace")))
         self.storage.push(kept)
 
     def trial(self, number: int) -> TrialRecord:
-        return self.read_trial(self.trial_folder(number))
+        return read_trial(self.trial_folder(number))
 
     def trials(self) -> list[TrialRecord]:
         """All trials in order of their numbers."""
@@ -528,20 +330,7 @@ class Run:
         return trial.outline(self.spec.file.pareto.deciding)
 
     def _read_trials(self) -> Iterator[TrialRecord]:
-        return (self.read_trial(file.parent) for file in self.path.glob("trials/t*/config.json"))
-
-    def read_trial(self, folder: Path) -> TrialRecord:
-        """A trial, or one that was trained with another seed, as it lies in its folder."""
-        config = read_json(folder / "config.json")
-        trial = TrialRecord(config["number"], folder, config["trial"], config["drawn"], config["seed"])
-        names = [name for name in os.listdir(folder) if name.startswith("epoch-")]
-        trial.epochs = Reports([epoch_file(folder, epoch, "json") for epoch in numbers(names, ".json")])
-        trial.kept = numbers(names, ".safetensors")
-        trial.wanted = config.get("wanted", [])
-        ended = read_json(folder / "status.json")
-        if ended is not None:
-            trial.status, trial.reason = ended["status"], ended["reason"]
-        return trial
+        return (read_trial(file.parent) for file in self.path.glob("trials/t*/config.json"))
 
     @property
     def baseline_file(self) -> Path:

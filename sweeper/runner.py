@@ -40,10 +40,8 @@ def start(sweep: SweepSpec, root: Root) -> Run:
     preflight(sweep)
     versions = {"python": platform.python_version()} | {name: version(name) for name in PACKAGES}
     about = {"seed": sweep.file.search.seed, "directory": str(Path.cwd()), "versions": versions}
-    run = Run.create(root, sweep, about)
-    if earlier:
-        run.write_warm_start(warm.collect(sweep, earlier))  # once: a resumed run knows the same
-    return run
+    known = warm.collect(sweep, earlier) if earlier else None  # once: a resumed run knows the same
+    return Run.create(root, sweep, about, known)
 
 
 def preflight(sweep: SweepSpec) -> None:
@@ -93,8 +91,8 @@ def give_up(run: Run, display: Display) -> None:
     """Ends this process as a kill would: without its cluster's head, Ray hangs wherever it is asked."""
     display.stop()
     display.note(
-        f"the Ray cluster of {run.id} is gone: its head does not answer any more, or was started anew; what "
-        f"was finished is there, go on with: sweeper resume {run}"
+        f"the Ray cluster of {run.name} is gone: its head does not answer any more, or was started anew; "
+        f"what was finished is there, go on with: sweeper resume {run}"
     )
     os._exit(EXIT_LOST)
 
@@ -171,7 +169,7 @@ def logged(run: Run) -> Iterator[None]:
     try:
         yield
     except KeyboardInterrupt:
-        run.log(f"interrupted; go on with: sweeper resume {run.id}")
+        run.log(f"interrupted; go on with: sweeper resume {run.name}")
         raise
     except Exception as error:
         run.log(f"ended by an error: {error}")

@@ -28,9 +28,10 @@ from optuna.trial import FrozenTrial, Trial, TrialState
 from sweeper import space
 from sweeper.forest import Forest
 from sweeper.hashes import stable_hash, trial_seed
-from sweeper.run import Metrics, Run, TrialRecord
+from sweeper.run import Run
 from sweeper.spec import SweepSpec
 from sweeper.tree import Choice, Range
+from sweeper.trial import Metrics, TrialRecord
 
 optuna.logging.set_verbosity(optuna.logging.ERROR)
 warnings.filterwarnings("ignore", category=optuna.exceptions.ExperimentalWarning)

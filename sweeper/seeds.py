@@ -12,7 +12,8 @@ from typing import Any
 import numpy as np
 
 from sweeper.hashes import trial_seed
-from sweeper.run import Metrics, Point, Run, Stage, TrialRecord
+from sweeper.run import Run
+from sweeper.trial import Metrics, Point, Stage, TrialRecord
 
 
 def unfinished(run: Run, candidates: Sequence[Point]) -> Iterator[TrialRecord]:

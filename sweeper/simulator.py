@@ -16,9 +16,9 @@ from sweeper import kept
 from sweeper.curves import Curve, Curves
 from sweeper.errors import UserError
 from sweeper.halving import Halving, Unfinished, ending, stopped
-from sweeper.run import Decision, Metrics, Status, TrialRecord
 from sweeper.search import Search, Suggestion
 from sweeper.spec import SweepSpec
+from sweeper.trial import Decision, Metrics, Status, TrialRecord
 
 
 @dataclass

@@ -17,14 +17,14 @@ def stop_driver(run: Run) -> None:
     if there is none, or if it is on another host."""
     driver = run.driver()
     if driver is None:
-        raise UserError(f"{run.id} is not being run; nothing to stop")
+        raise UserError(f"{run.name} is not being run; nothing to stop")
     if driver["host"] != socket.gethostname():
-        raise UserError(f"{run.id} is run by {told(driver)}; stop it there, with: sweeper stop {run}")
+        raise UserError(f"{run.name} is run by {told(driver)}; stop it there, with: sweeper stop {run}")
     try:
         os.kill(driver["pid"], signal.SIGINT)
     except ProcessLookupError:
         raise UserError(
-            f"{run.id} is run by {told(driver)}, which can't be seen from here; stop it there"
+            f"{run.name} is run by {told(driver)}, which can't be seen from here; stop it there"
         ) from None
     while run.driver() == driver:
         time.sleep(0.2)

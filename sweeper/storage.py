@@ -17,6 +17,7 @@ import fcntl
 import glob
 import os
 import re
+import secrets
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
@@ -25,6 +26,7 @@ from pathlib import Path, PurePosixPath
 
 from sweeper.lease import FOLDER as CLAIMS
 from sweeper.lease import Lease, Who, holder
+from sweeper.lock import locked_by
 from sweeper.objects import PATIENCE, SCHEME, Object, Objects, StorageError, for_all
 
 Root = Path | str
@@ -34,9 +36,13 @@ LARGE = (".safetensors", ".parquet")
 GROWING = ("study.journal", "rungs.jsonl", "log.txt")
 PIECE = 1 << 16  # bytes
 A_PIECE = re.compile(rf"({'|'.join(map(re.escape, GROWING))})\.\d{{5}}$")
-OWN = re.compile(r"ray/|mlartifacts/|mlflow\.db|driver\.lock|copy\.lock|study\.journal\.lock|.*\.partial$")
+OWN = re.compile(r"ray/|mlartifacts/|mlflow\.db|(mlflow|driver|copy|study\.journal)\.lock|.*\.partial$")
 """What belongs to a host: Ray's folder, MLflow's database, which can be made again, and locks."""
-UNREAD = ("exports/", "evaluations/", f"{CLAIMS}/")
+MARK = "copy.lock"
+"""Is in every copy from its beginning: a folder without it is somebody else's."""
+MADE = "made"
+"""A folder in which a new run is claimed."""
+UNREAD = ("exports/", "evaluations/", f"{CLAIMS}/", f"{MADE}/")
 """What is written and never read again."""
 SEEN_WITHIN = 90.0  # seconds; an NFS client may take a list of files for current for 60
 A_SECOND = 2.0  # and a margin: S3 tells changes within a second not apart
@@ -47,7 +53,8 @@ def is_address(text: str) -> bool:
 
 
 def root(text: str) -> Root:
-    return text.rstrip("/") if is_address(text) else Path(text)
+    """Raises StorageError for an address of no folder."""
+    return Objects(text).url if is_address(text) else Path(text)
 
 
 def scratch() -> Path:
@@ -57,8 +64,8 @@ def scratch() -> Path:
 
 
 def copy_of(address: str) -> Path:
-    """Where a host has its copy of what lies at an address."""
-    return scratch() / address.removeprefix(SCHEME)
+    """Where a host has its copy of what lies at an address. Raises StorageError for one of no folder."""
+    return scratch() / Objects(address).prefix
 
 
 class Storage:
@@ -97,6 +104,15 @@ class Storage:
     def bring(self, name: str) -> bool:
         """Whether there is a file of that name; it is then here."""
         return (self.path / name).is_file()
+
+    def check_links(self) -> None:
+        """Raises StorageError if a link leads out of the folder. Of a folder that others have made, we would
+        write, delete or upload there in their place."""
+        own = os.path.realpath(self.path)
+        for link in links(self.path):
+            there = os.path.realpath(link)
+            if os.path.commonpath((own, there)) != own:
+                raise StorageError(f"{link} leads out of the run folder, to {there}; delete this link")
 
     def refresh(self) -> None:
         """Makes sure that the files are those that other processes have written, as far as they are told."""
@@ -143,6 +159,23 @@ class Storage:
         return None
 
 
+def links(folder: Path) -> Iterator[str]:
+    """Symbolic links in a folder and below it; none is followed. Raises StorageError if it can't be known."""
+    folders = [str(folder)]
+    while folders:
+        try:
+            with os.scandir(folders.pop()) as entries:
+                for entry in entries:
+                    if entry.is_symlink():
+                        yield entry.path
+                    elif entry.is_dir():
+                        folders.append(entry.path)
+        except FileNotFoundError:  # taken away meanwhile
+            continue
+        except OSError as error:
+            raise StorageError(f"{error.filename} can't be looked into: {error.strerror}") from None
+
+
 def is_listed(file: Path) -> bool:
     """Whether it is there for those who list its folder, which NFS clients learn later than who opens it."""
     try:
@@ -178,13 +211,26 @@ class Bucket(Storage):
         return self.objects.url
 
     def create(self) -> None:
-        if self.objects.listed():
+        made = f"{MADE}/{secrets.token_hex(8)}"
+        self.objects.write(made, b"")  # a list has it, so that of two at once at least one sees the other
+        if len(self.objects.listed()) > 1 or self.path.exists():
+            self.objects.delete(made)
             raise FileExistsError(str(self))
-        self.path.mkdir(parents=True)
+        self._begin()
+
+    def _begin(self) -> None:
+        """Makes the folder of the copy if there is none. Raises StorageError if what is there is none: files
+        of a copy that the bucket does not have are deleted."""
+        self.path.mkdir(parents=True, exist_ok=True)
+        there = os.listdir(self.path)
+        if there and MARK not in there:
+            raise StorageError(f"{self}: {self.path}, where its copy belongs, holds other files; move them")
+        (self.path / MARK).touch()
 
     def bring(self, name: str) -> bool:
         content = self.objects.read(name)
         if content is not None:
+            self._begin()
             file = self.path / name
             file.parent.mkdir(parents=True, exist_ok=True)
             replace(file, content)
@@ -192,19 +238,11 @@ class Bucket(Storage):
 
     def refresh(self) -> None:
         """Follows the bucket, unless the run is driven on this host: then its copy is ahead of the bucket."""
-        self.path.mkdir(parents=True, exist_ok=True)
-        with open(self.path / "copy.lock", "w", encoding="utf-8") as lock:
+        self._begin()
+        with open(self.path / MARK, "w", encoding="utf-8") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)
-            if not self._is_driven_here():
+            if locked_by(self.path) is None:
                 self._follow()
-
-    def _is_driven_here(self) -> bool:
-        with open(self.path / "driver.lock", "a", encoding="utf-8") as lock:
-            try:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                return True
-            return False
 
     def look(self, folder: Path) -> None:
         self._follow(self.name(folder))
@@ -242,7 +280,7 @@ class Bucket(Storage):
     def held(self, who: Who, dead: str | None) -> Iterator[None]:
         with Lease(self.objects, who, dead, self._push_what_may_wait) as lease:
             self.lease = lease
-            with open(self.path / "copy.lock", "w", encoding="utf-8") as lock:
+            with open(self.path / MARK, "w", encoding="utf-8") as lock:
                 fcntl.flock(lock, fcntl.LOCK_EX)  # whoever reads has come to its end
                 self._follow()
             self.objects.patience = PATIENCE

@@ -43,7 +43,7 @@ def submit(run: Run, client: JobSubmissionClient) -> str:
     """Starts a job that drives what is left of the run, and returns the job's id. Raises UserError if it is
     being driven."""
     if run.is_driven():
-        raise UserError(f"{run.id} is being run by another process; stop that one first")
+        raise UserError(f"{run.name} is being run by another process; stop that one first")
     known = [job.submission_id or "" for job in client.list_jobs()]
     attempt = sum(name.startswith(f"{run.id}.") for name in known) + 1
     job: str = client.submit_job(

@@ -10,7 +10,7 @@ from rich.table import Table
 from rich.text import Text
 
 from sweeper.result import objectives, ranked, ranked_members
-from sweeper.run import STAGES, Intervals, Metrics, Stage
+from sweeper.trial import STAGES, Intervals, Metrics, Stage
 from trainables.metrics.names import ZERO_GRADIENTS
 
 ARROW = {"maximize": "↑", "minimize": "↓"}

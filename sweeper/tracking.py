@@ -29,9 +29,11 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
+from sweeper.files import read_json
 from sweeper.redact import one_line, redacted
-from sweeper.run import BASELINE, SPLIT, Metrics, Point, Run, Stage, TrialRecord, epoch_file, read_json
+from sweeper.run import Run
 from sweeper.tree import walk
+from sweeper.trial import BASELINE, SPLIT, Metrics, Point, Stage, TrialRecord, epoch_file, read_trial
 
 SWEEP, TRIAL, PARENT = "sweep_id", "trial_id", "mlflow.parentRunId"
 EVERY_SECONDS, AT_MOST_SECONDS = 5.0, 60.0
@@ -210,7 +212,7 @@ class Mirror:
         return sorted(self.begun)
 
     def _deliver_parent(self) -> None:
-        run, sent = self.run, self._sent("", self.run.id, {"kind": "sweep"})
+        run, sent = self.run, self._sent("", self.run.name, {"kind": "sweep"})
         if sent.parameters == 0:
             sections = json.loads(run.spec.file.model_dump_json(include={"search", "pareto", "resources"}))
             settings = walk(sections) | walk({"evaluation": run.spec.evaluation, "final": run.spec.final})
@@ -253,7 +255,7 @@ class Mirror:
         self.client.set_terminated(
             sent.run_id, "FAILED" if trial.status == "failed" else "FINISHED", end_time=ended
         )
-        reason = {"reason": redacted(trial.reason)} if trial.reason else {}
+        reason = {"reason": trial.reason} if trial.reason else {}
         front = str(sent.pareto).lower()
         return {"status": trial.status, **reason, "pareto": front, "complete": "true"}
 
@@ -262,7 +264,7 @@ class Mirror:
         at it once."""
         if folder.name in self.twins:
             return
-        twin = self.run.read_trial(folder)
+        twin = read_trial(folder)
         self._deliver_trial(twin, {"seed_of": self.run.trial_folder(twin.number).name})
         if twin.status != "unfinished":
             self.twins.add(folder.name)
@@ -272,7 +274,7 @@ class Mirror:
         run, parent = self.run, self.sent[""]
         members: dict[str, list[int]] = {}
         for row in final["candidates"]:
-            trial = run.read_trial(run.path / "trials" / row["trial"])
+            trial = run.trial(int(row["trial"][1:]))
             self._deliver_measured(self.sent[trial.id], trial.point(row["epoch"]))
             for twin in run.seeds(trial):
                 for point in twin.points:
@@ -377,7 +379,7 @@ class Tracker:
         if self.error is not None:
             self.say(
                 f"{self._server} lacks a part ({one_line(self.error)}); nothing is lost, deliver it later "
-                f"with: sweeper track {self.run.id}"
+                f"with: sweeper track {self.run.name}"
             )
 
     def notify(self) -> None:

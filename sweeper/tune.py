@@ -19,8 +19,9 @@ from sweeper.halving import Halving, Report, Unfinished, ending, stopped
 from sweeper.jobs import Job, Jobs
 from sweeper.limits import no_space
 from sweeper.objects import StorageError
-from sweeper.run import Run, Status, TrialRecord
+from sweeper.run import Run
 from sweeper.search import Search
+from sweeper.trial import Status, TrialRecord, read_trial
 
 if TYPE_CHECKING:
     from sweeper.display import Display
@@ -108,7 +109,7 @@ class Searcher(Stateless, RaySearcher):
         folder = Path(job["folder"]) if job else self.trials[trial_id].folder
         if job is None:
             self.search.report(self.trials[trial_id].number, result["epoch"], result)
-        kept.tidy(self.run, self.run.read_trial(folder), self.search.baseline)
+        kept.tidy(self.run, read_trial(folder), self.search.baseline)
 
     def on_trial_complete(self, trial_id: str, result: Report | None = None, error: bool = False) -> None:
         report = None if error else result
@@ -133,7 +134,7 @@ class Searcher(Stateless, RaySearcher):
             self._end(record, *ending(record, report, self.run.spec.file.pareto))
 
     def _other_ended(self, job: Job, report: Report | None, error: bool) -> None:
-        twin = None if "measure" in job else self.run.read_trial(Path(job["folder"]))
+        twin = None if "measure" in job else read_trial(Path(job["folder"]))
         if error and self._goes_on_elsewhere(job["id"], twin):
             self.waiting.insert(0, job)
         elif twin is None:

@@ -12,8 +12,9 @@ from typing import Any
 
 from sweeper import space
 from sweeper.halving import not_finite
-from sweeper.run import Metrics, Run, TrialRecord
+from sweeper.run import Run
 from sweeper.spec import SweepSpec
+from sweeper.trial import Metrics, TrialRecord
 
 
 def collect(sweep: SweepSpec, earlier: Sequence[Run]) -> dict[str, Any]:
@@ -26,12 +27,12 @@ def collect(sweep: SweepSpec, earlier: Sequence[Run]) -> dict[str, Any]:
         records = run.trials()
         for record in records:
             try:
-                trials.append({"from": f"{run.id}/{record.id}", **taken(sweep, run, record)})
+                trials.append({"from": f"{run.name}/{record.id}", **taken(sweep, run, record)})
             except ValueError as error:
                 why[str(error)] += 1
         reasons = "".join(f"; {count} not: {reason}" for reason, count in why.most_common())
         lines.append(
-            f"warm start from {run.id}: {len(records) - why.total()} of {len(records)} trials{reasons}"
+            f"warm start from {run.name}: {len(records) - why.total()} of {len(records)} trials{reasons}"
         )
     return {"lines": lines, "trials": trials}
 

@@ -15,6 +15,7 @@ from ray import tune
 from sweeper import site
 from sweeper.limits import at_most, full_disk
 from sweeper.objects import StorageError
+from sweeper.storage import scratch
 from sweeper.trainable import Trainable
 
 
@@ -43,13 +44,14 @@ class Worker(tune.Trainable):
     """
 
     job: Any = None
+    site: Any = None  # of a worker whose disk is full there may be none
     full: str | None = None
     refused: str | None = None
 
     def setup(self, config: dict[str, Any]) -> None:
-        self.full = self.refused = None
-        self.site = site.of_job(config)
+        self.full = self.refused = self.site = None
         with self._stored():
+            self.site = site.of_job(config)
             job = self.site.begin()
             with self._limited():
                 self.job = self.start(job)
@@ -82,7 +84,7 @@ class Worker(tune.Trainable):
             full = full_disk(error)
             if full is None:
                 raise
-            self.full = f"{full.strerror or full} ({self.site.run})"
+            self.full = f"{full.strerror or full} ({self.site.run if self.site else scratch()})"
 
     def save_checkpoint(self, checkpoint_dir: str) -> None:
         self.job.save(checkpoint_dir)
@@ -99,4 +101,5 @@ class Worker(tune.Trainable):
     def cleanup(self) -> None:
         """Takes away what is not needed of the job."""
         self.job = None
-        self.site.close()
+        if self.site:
+            self.site.close()

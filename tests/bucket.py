@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterable
+from http.client import HTTPConnection
 from typing import Any
 
 from moto.moto_server.werkzeug_app import DomainDispatcherApplication, create_backend_app
@@ -71,6 +72,15 @@ class Server:
             allow_bucket_creation=True,
         ).create_dir(name)
         return f"s3://{name}/runs"
+
+    def put(self, key: str, content: bytes) -> None:
+        """Writes an object as any client may name it; ours would make a path of the name. key: with the
+        bucket's name."""
+        there = HTTPConnection("127.0.0.1", self.http.server_port)
+        signed = f"AWS4-HMAC-SHA256 Credential=OTHER/20260101/{REGION}/s3/aws4_request"
+        there.request("PUT", f"/{key}", content, {"Authorization": signed})
+        assert there.getresponse().status == 200
+        there.close()
 
     def close(self) -> None:
         self.http.shutdown()

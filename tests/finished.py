@@ -5,9 +5,11 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from sweeper import front, kept, spec
+from sweeper.files import write_json
 from sweeper.jobs import Jobs
-from sweeper.run import Point, Run, Stage, write_json
+from sweeper.run import Run
 from sweeper.search import Suggestion
+from sweeper.trial import Point, Stage
 from trainables import finetune
 
 if TYPE_CHECKING:

@@ -12,7 +12,9 @@ from typing import Any
 
 from sweeper import halving, kept, site
 from sweeper.curves import Curves
-from sweeper.run import Run, epoch_file, read_json, write_json
+from sweeper.files import read_json, write_json
+from sweeper.run import Run
+from sweeper.trial import epoch_file
 from sweeper.tune import Arrival
 from tests.curves import BASELINE
 from tests.timing import Killed, Tune

@@ -15,8 +15,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sweeper import spec
-from sweeper.run import Decision, Metrics
 from sweeper.spec import SweepSpec
+from sweeper.trial import Decision, Metrics
 from tests.sweeps import SMALL
 
 Array = NDArray[np.float64]

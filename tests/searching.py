@@ -7,9 +7,11 @@ from pathlib import Path
 from typing import Any
 
 from sweeper.budget import Clock
+from sweeper.files import read_json, write_json
 from sweeper.jobs import Jobs
-from sweeper.run import BASELINE, Run, epoch_file, read_json, write_json
+from sweeper.run import Run
 from sweeper.search import of_run
+from sweeper.trial import BASELINE, epoch_file, read_trial
 from sweeper.tune import Searcher
 
 UNTRAINED = {"clean_accuracy": 0.9, "robust_accuracy": 0.1, "robust_ece": 0.8}
@@ -62,7 +64,7 @@ class Workers:
                 self.measured.append(job["id"].removesuffix("-test"))
             self.searcher.on_trial_complete(name, {"failed": None})
             return 0
-        trial = self.run.read_trial(Path(job["folder"]))
+        trial = read_trial(Path(job["folder"]))
         epoch, metrics = len(trial.epochs) + 1, metrics_of(trial.config)
         report = {
             "epoch": epoch,

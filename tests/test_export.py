@@ -28,8 +28,8 @@ from sweeper.errors import UserError
 from sweeper.evaluation import find_point
 from sweeper.export import exported
 from sweeper.registry import register
-from sweeper.run import STAGES
 from sweeper.tracking import Mirror
+from sweeper.trial import STAGES
 from tests.finished import finished_run
 from trainables import checkpoints
 from trainables import export as exporting

@@ -10,7 +10,8 @@ import pytest
 from sweeper import spec
 from sweeper.errors import UserError
 from sweeper.extend import extend
-from sweeper.run import Run, write_json
+from sweeper.files import write_json
+from sweeper.run import Run
 from tests.searching import Workers, members
 from tests.sweeps import SMALL
 

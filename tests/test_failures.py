@@ -18,7 +18,8 @@ from pathlib import Path
 
 import pytest
 
-from sweeper.run import Run, read_json
+from sweeper.files import read_json
+from sweeper.run import Run
 from tests.command import PATIENCE, environment, wait_for
 from tests.light import installed
 from tests.mlflow_server import Process

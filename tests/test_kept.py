@@ -11,11 +11,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sweeper import front, kept, spec
+from sweeper.files import write_json
 from sweeper.pareto import non_dominated
 from sweeper.plan import print_plan
-from sweeper.run import Metrics, Run, epoch_file, write_json
+from sweeper.run import Run
 from sweeper.search import Suggestion
 from sweeper.spec import SweepSpec
+from sweeper.trial import Metrics, epoch_file
 from tests.searching import UNTRAINED
 
 SWEEP = """\

@@ -12,9 +12,10 @@ from scipy import stats
 
 from benchmarks import membership as benchmark
 from sweeper import spec
+from sweeper.files import write_json
 from sweeper.membership import centred, probability, true_values, wishart_below_one
 from sweeper.result import result
-from sweeper.run import Run, write_json
+from sweeper.run import Run
 from sweeper.search import Suggestion
 from sweeper.table import pareto_table
 from tests.records import class_bins, records

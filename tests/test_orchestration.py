@@ -10,9 +10,9 @@ import pytest
 from ray.tune.experiment import Trial
 
 from sweeper import budget, front, spec
-from sweeper import run as folder
 from sweeper.display import Display
-from sweeper.run import Run, read_json, write_json
+from sweeper.files import read_json, write_json
+from sweeper.run import Run
 from sweeper.tune import Watcher
 from tests.searching import UNTRAINED, Workers
 from tests.sweeps import SMALL
@@ -58,7 +58,8 @@ def test_a_late_trial_reads_as_many_files_as_an_early_one(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     workers = Watched(a_run(tmp_path, trials=16))
-    monkeypatch.setattr(folder, "read_json", workers.count)
+    for module in ("run", "trial"):
+        monkeypatch.setattr(f"sweeper.{module}.read_json", workers.count)
     workers.go(epochs=30)  # the last trial, after which the front is looked for among all, is left out
     of_each = [after - before for before, after in zip(workers.reads, workers.reads[1:], strict=False)]
     assert len(of_each) == 14

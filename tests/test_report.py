@@ -12,6 +12,7 @@ import pandas as pd
 import pytest
 
 from sweeper import spec
+from sweeper.files import write_json
 from sweeper.report import plots, write_report
 from sweeper.report.plots import pictures, smooth, spread
 from sweeper.report.prepare import (
@@ -24,14 +25,15 @@ from sweeper.report.prepare import (
     words,
 )
 from sweeper.result import ranked_members
-from sweeper.run import STAGES, Metrics, Run, epoch_file, write_json
+from sweeper.run import Run
 from sweeper.search import Suggestion
+from sweeper.trial import STAGES, Metrics, epoch_file
 from trainables.metrics.calibration import expected_calibration_error, reliability
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from sweeper.run import Status
+    from sweeper.trial import Status
 
 SWEEP = """
 name: tiny

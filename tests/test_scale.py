@@ -15,10 +15,10 @@ from optuna.trial import FrozenTrial, TrialState, create_trial
 from benchmarks import scale
 from benchmarks.driven import Drive, finished_run, new_run
 from sweeper import budget, front, optimality, search
-from sweeper import run as folder
+from sweeper.files import read_json, write_json
 from sweeper.pareto import fronts, non_dominated
 from sweeper.report import prepare, write_report
-from sweeper.run import Run, read_json, write_json
+from sweeper.run import Run
 from sweeper.search import Recent
 from tests.command import called
 
@@ -42,7 +42,8 @@ def reads(monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
         count[path.name.partition("-")[0]] += 1
         return read_json(path)
 
-    monkeypatch.setattr(folder, "read_json", counting)
+    for module in ("run", "trial"):
+        monkeypatch.setattr(f"sweeper.{module}.read_json", counting)
     return count
 
 

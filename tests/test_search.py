@@ -13,9 +13,10 @@ import pytest
 from sweeper import space, spec
 from sweeper.errors import SpecError
 from sweeper.hashes import trial_seed
-from sweeper.run import Run, TrialRecord
-from sweeper.search import Search
+from sweeper.run import Run
+from sweeper.search import Search, of_run
 from sweeper.spec import SweepSpec
+from sweeper.trial import TrialRecord
 from tests.searching import UNTRAINED, metrics_of
 from tests.sweeps import FINITE, SMALL
 
@@ -57,7 +58,7 @@ class Driver:
             done += 1
 
     def end(self, trial: TrialRecord) -> None:
-        from sweeper.run import write_json
+        from sweeper.files import write_json
 
         metrics = metrics_of(trial.config)
         write_json(trial.folder / "epoch-001.json", {"epoch": 1, "metrics": metrics, "training": {}})
@@ -183,6 +184,20 @@ def test_the_study_on_disk_knows_values_constraints_and_failures(tmp_path: Path)
         assert trial.values == [metrics[m] for m in run.spec.file.pareto.metrics]
         violation = max(0.0, 0.5 * UNTRAINED["clean_accuracy"] - metrics["clean_accuracy"])
         assert list(trial.constraints.values()) == [violation]
+
+
+def test_a_run_that_was_moved_goes_on_with_its_study(tmp_path: Path) -> None:
+    run = new_run(tmp_path / "here", small())
+    Driver(run, lag=2, shuffle=random.Random(0)).go(ends=3)
+    moved = Run.load(run.path.rename(tmp_path / "there"))
+    assert moved.name == "there"
+    assert len(of_run(moved, 1).study.trials) >= 3
+
+
+def test_no_two_runs_have_one_id(tmp_path: Path) -> None:
+    first, second = (new_run(tmp_path / root, small()) for root in ("a", "b"))
+    assert first.id != second.id
+    assert first.id.startswith(first.name)
 
 
 def test_seeds_follow_the_configuration() -> None:

@@ -17,7 +17,7 @@ import torch
 
 from benchmarks.driven import finished_run
 from sweeper import cli
-from sweeper.run import write_json
+from sweeper.files import write_json
 from tests.command import called
 from tests.sockets import addresses, is_loopback
 from trainables.errors import ModelError
@@ -194,6 +194,28 @@ def test_names_in_a_run_folder_of_others_lead_nowhere_else(tmp_path: Path) -> No
     called("evaluate", "../../t000", run.path, code=2)
     assert everything(tmp_path) - everything(run.path) == before
     assert list((run.path / "report").glob("t*@*-reliability.png"))
+
+
+@pytest.mark.parametrize("name", ["report", "report/index.html", "trials/t000/status.json", "elsewhere"])
+def test_no_link_leads_out_of_a_run_folder_of_others(tmp_path: Path, name: str) -> None:
+    run, victim = finished_run(tmp_path / "runs", 4), tmp_path / "victim"
+    victim.mkdir()
+    (victim / "mine.png").touch()
+    link = run.path / name
+    link.parent.mkdir(exist_ok=True)
+    link.unlink(missing_ok=True)
+    link.symlink_to(victim)
+    for verb in ("report", "track", "resume"):
+        refused = called(verb, run.path, code=2).stderr
+        assert refused == f"{link} leads out of the run folder, to {victim}; delete this link\n"
+    assert everything(victim) == {victim / "mine.png"}
+
+
+def test_a_run_folder_may_be_reached_by_a_link_and_have_links_within(tmp_path: Path) -> None:
+    run = finished_run(tmp_path / "runs", 4)
+    (run.path / "best").symlink_to("trials/t000")
+    (tmp_path / "there").symlink_to(run.path)
+    called("status", tmp_path / "there")
 
 
 def everything(folder: Path) -> set[Path]:

@@ -17,12 +17,14 @@ from sweeper.cluster import Cluster
 from sweeper.curves import Curves, recorded
 from sweeper.display import Display
 from sweeper.errors import UserError
+from sweeper.files import write_json
 from sweeper.front import candidates
 from sweeper.halving import Halving, ending, not_finite
-from sweeper.run import Metrics, Run, epoch_file, write_json
+from sweeper.run import Run
 from sweeper.search import of_run
 from sweeper.simulator import Simulation, simulate
 from sweeper.spec import SweepSpec
+from sweeper.trial import Metrics, epoch_file
 from tests.curves import BASELINE, curves
 from tests.replay import Replay
 from tests.scheduler_contract import sweep
@@ -252,7 +254,7 @@ def test_curves_of_a_run_and_as_parquet(traced: tuple[SweepSpec, Curves, Simulat
     again = Curves.load(tmp_path / "curves.parquet")
     completed = [trial for trial in simulation.trials if trial.status == "completed"]
     assert again.baseline == BASELINE
-    assert [curve.config for curve in again.curves] == [f"{folder.run.id}/{t.id}" for t in completed]
+    assert [curve.config for curve in again.curves] == [f"{folder.run.name}/{t.id}" for t in completed]
     for trial in completed:
         curve = again.nearest(trial.drawn)
         assert curve.metrics == [epoch["metrics"] for epoch in trial.epochs]

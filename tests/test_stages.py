@@ -12,9 +12,10 @@ from rich.console import Console
 
 from sweeper import seeds, spec
 from sweeper.errors import SpecError
+from sweeper.files import read_json, write_json
 from sweeper.hashes import trial_seed
 from sweeper.result import to_csv
-from sweeper.run import Run, read_json, write_json
+from sweeper.run import Run
 from sweeper.table import pareto_table
 from tests.searching import UNTRAINED, Workers
 from tests.sweeps import SMALL

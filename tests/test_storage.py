@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import errno
 import itertools
 import json
 import os
 import random
+import signal
 import socket
 import subprocess
 import sys
 import threading
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -21,12 +25,14 @@ from sweeper import run as run_module
 from sweeper.budget import Clock
 from sweeper.curves import Curves
 from sweeper.errors import UserError
+from sweeper.files import write_json
 from sweeper.jobs import Jobs
 from sweeper.lease import Lease
 from sweeper.objects import Object, Objects, StorageError
-from sweeper.run import Decision, Run, epoch_file, write_json
+from sweeper.run import Run
 from sweeper.search import Suggestion, of_run
 from sweeper.spec import from_text, load
+from sweeper.trial import Decision, epoch_file
 from sweeper.tune import Arrival, Searcher
 from sweeper.worker import Worker
 from tests.bucket import Server
@@ -170,6 +176,91 @@ def test_no_object_leads_out_of_the_copy(address: str, monkeypatch: pytest.Monke
         run.storage.refresh()
 
 
+WRONG = ("s3://", "s3:///runs", "s3://b//runs", "s3://b/../../victim", "s3://b/./runs", "s3://..")
+
+
+@pytest.mark.usefixtures("address")
+@pytest.mark.parametrize("wrong", WRONG)
+def test_an_address_that_leads_elsewhere_is_refused_in_one_line(tmp_path: Path, wrong: str) -> None:
+    """Whether it is a root, a run, or a run that a sweep file names."""
+    file, victim = tmp_path / "small.yaml", tmp_path / "victim" / "precious"
+    victim.parent.mkdir()
+    victim.touch()
+    file.write_text(SMALL.replace("startup_trials: 2", f"startup_trials: 2, warm_start: ['{wrong}/run']"))
+    for arguments in (["status", "--runs", wrong], ["status", f"{wrong}/run"], ["run", file]):
+        refused = called(*arguments, code=2)
+        assert refused.stderr.count("\n") == 1
+        assert "expected s3://BUCKET/FOLDER" in refused.stderr
+    assert victim.exists()
+
+
+def test_folders_in_a_bucket_that_lead_elsewhere_are_no_runs(
+    server: Server, address: str, hosts: Hosts
+) -> None:
+    hosts.move()
+    run = a_run(address)
+    for name in ("..", ".", ""):
+        server.put(f"{address.removeprefix('s3://')}/{name}/run.json", b"{}")
+    server.put(f"{address.removeprefix('s3://').partition('/')[0]}/run.json", b'{"created": ""}')
+    assert [each.id for each in Run.all(address)] == [run.id]
+
+
+def test_of_two_hosts_that_make_a_run_of_one_name_at_once_not_both_do(
+    address: str, hosts: Hosts, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    listed, both, made = Objects.listed, threading.Barrier(2), []
+
+    def make(there: storage.Storage) -> None:
+        with suppress(FileExistsError):
+            there.create()
+            made.append(there)
+
+    def together(self: Objects) -> list[Object]:
+        both.wait(10)
+        found = listed(self)
+        both.wait(10)
+        return found
+
+    there = []
+    for _ in range(2):
+        hosts.move()
+        there.append(storage.Storage.at(f"{address}/same"))
+    monkeypatch.setattr(Objects, "listed", together)
+    threads = [threading.Thread(target=make, args=(each,)) for each in there]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(made) < 2
+
+
+def test_the_lock_of_those_who_deliver_to_mlflow_stays_with_the_copy(address: str, hosts: Hosts) -> None:
+    hosts.move()
+    run = a_run(address)
+    (run.path / "mlflow.lock").touch()
+    run.storage.refresh()
+    assert (run.path / "mlflow.lock").exists()
+
+
+def test_what_is_no_copy_is_left_alone(address: str, hosts: Hosts) -> None:
+    """Run folders below a folder that claims to be a run, too."""
+    hosts.move()
+    run = a_run(address)
+    own = run.path / "mlflow.db"
+    own.touch()
+    Objects(address).write("run.json", json.dumps({"created": "", "format": 1}).encode())
+    with pytest.raises(StorageError, match="where its copy belongs, holds other files"):
+        Run.load(address)
+    assert own.exists()
+
+
+def test_a_path_is_none_below_a_bucket(address: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run = a_run(tmp_path / "runs")
+    monkeypatch.chdir(run.path)
+    for name in (str(run.path), ".", f"../{run.name}"):
+        assert Run.find(name, address).path.samefile(run.path)
+
+
 # --- whole sweeps -----------------------------------------------------------------------------------------
 
 
@@ -245,7 +336,7 @@ def test_credentials_that_expire_stop_a_sweep_which_another_host_goes_on_with(
     same = {"run": ""}
     assert json.loads((done.path / "pareto.json").read_text()) | same == reference.pareto() | same
     assert "3 of 3 trials (3 completed); finished" in called("status", done).output
-    assert json.loads(called("pareto", "--runs", address, "--json").stdout)["run"] == done.id
+    assert json.loads(called("pareto", "--runs", address, "--json").stdout)["run"] == done.name
 
 
 def start(command: list[str], own: dict[str, str]) -> subprocess.Popen[str]:
@@ -310,7 +401,7 @@ def test_a_bucket_that_can_be_read_and_not_written(
         storage.check(address)
 
 
-def test_without_credentials_it_says_where_they_are_looked_for(
+def test_where_no_credentials_are_set_it_claims_nothing_about_those_of_the_host(
     server: Server, address: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_PROFILE"):
@@ -318,7 +409,7 @@ def test_without_credentials_it_says_where_they_are_looked_for(
     monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", str(tmp_path / "none"))
     monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
     server.refused[""] = "AccessDenied"
-    with pytest.raises(StorageError, match="no credentials were found; set AWS_ACCESS_KEY_ID"):
+    with pytest.raises(StorageError, match=r"ask for .* or if neither a role .* set AWS_ACCESS_KEY_ID"):
         storage.check(address)
 
 
@@ -326,6 +417,22 @@ def test_no_such_bucket(address: str) -> None:
     absent = address.replace("bucket-", "absent-")
     with pytest.raises(StorageError, match=f"^{absent}: there is no such bucket; create it"):
         storage.check(absent)
+
+
+@pytest.mark.parametrize(
+    "error", [OSError("Bucket 'absent' not found"), ValueError("Not a valid bucket name")]
+)
+def test_a_bucket_whose_region_can_not_be_told(monkeypatch: pytest.MonkeyPatch, error: Exception) -> None:
+    """As it is on AWS if no region is set."""
+
+    def refuse(_: str) -> str:
+        raise error
+
+    for name in ("AWS_ENDPOINT_URL", "AWS_ENDPOINT_URL_S3", "AWS_REGION", "AWS_DEFAULT_REGION"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr("pyarrow.fs.resolve_s3_region", refuse)
+    with pytest.raises(StorageError, match=r"^s3://absent/runs: there is no such bucket; create it"):
+        storage.check("s3://absent/runs")
 
 
 def test_a_server_that_is_not_there(address: str, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -377,6 +484,34 @@ def test_a_running_sweep_waits_for_a_server_that_is_away(
     threading.Timer(1.5, server.refused.clear).start()
     there.write("a", b"1")
     assert there.read("a") == b"1"
+
+
+class Interrupting:
+    """Storage during whose writing this process is told to end."""
+
+    def __init__(self, s3: Any) -> None:
+        self.s3 = s3
+
+    def open_output_stream(self, path: str) -> Any:
+        stream = self.s3.open_output_stream(path)
+        os.kill(os.getpid(), signal.SIGUSR1)
+        return stream
+
+
+def test_an_object_is_stored_whole_or_not_at_all(address: str, tmp_path: Path) -> None:
+    def end(*_: object) -> None:
+        sys.exit(1)
+
+    there, file = Objects(address), tmp_path / "weights"
+    file.write_bytes(b"whole")
+    there._connection = Interrupting(there._s3())  # type: ignore[assignment]
+    before = signal.signal(signal.SIGUSR1, end)
+    try:
+        with pytest.raises(SystemExit):
+            there.upload("weights", file)
+    finally:
+        signal.signal(signal.SIGUSR1, before)
+    assert Objects(address).read("weights") in (None, b"whole")
 
 
 # --- who drives -------------------------------------------------------------------------------------------
@@ -495,6 +630,22 @@ def test_a_worker_that_does_not_see_the_run_folder_says_so(tmp_path: Path) -> No
     assert "\n" not in report["storage"]
     with pytest.raises(StorageError, match="does not see the run folder"):
         Arrival(a_run(tmp_path))("t000", report)
+
+
+def test_a_full_disk_of_a_worker_is_no_fault_of_its_job(
+    address: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(_: Path) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(site, "own_folder", full)
+    run = a_run(address)
+    job = Jobs(run, threads=1, concurrent=1).trial(run.add_trial(suggestion(run, 0)))
+    worker = Worker(config=job)
+    report = worker.train()
+    assert (report["done"], report["full"]) == (True, True)
+    assert report["failed"] == f"No space left on device ({tmp_path / 'here'})"
+    worker.cleanup()
 
 
 def test_what_a_worker_reports_is_waited_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -24,7 +24,7 @@ from PIL import Image
 from sweeper import Run
 from sweeper.cli import main
 from sweeper.evaluation import find_point
-from sweeper.run import SPLIT, STAGES, Stage
+from sweeper.trial import SPLIT, STAGES, Stage
 from tests.command import PATIENCE, called, environment, sweeper, wait_for
 from tests.finished import finished_run
 from tests.sweeps import SMALL
@@ -371,7 +371,7 @@ def test_a_folder_of_ones_own_images(tmp_path: Path, monkeypatch: pytest.MonkeyP
 
 
 def test_a_finished_run_is_extended(whole: Finished, tmp_path: Path) -> None:
-    copied = Path(shutil.copytree(whole.run.path, tmp_path / whole.run.id))
+    copied = Path(shutil.copytree(whole.run.path, tmp_path / "moved"))
     output = sweeper("resume", copied, "--trials", 6)
     run = Run.load(copied)
     assert "of 6 trials" in output

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import base64
+import json
 import os
+import shutil
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,12 +14,13 @@ from typing import Any
 import pytest
 from mlflow import MlflowClient
 
-from sweeper import run as folder
 from sweeper import spec
+from sweeper.files import read_json, write_json
 from sweeper.redact import redacted
-from sweeper.run import Run, read_json, write_json
+from sweeper.run import Run
 from sweeper.search import Suggestion
 from sweeper.tracking import Mirror, Tracker
+from sweeper.trial import TrialRecord, epoch_file
 from tests.mlflow_server import Server, served
 from tests.sweeps import SMALL
 
@@ -50,9 +53,9 @@ def add_trial(run: Run, number: int, epochs: int = 2, status: str | None = "comp
         run.end_trial(trial, status)  # type: ignore[arg-type]
 
 
-def add_epochs(trial: folder.TrialRecord, epochs: range) -> None:
+def add_epochs(trial: TrialRecord, epochs: range) -> None:
     for epoch in epochs:
-        file = folder.epoch_file(trial.folder, epoch, "json")
+        file = epoch_file(trial.folder, epoch, "json")
         more = {"training": {"loss": 1.5 / epoch}, "images_per_second": 100.0}
         write_json(file, {"epoch": epoch, "metrics": METRICS, **more})
         file.with_suffix(".parquet").write_bytes(b"records")
@@ -202,7 +205,10 @@ def test_a_delivery_costs_what_has_changed(
 ) -> None:
     run, costs = a_run(tmp_path), []
     read: list[Path] = []
-    monkeypatch.setattr(folder, "read_json", lambda path: (read.append(path), read_json(path))[1])
+    for module in ("run", "trial"):
+        monkeypatch.setattr(
+            f"sweeper.{module}.read_json", lambda path: (read.append(path), read_json(path))[1]
+        )
     mirror = Mirror(run)
     for number in range(12):
         add_trial(run, number, epochs=1, status=None)
@@ -315,3 +321,29 @@ def called_with(address: str, *arguments: object, code: int = 0) -> str:
 def test_what_is_shown_has_no_secret(text: str, shown: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MLFLOW_TRACKING_TOKEN", SECRET)
     assert redacted(text) == shown
+
+
+def test_what_is_written_to_a_run_has_no_secret(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HF_TOKEN", SECRET)
+    run, said = a_run(tmp_path / "runs"), f"refused: https://{SECRET}@host"
+    add_trial(run, 0, status=None)
+    (tmp_path / "error").write_text(said)
+    run.log(said)
+    run.keep_error(str(run.trial(0).folder), str(tmp_path / "error"))
+    run.keep_error(None, str(tmp_path / "error"))
+    assert run.end_trial(run.trial(0), "failed", f"said {SECRET}").reason == "said ***"
+    texts = [file.read_text() for file in run.path.rglob("*") if file.is_file() and file.suffix != ".parquet"]
+    assert sum("refused: https://***@host" in text for text in texts) == 3
+    assert not [text for text in texts if SECRET in text]
+
+
+@pytest.mark.parametrize("names", [{"trial": "../../elsewhere/t000"}, {"epoch": "2/../../../../elsewhere"}])
+@pytest.mark.usefixtures("server")
+def test_what_a_result_of_others_names_is_in_the_run(tmp_path: Path, names: dict[str, str]) -> None:
+    run = a_finished_run(tmp_path / "runs")
+    shutil.copytree(run.trial(0).folder, tmp_path / "runs" / "elsewhere" / "t000")
+    content = json.loads((run.path / "pareto.json").read_text())
+    content["candidates"][0].update(names)
+    write_json(run.path / "pareto.json", content)
+    with pytest.raises(ValueError, match=r"invalid literal|format code"):
+        Mirror(run).deliver()

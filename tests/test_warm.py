@@ -9,7 +9,8 @@ import pytest
 
 from sweeper import runner, spec
 from sweeper.errors import UserError
-from sweeper.run import Run, write_json
+from sweeper.files import write_json
+from sweeper.run import Run
 from tests.searching import UNTRAINED, Workers, metrics_of
 from tests.sweeps import SMALL
 
@@ -36,7 +37,7 @@ def warmed(root: Path, text: str, *earlier: str) -> Run:
 def test_the_sampler_knows_the_trials_that_fit_and_the_run_does_not_count_them(
     earlier: Run, tmp_path: Path
 ) -> None:
-    run = warmed(tmp_path, OTHER_SPACE, earlier.id)
+    run = warmed(tmp_path, OTHER_SPACE, earlier.name)
     fitting = [
         trial
         for trial in earlier.trials()
@@ -46,12 +47,12 @@ def test_the_sampler_knows_the_trials_that_fit_and_the_run_does_not_count_them(
     ]
     assert 2 < len(fitting) < 9
     (line,) = run.warm_start()["lines"]
-    assert line.startswith(f"warm start from {earlier.id}: {len(fitting)} of 12 trials; ")
+    assert line.startswith(f"warm start from {earlier.name}: {len(fitting)} of 12 trials; ")
     assert "3 not: method has a value that is not in !grid [tecoa, pmg, dirichlet]" in line
     assert "1 not: not completed" in line
     workers = Workers(run)
     known = workers.searcher.search.study.get_trials()
-    assert [trial.user_attrs["from"] for trial in known] == [f"{earlier.id}/{t.id}" for t in fitting]
+    assert [trial.user_attrs["from"] for trial in known] == [f"{earlier.name}/{t.id}" for t in fitting]
     for trial, record in zip(known, fitting, strict=True):
         metrics = metrics_of(record.config)
         assert trial.state == optuna.trial.TrialState.COMPLETE
@@ -79,11 +80,21 @@ def test_it_is_frozen_at_the_start_and_changes_what_is_drawn(earlier: Run, tmp_p
     assert drawn[0] != drawn[2]
 
 
+def test_there_is_no_run_without_its_warm_start(
+    earlier: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A driver may be killed before any of its files: without run.json, which is the last, there is none."""
+    written: list[str] = []
+    monkeypatch.setattr(Run, "write", lambda _, name, __: written.append(name))
+    warmed(tmp_path, SMALL, earlier.name)
+    assert written == ["warm_start.json", "run.json"]
+
+
 def test_what_was_measured_or_trained_otherwise_is_not_taken(earlier: Run, tmp_path: Path) -> None:
-    ruler = warmed(tmp_path, SMALL.replace("steps: 3}, images: 40", "steps: 3}, images: 41"), earlier.id)
+    ruler = warmed(tmp_path, SMALL.replace("steps: 3}, images: 40", "steps: 3}, images: 41"), earlier.name)
     assert ruler.warm_start()["trials"] == []
     assert "11 not: measured otherwise, evaluation.images is 40, here 41" in ruler.warm_start()["lines"][0]
-    longer = warmed(tmp_path, SMALL.replace("epochs: 2", "epochs: 3"), earlier.id)
+    longer = warmed(tmp_path, SMALL.replace("epochs: 2", "epochs: 3"), earlier.name)
     assert "0 of 12 trials; 11 not: epochs is 2, here 3" in longer.warm_start()["lines"][0]
 
 

@@ -23,7 +23,8 @@ from pathlib import Path
 import pandas as pd
 
 from sweeper.curves import KEYS, recorded
-from sweeper.run import BASELINE, Run
+from sweeper.run import Run
+from sweeper.trial import BASELINE
 
 HERE = Path(__file__).parent
 METRICS = [

@@ -6,8 +6,10 @@ import base64
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from sweeper.run import STAGES, Run, read_json
+from sweeper.files import read_json
+from sweeper.run import Run
 from sweeper.table import ARROW, LABEL, images_of, interval, number, remarks, settings
+from sweeper.trial import STAGES
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

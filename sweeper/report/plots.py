@@ -41,7 +41,8 @@ if TYPE_CHECKING:
     from matplotlib.text import Annotation
     from numpy.typing import NDArray
 
-    from sweeper.run import Run, TrialRecord
+    from sweeper.run import Run
+    from sweeper.trial import TrialRecord
 
 SHOWN_MEMBERS = 6
 """Members of the front in the picture of all reliability diagrams."""
