@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from sweeper.errors import UserError
+from sweeper.limits import space_needed
 
 if TYPE_CHECKING:
     from ray.job_submission import JobSubmissionClient
@@ -82,7 +83,8 @@ class Commands(click.Group):
 
     def invoke(self, ctx: click.Context) -> object:
         try:
-            return super().invoke(ctx)
+            with space_needed():
+                return super().invoke(ctx)
         except UserError as error:
             click.echo(str(error), err=True)
             ctx.exit(2)

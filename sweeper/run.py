@@ -51,6 +51,7 @@ from typing import TYPE_CHECKING, Any, Literal, TextIO, overload
 from sweeper import spec
 from sweeper.errors import UserError
 from sweeper.lease import Who, told
+from sweeper.limits import full_disk
 from sweeper.storage import Root, Storage, is_address
 
 if TYPE_CHECKING:
@@ -85,6 +86,12 @@ def write_text(path: Path, text: str) -> None:
         partial.replace(path)
     finally:
         partial.unlink(missing_ok=True)
+
+
+def drop_torn_line(file: Path) -> None:
+    """Takes away a last line that its writer could not finish; there is nothing to be written for it."""
+    with open(file, "rb+") as opened:
+        opened.truncate(opened.read().rfind(b"\n") + 1)
 
 
 def read_json(path: Path) -> Any:
@@ -378,9 +385,14 @@ class Run:
         return self.path / "log.txt"
 
     def log(self, line: str) -> None:
-        """Adds a line to what `sweeper logs` reads, with the time."""
-        with open(self.log_file, "a", encoding="utf-8") as file:
-            file.write(f"{datetime.now():%Y-%m-%d %H:%M:%S} {line}\n")
+        """Adds a line to what `sweeper logs` reads, with the time; without it on a full disk, which is to be
+        told by what matters."""
+        try:
+            with open(self.log_file, "a", encoding="utf-8") as file:
+                file.write(f"{datetime.now():%Y-%m-%d %H:%M:%S} {line}\n")
+        except OSError as error:
+            if not full_disk(error):
+                raise
         self.storage.push_later(self.log_file)
 
     @cached_property
@@ -495,11 +507,9 @@ class Run:
         finish is dropped, as it took no effect."""
         if not self.rungs_file.exists():
             return []
-        text = self.rungs_file.read_text(encoding="utf-8")
-        whole = text[: text.rfind("\n") + 1]
-        if whole != text:
-            self.rungs_file.write_text(whole, encoding="utf-8")
-        return [Decision(**json.loads(line)) for line in whole.splitlines()]
+        drop_torn_line(self.rungs_file)
+        lines = self.rungs_file.read_text(encoding="utf-8").splitlines()
+        return [Decision(**json.loads(line)) for line in lines]
 
     def add_decision(self, decision: Decision) -> None:
         """To be called before the decision takes effect: once written it stands."""

@@ -27,7 +27,7 @@ from optuna.trial import FrozenTrial, Trial, TrialState
 
 from sweeper import space
 from sweeper.hashes import stable_hash, trial_seed
-from sweeper.run import Metrics, Run, TrialRecord
+from sweeper.run import Metrics, Run, TrialRecord, drop_torn_line
 from sweeper.spec import SweepSpec
 from sweeper.tree import Choice, Range
 
@@ -232,11 +232,8 @@ def mend(journal: Path) -> None:
     """Takes away what a driver that died while it wrote has left: half a line, which no reader would get
     past once another one follows it, and the lock. Only one driver writes at a time."""
     journal.with_name(f"{journal.name}.lock").unlink(missing_ok=True)
-    if not journal.exists():
-        return
-    with open(journal, "rb+") as file:
-        whole = file.read().rfind(b"\n") + 1
-        file.truncate(whole)
+    if journal.exists():
+        drop_torn_line(journal)
 
 
 def of_run(run: Run, concurrent: int) -> Search:

@@ -5,6 +5,7 @@ The trainable is found by its name, so that the driver imports nothing of what t
 
 from __future__ import annotations
 
+import socket
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
@@ -43,13 +44,14 @@ class Worker(tune.Trainable):
     """
 
     job: Any = None
+    site: Any = None
     full: str | None = None
     refused: str | None = None
 
     def setup(self, config: dict[str, Any]) -> None:
         self.full = self.refused = None
-        self.site = site.of_job(config)
         with self._stored():
+            self.site = site.of_job(config)
             job = self.site.begin()
             with self._limited():
                 self.job = self.start(job)
@@ -82,7 +84,7 @@ class Worker(tune.Trainable):
             full = full_disk(error)
             if full is None:
                 raise
-            self.full = f"{full.strerror or full} ({self.site.run})"
+            self.full = f"{full}, on {socket.gethostname()}"
 
     def save_checkpoint(self, checkpoint_dir: str) -> None:
         self.job.save(checkpoint_dir)
@@ -99,4 +101,5 @@ class Worker(tune.Trainable):
     def cleanup(self) -> None:
         """Takes away what is not needed of the job."""
         self.job = None
-        self.site.close()
+        if self.site is not None:  # as it is where no space was left for one
+            self.site.close()
