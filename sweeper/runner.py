@@ -20,7 +20,6 @@ from sweeper import kept, result, space, storage, warm
 from sweeper.budget import Clock
 from sweeper.cluster import Cluster
 from sweeper.display import Display
-from sweeper.errors import UserError
 from sweeper.limits import space_needed
 from sweeper.run import Run
 from sweeper.spec import SweepSpec

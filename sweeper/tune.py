@@ -211,8 +211,8 @@ class Breaker(Stateless, Callback):
         self.searcher = searcher
 
     def guard(self, part: Any) -> Any:
-        """The part. If it fails where it is told of a trial's end, as for want of space, that is no failure of
-        the trial: the sweep ends, and meanwhile no guarded part is told of another end."""
+        """The part. If it fails where it is told of a trial's end, as on a full disk, that is no failure of
+        the trial: the sweep ends, and until it has no guarded part is told of another end."""
         tell = part.on_trial_complete
 
         def told(*arguments: Any, **named: Any) -> None:
