@@ -442,16 +442,14 @@ def export(run: str | None, runs: Root, trials: tuple[str, ...], to: Path | None
 @CLUSTER
 def track(run: str | None, runs: Root) -> None:
     """Deliver to MLflow what it does not have yet."""
-    from sweeper.redact import one_line, redacted
     from sweeper.run import Run
-    from sweeper.tracking import Mirror, tracking_uri
+    from sweeper.tracking import Mirror, trouble
 
     found = Run.find(run, runs)
     try:
         Mirror(found).deliver()
     except Exception as error:  # whatever a server or its client raises
-        server = redacted(tracking_uri(found))
-        raise UserError(f"MLflow at {server} can't be reached: {one_line(error)}") from error
+        raise UserError(trouble(found, error)) from error
 
 
 @main.command()

@@ -37,6 +37,8 @@ SWEEP, TRIAL, PARENT = "sweep_id", "trial_id", "mlflow.parentRunId"
 EVERY_SECONDS, AT_MOST_SECONDS = 5.0, 60.0
 """Between deliveries; of a server that is away, longer each time."""
 REQUEST_SECONDS = "15"
+REFUSALS = (401, 403)
+CREDENTIALS = "MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD, or MLFLOW_TRACKING_TOKEN,"
 AT_A_TIME = 100, 800
 """Parameters and metrics of a request, beside up to 100 tags: MLflow's limits are 100, 1,000 and 1,000 in
 all."""
@@ -45,6 +47,26 @@ all."""
 def tracking_uri(run: Run) -> str:
     """MLFLOW_TRACKING_URI, or a SQLite file in the run folder. To be shown only as `redacted`."""
     return os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{run.path / 'mlflow.db'}"
+
+
+def trouble(run: Run, error: Exception) -> str:
+    """What a user is to know of an exception of MLflow's or its client's: which server, what it does, and
+    what to do if it refuses."""
+    server, reason = f"MLflow at {redacted(tracking_uri(run))}", one_line(error)
+    if not refuses(error):
+        return f"{server} can't be reached ({reason})"
+    return f"{server} refuses ({reason}): set {CREDENTIALS} to what it takes"
+
+
+def refuses(error: Exception) -> bool:
+    """Whether a server has answered that it does not take the credentials."""
+    from mlflow.exceptions import MlflowException
+    from requests import HTTPError
+
+    if isinstance(error, MlflowException):
+        return error.get_http_status_code() in REFUSALS
+    answer = error.response if isinstance(error, HTTPError) else None
+    return answer is not None and answer.status_code in REFUSALS
 
 
 @dataclass
@@ -376,17 +398,13 @@ class Tracker:
         self._deliver()
         if self.error is not None:
             self.say(
-                f"{self._server} lacks a part ({one_line(self.error)}); nothing is lost, deliver it later "
-                f"with: sweeper track {self.run.id}"
+                f"{trouble(self.run, self.error)} and lacks a part; nothing is lost, deliver it later with: "
+                f"sweeper track {self.run}"
             )
 
     def notify(self) -> None:
         """Something new is in the run folder."""
         self.wake.set()
-
-    @property
-    def _server(self) -> str:
-        return f"MLflow at {redacted(tracking_uri(self.run))}"
 
     def _loop(self) -> None:
         while not self.stop.is_set():
@@ -394,11 +412,12 @@ class Tracker:
             self._deliver()
             if self.error is not None and before is None:
                 self.say(
-                    f"{self._server} can't be reached ({one_line(self.error)}); the sweep goes on, and what "
-                    "MLflow misses is delivered when it answers"
+                    f"{trouble(self.run, self.error)}; the sweep goes on, and what MLflow misses is "
+                    "delivered when it answers"
                 )
             if self.error is None and before is not None:
-                self.say(f"{self._server} answers again and has all that it missed")
+                server = redacted(tracking_uri(self.run))
+                self.say(f"MLflow at {server} answers again and has all that it missed")
             if self.error is None:
                 self.wake.wait()
                 self.wake.clear()

@@ -6,23 +6,26 @@ how many.
 
 from __future__ import annotations
 
+import json
 import os
 import random
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import pandas as pd
 import pytest
 
 from sweeper.run import Run, read_json
 from tests.command import PATIENCE, environment, wait_for
-from tests.light import installed
+from tests.light import IMAGES, SIZE, installed
 from tests.mlflow_server import Process
 from tests.pretend_cluster import PretendCluster
+from tests.small_disk import SmallDisk
 
 pytestmark = pytest.mark.failures
 
@@ -52,6 +55,7 @@ class World:
     root: Path
     cluster: PretendCluster
     server: Process
+    disk: SmallDisk | None  # which the cluster sees; None where nobody may have one
 
     def file(self, name: str, *, trials: int = 6, minutes: float = 60, mlflow: bool = False) -> Path:
         file = self.root / f"{name}.yaml"
@@ -63,18 +67,18 @@ class World:
         own = {"RAY_ADDRESS": self.cluster.address, "MLFLOW_TRACKING_URI": address}
         return environment() | own | more
 
-    def start(self, *arguments: object, **more: str) -> subprocess.Popen[str]:
+    def start(self, *arguments: object, before: Sequence[str] = (), **more: str) -> subprocess.Popen[str]:
         return subprocess.Popen(
-            [sys.executable, "-m", "sweeper", *map(str, arguments)],
+            [*before, sys.executable, "-m", "sweeper", *map(str, arguments)],
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
             env=self.environment(**more),
         )
 
-    def call(self, *arguments: object, code: int = 0, **more: str) -> str:
+    def call(self, *arguments: object, code: int = 0, before: Sequence[str] = (), **more: str) -> str:
         """What the command prints; without the secret, whatever it was."""
-        return ended(self.start(*arguments, **more), code)
+        return ended(self.start(*arguments, before=before, **more), code)
 
 
 def ended(process: subprocess.Popen[str], code: int) -> str:
@@ -94,9 +98,13 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
     patch.setenv("RAY_AUTH_MODE", "token")
     (root / "server").mkdir()
     server = Process(root / "server").start()
-    cluster = PretendCluster(2)
+    disk = SmallDisk(root / "disk")
+    disk.place.mkdir()
+    possible = disk.possible()
+    cluster = PretendCluster(2, disk.created("100m") if possible else ())
+    disk.pid = cluster.process.pid
     server.wait()
-    yield World(root, cluster, server)
+    yield World(root, cluster, server, disk if possible else None)
     cluster.shutdown()
     server.stop()
     patch.undo()
@@ -220,6 +228,44 @@ def test_an_epoch_that_hangs(world: World) -> None:
 
 
 def test_a_full_disk(world: World, whole: Run) -> None:
+    """A real one: first without space, then without room for more files, each found by whatever comes to
+    write. Where nobody may mount one, the trainable says that it is full."""
+    if world.disk is None:
+        print("no namespaces here: the disk is full by word of the trainable")
+        a_full_disk_by_word(world, whole)
+        return
+    rng, disk = random.Random(SEED), world.disk
+    disk.limit(size=f"{rng.randint(300, 1200)}k")
+    files_left = rng.randint(3, 20)
+    print(f"SWEEPER_FAILURES_SEED={SEED}: {files_left} more files after that")
+    arguments: list[object] = ["run", world.file("small", mlflow=True)]
+    for limits in ({}, {"size": "100m", "nr_inodes": files_left}):
+        if limits:
+            disk.limit(**limits | {"nr_inodes": disk.files() + files_left})
+        said = world.call(*arguments, "--runs", disk.place, code=2, before=disk.inside)
+        assert said.splitlines()[-1].startswith(f"no space is left for {disk.place}/small-")
+        undamaged(Run.find(None, disk.seen))
+        arguments = ["resume"]
+    disk.limit(nr_inodes=10_000)
+    world.call("resume", "--runs", disk.place, before=disk.inside)
+    run = Run.find(None, disk.seen)
+    same(run, whole)
+    once_in_mlflow(world, run)
+
+
+def undamaged(run: Run) -> None:
+    """What was written is whole, and no trial is to blame."""
+    assert "failed" not in {trial.status for trial in run.trials()}
+    for file in run.path.rglob("*.json"):
+        json.loads(file.read_text())
+    for file in run.path.rglob("*.parquet"):
+        assert len(pd.read_parquet(file)) == IMAGES
+    for file in run.path.rglob("*.safetensors"):
+        assert file.stat().st_size == SIZE + 3
+    assert not [*run.path.rglob("*.partial")]
+
+
+def a_full_disk_by_word(world: World, whole: Run) -> None:
     runs = world.root / "full"
     runs.mkdir()
     driver = world.start("run", world.file("small"), "--runs", runs)

@@ -278,7 +278,9 @@ def test_a_server_that_refuses_is_one_line_without_the_secret(
         monkeypatch.setenv("MLFLOW_TRACKING_URI", address)
         done = called_with(address, "track", run.path, code=2)
         assert done.count("\n") == 1
+        assert f"MLflow at {server.uri.replace('://', '://***@')} refuses" in done
         assert "401" in done
+        assert "set MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD, or MLFLOW_TRACKING_TOKEN" in done
         assert SECRET not in done
         monkeypatch.setenv("MLFLOW_TRACKING_USERNAME", user)
         monkeypatch.setenv("MLFLOW_TRACKING_PASSWORD", SECRET)
