@@ -16,7 +16,7 @@ from sweeper.spec import SearchConfig, SweepSpec
 
 SHOWN_FAILED = 20
 DRIVERLESS = 30
-LOOK, LOOK_AWAY = 1.0, 5.0
+LOOK, LOOK_AWAY = 1.0, 2.0
 """Seconds between looks at a log; in a bucket it grows only with a driver's lease."""
 
 

@@ -21,9 +21,11 @@ import pandas as pd
 import pytest
 
 from sweeper.run import Run, read_json
+from tests.bucket import Server
 from tests.command import PATIENCE, environment, wait_for
+from tests.hosts import SCRATCH
 from tests.light import IMAGES, SIZE, installed
-from tests.mlflow_server import Process
+from tests.mlflow_server import Process, refusing
 from tests.pretend_cluster import PretendCluster
 from tests.small_disk import SmallDisk
 
@@ -55,6 +57,7 @@ class World:
     root: Path
     cluster: PretendCluster
     server: Process
+    bucket: Server
     disk: SmallDisk | None  # which the cluster sees; None where nobody may have one
 
     def file(self, name: str, *, trials: int = 6, minutes: float = 60, mlflow: bool = False) -> Path:
@@ -96,6 +99,9 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
     patch = pytest.MonkeyPatch()
     patch.setenv("PYTHONPATH", path)
     patch.setenv("RAY_AUTH_MODE", "token")
+    bucket = Server()
+    for name, value in (bucket.environment() | {SCRATCH: str(root / "scratch")}).items():
+        patch.setenv(name, value)
     (root / "server").mkdir()
     server = Process(root / "server").start()
     disk = SmallDisk(root / "disk")
@@ -104,9 +110,10 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
     cluster = PretendCluster(2, disk.created("100m") if possible else ())
     disk.pid = cluster.process.pid
     server.wait()
-    yield World(root, cluster, server, disk if possible else None)
+    yield World(root, cluster, server, bucket, disk if possible else None)
     cluster.shutdown()
     server.stop()
+    bucket.close()
     patch.undo()
 
 
@@ -215,6 +222,43 @@ def test_stop_and_two_drivers_at_once(world: World, whole: Run) -> None:
     assert "interrupted; go on with" in ended(driver, 130)
     world.call("resume", "--runs", runs)
     same(Run.find(None, runs), whole)
+
+
+def test_ctrl_c_in_a_bucket_and_another_host_goes_on(world: World, whole: Run) -> None:
+    """A third one reads along until the end."""
+    hosts = [{SCRATCH: str(world.root / name)} for name in ("first", "second", "third")]
+    address = world.bucket.make_bucket("failures")
+    driver = world.start("run", world.file("small"), "--runs", address, **hosts[0])
+    wait_for(lambda: world.bucket.puts("epoch-002.json") >= 2)
+    driver.send_signal(signal.SIGINT)
+    assert f"interrupted; go on with: sweeper resume {address}/small-" in ended(driver, 130)
+    driver = world.start("resume", "--runs", address, **hosts[1])
+    read = ended(world.start("logs", "-f", "--runs", address, **hosts[2]), 0)
+    ended(driver, 0)
+    assert "interrupted; go on with" in read
+    assert read.endswith(" finished\n")
+    same(Run.find(None, address), whole)
+
+
+def test_mlflow_that_refuses(world: World) -> None:
+    """A line at the start and one at the end, which say where and what to do; it can be delivered later."""
+    runs = world.root / "refused"
+    with refusing("403 Forbidden") as uri:
+        address = uri.replace("://", f"://someone:{SECRET}@")
+        file = world.file("refused", trials=2, mlflow=True)
+        said = world.call("run", file, "--runs", runs, MLFLOW_TRACKING_URI=address).splitlines()
+        told = [line for line in said if line.startswith("MLflow at ")]
+        assert len(told) == 2
+        assert all(f"MLflow at {uri.replace('://', '://***@')} refuses (" in line for line in told)
+        assert all("set MLFLOW_TRACKING_USERNAME" in line for line in told)
+        assert "the sweep goes on" in told[0]
+        run = Run.find(None, runs)
+        assert told[1].endswith(f"deliver it later with: sweeper track {run}")
+        again = world.call("track", run.path, code=2, MLFLOW_TRACKING_URI=address)
+        assert again.count("\n") == 1
+        assert " refuses (" in again
+    world.call("track", run.path)
+    once_in_mlflow(world, run)
 
 
 def test_an_epoch_that_hangs(world: World) -> None:

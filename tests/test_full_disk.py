@@ -64,7 +64,7 @@ class Filling(Tune):
 
     def __init__(self, *arguments: Any, full: float) -> None:
         super().__init__(*arguments)
-        self.full, self.writes = full, 0
+        self.full = full
         self.breaker = Breaker(self.searcher)
         for part in (self.searcher, self.scheduler):
             self.breaker.guard(part)
@@ -101,7 +101,6 @@ class Filling(Tune):
             yield
 
     def _write(self, file: Path | None, half: str = "") -> None:
-        self.writes += 1
         if self.rng.random() < self.full:
             if file is not None:
                 with open(file, "a", encoding="utf-8") as opened:

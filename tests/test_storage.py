@@ -16,7 +16,7 @@ from pathlib import Path
 
 import pytest
 
-from sweeper import lease, objects, site, storage
+from sweeper import lease, objects, plan, site, storage
 from sweeper import run as run_module
 from sweeper.budget import Clock
 from sweeper.errors import UserError
@@ -109,6 +109,39 @@ def test_a_copy_follows_the_bucket_file_for_file(address: str, hosts: Hosts) -> 
     with run.driving():
         assert not left.exists()
         assert (run.path / "mlflow.db").exists()
+
+
+def test_a_log_is_followed_from_another_host(
+    address: str, hosts: Hosts, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """To its last line, in pieces, and without the rest of the run."""
+    monkeypatch.setattr(plan, "LOOK_AWAY", 0.05)
+    monkeypatch.setattr(storage, "PIECE", 100)
+    monkeypatch.setattr(lease, "EVERY", 0.05)  # between pushes of what may wait
+    hosts.move()
+    run = a_run(address)
+    hosts.move()
+    lines, said = plan.log_lines(Run.load(str(run)), follow=True), [f"line {number}" for number in range(20)]
+    seen = ""
+    with run.driving():
+        for number, line in enumerate(said):
+            run.log(line)
+            while len(seen.splitlines()) <= number and number % 5 == 0:
+                seen += next(lines)
+        run.write("pareto.json", {})
+        run.log("finished")
+    seen += "".join(lines)
+    assert [line[20:] for line in seen.splitlines()] == [*said, "finished"]
+
+
+def test_a_log_is_not_brought_where_its_run_is_driven(address: str, hosts: Hosts) -> None:
+    """There it is ahead of the bucket."""
+    hosts.move()
+    run = a_run(address)
+    with run.driving():
+        run.log("not stored yet")
+        Run.load(str(run)).storage.follow(run.log_file)
+        assert "not stored yet" in run.log_file.read_text()
 
 
 def test_a_file_of_the_same_size_is_brought_again(address: str, hosts: Hosts) -> None:
