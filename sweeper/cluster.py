@@ -31,6 +31,7 @@ QUIET = {
     "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
     "TUNE_DISABLE_STRICT_METRIC_CHECKING": "1",  # a measurement reports no metric of a trial
     "TUNE_GLOBAL_CHECKPOINT_S": "inf",  # we never restore Tune's snapshots, which grow with the trials
+    "RAY_py_gcs_connect_timeout_s": "10",  # for a head that listens and does not answer
 }
 
 REFUSED = (
@@ -40,17 +41,19 @@ REFUSED = (
 PATIENCE = 20 * 60  # seconds for the first node that can hold a trial
 LOOK = 2  # seconds
 
+CLIENT = "ray://"
 ANSWER_SECONDS = 10.0
 WATCH_SECONDS, LOST_SECONDS = 2.0, 20.0
 """Ray gives up after 60."""
 
 
 def reach(address: str) -> None:
-    """Raises UserError, at once or after `ANSWER_SECONDS`, unless a cluster answers at HOST:PORT and takes
+    """Raises UserError within seconds unless a cluster answers at HOST:PORT, or ray://HOST:PORT, and takes
     our token. Ray itself would try for minutes, and say nothing of the token."""
     try:
-        knock(address, ANSWER_SECONDS)
-        identity(address)
+        knock(address.removeprefix(CLIENT), ANSWER_SECONDS)
+        if not address.startswith(CLIENT):
+            identity(address)
     except OSError as error:
         reason = error.strerror or str(error)
         raise UserError(f"no Ray cluster answers at RAY_ADDRESS={address}: {reason}") from None
@@ -61,6 +64,12 @@ def reach(address: str) -> None:
             f"the Ray cluster at RAY_ADDRESS={address} refuses our token; set RAY_AUTH_MODE=token, and the "
             "cluster's own token as RAY_AUTH_TOKEN or in ~/.ray/auth_token"
         ) from None
+
+
+def names_port(address: str) -> bool:
+    """Whether it is HOST:PORT, or ray://HOST:PORT; Ray knows other addresses."""
+    place = address.removeprefix(CLIENT)
+    return "://" not in place and place.rpartition(":")[2].isdecimal()
 
 
 def knock(address: str, seconds: float) -> None:
@@ -153,7 +162,7 @@ class Cluster:
         )
         if not address:
             write_token()
-        if address and address.rpartition(":")[2].isdecimal() and "://" not in address:
+        if address and names_port(address):
             reach(address)
         try:
             with nullcontext() if address else on_loopback():

@@ -54,7 +54,7 @@ def trouble(run: Run, error: Exception) -> str:
     what to do if it refuses."""
     server, reason = f"MLflow at {redacted(tracking_uri(run))}", one_line(error)
     if not refuses(error):
-        return f"{server} can't be reached ({reason})"
+        return f"{server} can't be reached ({reason}): see MLFLOW_TRACKING_URI"
     return f"{server} refuses ({reason}): set {CREDENTIALS} to what it takes"
 
 
