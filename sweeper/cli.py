@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from sweeper.errors import UserError
+from sweeper.errors import Obstacle, UserError
 from sweeper.limits import space_needed
 
 if TYPE_CHECKING:
@@ -191,7 +191,6 @@ def _enter(run: Run) -> None:
 
 def _drive(run: Run) -> None:
     from sweeper import runner
-    from sweeper.objects import StorageError
     from sweeper.run import read_json
 
     try:
@@ -200,7 +199,7 @@ def _drive(run: Run) -> None:
         _print_front(run.pareto())
         click.echo(f"interrupted; go on with: sweeper resume {run}", err=True)
         sys.exit(EXIT_INTERRUPTED)
-    except StorageError as error:
+    except Obstacle as error:
         raise UserError(f"{error}; nothing is lost, go on with: sweeper resume {run}") from error
     _print_front(read_json(run.path / "pareto.json"))
     click.echo(f"report: {run.path / 'report' / 'index.html'}\nmlflow: sweeper ui {run}")

@@ -14,11 +14,10 @@ from ray.tune.search import Searcher as RaySearcher
 
 from sweeper import budget, kept
 from sweeper.budget import Clock
-from sweeper.errors import UserError
+from sweeper.errors import Obstacle, UserError
 from sweeper.halving import Halving, Report, Unfinished, ending, stopped
 from sweeper.jobs import Job, Jobs
 from sweeper.limits import no_space
-from sweeper.objects import StorageError
 from sweeper.run import Run, Status, TrialRecord
 from sweeper.search import Search
 
@@ -263,15 +262,15 @@ class Scheduler(Stateless, FIFOScheduler):
 
 class Arrival(Stateless, Stopper):
     """Makes sure that what a worker reports to have written is seen here. Tune asks its stopper before it
-    tells anybody else. This one stops nothing. Raises StorageError, also in the name of a worker that could
-    not store what it wrote."""
+    tells anybody else. This one stops nothing. Raises StorageError, and Obstacle in the name of a worker that
+    could not do its job, or not store what it wrote."""
 
     def __init__(self, run: Run) -> None:
         self.run = run
 
     def __call__(self, trial_id: str, result: Report) -> bool:
-        if "storage" in result:
-            raise StorageError(result["storage"])
+        if "refused" in result:
+            raise Obstacle(result["refused"])
         self.run.storage.reported(result.get("wrote", ()))
         return False
 

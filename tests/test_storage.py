@@ -19,7 +19,7 @@ import pytest
 from sweeper import lease, objects, plan, site, storage
 from sweeper import run as run_module
 from sweeper.budget import Clock
-from sweeper.errors import UserError
+from sweeper.errors import Obstacle, UserError
 from sweeper.jobs import Jobs
 from sweeper.lease import Lease
 from sweeper.objects import Object, Objects, StorageError
@@ -524,10 +524,24 @@ def test_a_worker_that_does_not_see_the_run_folder_says_so(tmp_path: Path) -> No
     worker = Worker(config=job)
     report = worker.train()
     assert report["done"]
-    assert f"{socket.gethostname()} does not see the run folder {tmp_path / 'elsewhere'}" in report["storage"]
-    assert "\n" not in report["storage"]
-    with pytest.raises(StorageError, match="does not see the run folder"):
+    assert f"{socket.gethostname()} does not see the run folder {tmp_path / 'elsewhere'}" in report["refused"]
+    assert "\n" not in report["refused"]
+    with pytest.raises(Obstacle, match="does not see the run folder"):
         Arrival(a_run(tmp_path))("t000", report)
+
+
+def test_a_worker_that_does_not_find_its_gpu_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """And trains nothing on CPUs, nor fails a trial for it."""
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    file = from_text(f"{SMALL}resources: {{gpus: 1}}\n", "small.yaml")
+    run = Run.create(tmp_path, file, {"seed": 3})
+    jobs = Jobs(run, threads=1, concurrent=1)
+    for job in (jobs.trial(run.add_trial(suggestion(run, 0))), jobs.measurement(None, "validation")):
+        report = Worker(config=job).train()
+        assert report["done"]
+        assert f"finds no CUDA device on {socket.gethostname()}" in report["refused"]
+        with pytest.raises(Obstacle, match=r"resources.gpus is 1"):
+            Arrival(run)("t000", report)
 
 
 def test_what_a_worker_reports_is_waited_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
