@@ -10,6 +10,7 @@ import json
 import os
 import random
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -339,15 +340,31 @@ def test_a_node_that_is_killed(world: World, whole: Run) -> None:
     same(Run.find(None, runs), whole)
 
 
-def test_a_cluster_that_refuses_or_does_not_answer(world: World) -> None:
-    file, began = world.file("refused"), time.monotonic()
-    refused = world.start("run", file, RAY_AUTH_TOKEN="0" * 64)
-    nobody = world.start("run", file, RAY_ADDRESS="127.0.0.1:9")
-    for process, words in ((refused, "refuses our token"), (nobody, "no Ray cluster answers at")):
-        said = ended(process, 2)
-        assert words in said
-        assert said.count("\n") == 1
-    assert time.monotonic() - began < 30
+WRONG: dict[str, tuple[dict[str, str], list[str], str]] = {
+    "another token": ({"RAY_AUTH_TOKEN": "0" * 64}, [], "refuses our token"),
+    "no token": ({"RAY_AUTH_TOKEN": "", "HOME": "/nowhere"}, [], "/nowhere/.ray/auth_token is missing"),
+    "nobody": ({"RAY_ADDRESS": "127.0.0.1:9"}, [], "no Ray cluster answers at RAY_ADDRESS=127.0.0.1:9"),
+    "no client's port": ({"RAY_ADDRESS": "ray://127.0.0.1:9"}, [], "no Ray cluster answers at"),
+    "somebody else": ({"RAY_py_gcs_connect_timeout_s": "2"}, [], "no Ray cluster answers at"),
+    "no such GPUs": ({}, ["--set", "resources.gpus=4"], "needs 1 CPUs and 4 GPUs on one node, and the"),
+}
+
+
+def test_a_cluster_that_refuses_or_does_not_answer_or_is_too_small(world: World) -> None:
+    """`run` says so in a line, and so does `resume` of what it left."""
+    file = world.file("wrong")
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        WRONG["somebody else"][0]["RAY_ADDRESS"] = f"127.0.0.1:{silent.getsockname()[1]}"
+        for verb in ("run", "resume"):
+            began, started = time.monotonic(), {}
+            for name, (own, options, _) in WRONG.items():
+                arguments = [file, *options] if verb == "run" else []
+                started[name] = world.start(verb, *arguments, "--runs", world.root / name, **own)
+            for name, process in started.items():
+                said = ended(process, 2)
+                assert WRONG[name][2] in said
+                assert said.count("\n") == 1
+            assert time.monotonic() - began < 30
 
 
 def test_a_head_that_is_killed(world: World, whole: Run) -> None:
