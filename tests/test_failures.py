@@ -45,6 +45,7 @@ trial:
   method: {{name: tecoa}}
   optimizer: {{learning_rate: !loguniform [1e-4, 3e-3]}}
   epochs: 3
+pareto: {{maximize: [robust_accuracy, clean_accuracy], epochs: 2}}
 search: {{trials: {trials}, seed: 5, deterministic: true, concurrent: 2, startup_trials: 3}}
 resources: {{epoch_minutes: {minutes}}}
 tracking: {{mlflow: {mlflow}}}
