@@ -33,7 +33,7 @@ from tests.small_disk import SmallDisk
 pytestmark = pytest.mark.failures
 
 SEED = int(os.environ.get("SWEEPER_FAILURES_SEED", "1"))
-KILLS = int(os.environ.get("SWEEPER_FAILURES_KILLS", "5"))
+KILLS = int(os.environ.get("SWEEPER_FAILURES_KILLS", "10"))
 SECRET = "k9-secret-word"
 EPOCHS = 3
 
@@ -45,7 +45,7 @@ trial:
   method: {{name: tecoa}}
   optimizer: {{learning_rate: !loguniform [1e-4, 3e-3]}}
   epochs: 3
-pareto: {{maximize: [robust_accuracy, clean_accuracy], epochs: 2}}
+pareto: {{maximize: [robust_accuracy, clean_accuracy], epochs: 1}}
 search: {{trials: {trials}, seed: 5, deterministic: true, concurrent: 2, startup_trials: 3}}
 resources: {{epoch_minutes: {minutes}}}
 tracking: {{mlflow: {mlflow}}}
