@@ -53,7 +53,8 @@ class SmallDisk:
     def limit(self, **options: object) -> None:
         """As size="1m", nr_inodes=100."""
         given = ",".join(f"{name}={value}" for name, value in options.items())
-        subprocess.run([*self.inside, "mount", "-o", f"remount,{given}", str(self.place)], check=True)
+        mount = ["mount", "-t", "tmpfs", "-o", f"remount,{given}", "small", str(self.place)]
+        subprocess.run([*self.inside, *mount], check=True)
 
     def files(self) -> int:
         """How many there are, folders too."""
