@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 from pathlib import Path
 
@@ -35,6 +36,8 @@ class SmallDisk:
         ]
 
     def possible(self) -> bool:
+        if shutil.which("unshare") is None or shutil.which("nsenter") is None:
+            return False
         done = subprocess.run([*self.created("1m"), "true"], capture_output=True, check=False)
         return done.returncode == 0
 
