@@ -27,7 +27,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import Any, TextIO
 
 from sweeper.redact import one_line, redacted
 from sweeper.run import BASELINE, SPLIT, Metrics, Point, Run, Stage, TrialRecord, epoch_file, read_json
@@ -37,6 +37,7 @@ SWEEP, TRIAL, PARENT = "sweep_id", "trial_id", "mlflow.parentRunId"
 EVERY_SECONDS, AT_MOST_SECONDS = 5.0, 60.0
 """Between deliveries; of a server that is away, longer each time."""
 REQUEST_SECONDS = "15"
+DATABASE = "mlflow.db"
 REFUSALS = (401, 403)
 CREDENTIALS = "MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD, or MLFLOW_TRACKING_TOKEN,"
 AT_A_TIME = 100, 800
@@ -46,7 +47,11 @@ all."""
 
 def tracking_uri(run: Run) -> str:
     """MLFLOW_TRACKING_URI, or a SQLite file in the run folder. To be shown only as `redacted`."""
-    return os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{run.path / 'mlflow.db'}"
+    return os.environ.get("MLFLOW_TRACKING_URI") or sqlite(run.path / DATABASE)
+
+
+def sqlite(file: Path) -> str:
+    return f"sqlite:///{file}"
 
 
 def trouble(run: Run, error: Exception) -> str:
@@ -99,6 +104,9 @@ class Mirror:
 
         self.run = run
         self.uri = tracking_uri(run)
+        self.token = uuid.uuid4().hex
+        with self._locked():
+            self._make_database(run.path / DATABASE)
         self.client = MlflowClient(tracking_uri=self.uri)
         self.experiment = self._experiment()
         extended = len(run.about.get("extended", []))  # a run that was extended ends once more
@@ -107,7 +115,6 @@ class Mirror:
         self.begun: set[int] = set()  # trials before `next` that are not complete
         self.next = 0
         self.twins: set[str] = set()  # those that were delivered whole
-        self.token = uuid.uuid4().hex
         with self._turn():
             pass
 
@@ -125,11 +132,30 @@ class Mirror:
         location = (self.run.path / "mlartifacts").as_uri() if own else None
         return str(self.client.create_experiment(name, artifact_location=location))
 
+    def _make_database(self, file: Path) -> None:
+        """The one in the run folder, whole or not at all: MLflow can't go on with one in whose making it was
+        killed, or found no space."""
+        from mlflow import MlflowClient
+
+        if self.uri != sqlite(file) or file.exists():
+            return
+        for left in file.parent.glob(f"{file.name}.*"):
+            left.unlink()
+        partial = file.with_name(f"{file.name}.{self.token}.partial")
+        MlflowClient(tracking_uri=sqlite(partial)).search_experiments(max_results=1)
+        partial.replace(file)
+
     @contextmanager
-    def _turn(self) -> Iterator[None]:
-        """One mirror at a time. The file says which was the last: what another one did is looked up."""
+    def _locked(self) -> Iterator[TextIO]:
+        """One mirror at a time."""
         with open(self.run.path / "mlflow.lock", "a+", encoding="utf-8") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)
+            yield lock
+
+    @contextmanager
+    def _turn(self) -> Iterator[None]:
+        """As `_locked`. The file says which mirror was the last: what another one did is looked up."""
+        with self._locked() as lock:
             lock.seek(0)
             if lock.read() != self.token:
                 self._find_runs()
