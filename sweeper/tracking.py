@@ -139,11 +139,13 @@ class Mirror:
 
         if self.uri != sqlite(file) or file.exists():
             return
-        for left in file.parent.glob(f"{file.name}.*"):
-            left.unlink()
         partial = file.with_name(f"{file.name}.{self.token}.partial")
-        MlflowClient(tracking_uri=sqlite(partial)).search_experiments(max_results=1)
-        partial.replace(file)
+        try:
+            MlflowClient(tracking_uri=sqlite(partial)).search_experiments(max_results=1)
+            partial.replace(file)
+        finally:
+            for left in file.parent.glob(f"{file.name}.*"):  # those of the killed too
+                left.unlink()
 
     @contextmanager
     def _locked(self) -> Iterator[TextIO]:
