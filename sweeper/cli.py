@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from sweeper.errors import UserError
+from sweeper.errors import Obstacle, UserError
+from sweeper.limits import space_needed
 
 if TYPE_CHECKING:
     from ray.job_submission import JobSubmissionClient
@@ -83,7 +84,8 @@ class Commands(click.Group):
 
     def invoke(self, ctx: click.Context) -> object:
         try:
-            return super().invoke(ctx)
+            with space_needed():
+                return super().invoke(ctx)
         except UserError as error:
             click.echo(str(error), err=True)
             ctx.exit(2)
@@ -191,7 +193,6 @@ def _enter(run: Run) -> None:
 def _drive(run: Run) -> None:
     from sweeper import runner
     from sweeper.files import read_json
-    from sweeper.objects import StorageError
 
     try:
         runner.drive(run)
@@ -199,7 +200,7 @@ def _drive(run: Run) -> None:
         _print_front(run.pareto())
         click.echo(f"interrupted; go on with: sweeper resume {run}", err=True)
         sys.exit(EXIT_INTERRUPTED)
-    except StorageError as error:
+    except Obstacle as error:
         raise UserError(f"{error}; nothing is lost, go on with: sweeper resume {run}") from error
     _print_front(read_json(run.path / "pareto.json"))
     click.echo(f"report: {run.path / 'report' / 'index.html'}\nmlflow: sweeper ui {run}")
@@ -441,16 +442,14 @@ def export(run: str | None, runs: Root, trials: tuple[str, ...], to: Path | None
 @CLUSTER
 def track(run: str | None, runs: Root) -> None:
     """Deliver to MLflow what it does not have yet."""
-    from sweeper.redact import one_line, redacted
     from sweeper.run import Run
-    from sweeper.tracking import Mirror, tracking_uri
+    from sweeper.tracking import Mirror, trouble
 
     found = Run.find(run, runs)
     try:
         Mirror(found).deliver()
     except Exception as error:  # whatever a server or its client raises
-        server = redacted(tracking_uri(found))
-        raise UserError(f"MLflow at {server} can't be reached: {one_line(error)}") from error
+        raise UserError(trouble(found, error)) from error
 
 
 @main.command()

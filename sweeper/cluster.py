@@ -13,8 +13,8 @@ from typing import Any
 from sweeper import capacity
 from sweeper.capacity import Capacity
 from sweeper.errors import UserError
-from sweeper.head import Watch, reach, refused
-from sweeper.loopback import on_loopback, write_token
+from sweeper.head import Watch, names_port, reach, refused
+from sweeper.loopback import check_token, on_loopback, write_token
 from sweeper.redact import one_line
 from sweeper.spec import Resources
 
@@ -28,6 +28,7 @@ QUIET = {
     "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
     "TUNE_DISABLE_STRICT_METRIC_CHECKING": "1",  # a measurement reports no metric of a trial
     "TUNE_GLOBAL_CHECKPOINT_S": "inf",  # we never restore Tune's snapshots, which grow with the trials
+    "RAY_py_gcs_connect_timeout_s": "10",  # for a head that listens and does not answer
 }
 
 PATIENCE = 20 * 60  # seconds for the first node that can hold a trial
@@ -58,7 +59,8 @@ class Cluster:
         )
         if not address:
             write_token()
-        if address and address.rpartition(":")[2].isdecimal() and "://" not in address:
+        check_token()
+        if address and names_port(address):
             reach(address)
         try:
             with nullcontext() if address else on_loopback():

@@ -10,6 +10,10 @@ class UserError(Exception):
     """One line: what, where, what was expected, what to do."""
 
 
+class Obstacle(UserError):
+    """What a sweep can't go on for, through no fault of a trial; it loses nothing and can be resumed."""
+
+
 class SpecError(UserError):
     """All that is wrong with a sweep file, one line per mistake."""
 

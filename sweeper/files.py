@@ -23,6 +23,12 @@ def write_text(path: Path, text: str) -> None:
         partial.unlink(missing_ok=True)
 
 
+def drop_torn_line(file: Path) -> None:
+    """Takes away a last line that its writer could not finish; there is nothing to be written for it."""
+    with open(file, "rb+") as opened:
+        opened.truncate(opened.read().rfind(b"\n") + 1)
+
+
 def read_json(path: Path) -> Any:
     """The file's value; None if there is no such file."""
     try:

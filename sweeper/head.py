@@ -12,17 +12,19 @@ from contextlib import contextmanager
 from sweeper.errors import UserError
 from sweeper.redact import one_line
 
+CLIENT = "ray://"
 ANSWER_SECONDS = 10.0
 WATCH_SECONDS, LOST_SECONDS = 2.0, 20.0
 """Ray gives up after 60."""
 
 
 def reach(address: str) -> None:
-    """Raises UserError, at once or after `ANSWER_SECONDS`, unless a cluster answers at HOST:PORT and takes
+    """Raises UserError within seconds unless a cluster answers at HOST:PORT, or ray://HOST:PORT, and takes
     our token. Ray itself would try for minutes, and say nothing of the token."""
     try:
-        knock(address, ANSWER_SECONDS)
-        identity(address)
+        knock(address.removeprefix(CLIENT), ANSWER_SECONDS)
+        if not address.startswith(CLIENT):
+            identity(address)
     except OSError as error:
         reason = error.strerror or str(error)
         raise UserError(f"no Ray cluster answers at RAY_ADDRESS={address}: {reason}") from None
@@ -38,6 +40,12 @@ def refused(where: str) -> str:
         f"the Ray cluster {where} refuses our token; set RAY_AUTH_MODE=token, and the token that it was "
         "started with as RAY_AUTH_TOKEN or in ~/.ray/auth_token (`ray up` copies the launching machine's)"
     )
+
+
+def names_port(address: str) -> bool:
+    """Whether it is HOST:PORT, or ray://HOST:PORT; Ray knows other addresses."""
+    place = address.removeprefix(CLIENT)
+    return "://" not in place and place.rpartition(":")[2].isdecimal()
 
 
 def knock(address: str, seconds: float) -> None:

@@ -3,7 +3,7 @@
 A job has an `id`, which Tune names it by, and the `stage` of the sweep that it belongs to. A measurement has
 the arguments of the trainable's `measure` under that key; a trial of the search has its `number`. `run` and
 `storage` say where the run lies: see `sweeper.site`. Each has the `minutes` that an epoch, or the
-measurement, may take, and the file that says where it hung, `stuck`.
+measurement, may take, the file that says where it hung, `stuck`, and the `gpus` that it was given.
 """
 
 from __future__ import annotations
@@ -73,6 +73,7 @@ class Jobs:
             "id": f"{name}-{stage}",
             "stage": MEASURING[stage],
             **self._limits(self._target(point, stage).with_suffix(".stuck.txt")),
+            "gpus": sweep.file.resources.gpus,
             "measure": {
                 "model": config["model"],
                 "data": config["data"],

@@ -53,13 +53,16 @@ def no_space(run: Run, reason: str) -> UserError:
 
 
 @contextmanager
-def space_needed(run: Run) -> Iterator[None]:
-    """Inside, a full disk is an error that a user can mend."""
+def space_needed(run: Run | None = None) -> Iterator[None]:
+    """Inside, a full disk is an error that a user can mend. run: which goes on when there is space again."""
     try:
         yield
     except UserError:
         raise
     except Exception as error:
-        if full := full_disk(error):
-            raise no_space(run, str(full)) from error
-        raise
+        full = full_disk(error)
+        if full is None:
+            raise
+        if run is None:
+            raise UserError(f"no space is left for what this writes: {full}; make space") from error
+        raise no_space(run, str(full)) from error

@@ -8,6 +8,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from sweeper.errors import UserError
+
 
 @contextmanager
 def on_loopback() -> Iterator[None]:
@@ -26,10 +28,25 @@ def on_loopback() -> Iterator[None]:
         ray_constants.ENABLE_RAY_CLUSTER = before
 
 
+def token_file() -> Path:
+    """Where Ray looks for the token unless RAY_AUTH_TOKEN is set."""
+    return Path(os.environ.get("RAY_AUTH_TOKEN_PATH") or "~/.ray/auth_token").expanduser()
+
+
+def check_token() -> None:
+    """Raises UserError if Ray is to use a token and finds none: it would end this process without a word."""
+    wanted = os.environ.get("RAY_AUTH_MODE", "").lower() == "token" or "RAY_AUTH_TOKEN_PATH" in os.environ
+    if wanted and not os.environ.get("RAY_AUTH_TOKEN") and not token_file().is_file():
+        raise UserError(
+            f"there is no token for the Ray cluster: {token_file()} is missing; copy it from the cluster's "
+            "head, or set RAY_AUTH_TOKEN to what it holds"
+        )
+
+
 def write_token() -> None:
     """Makes the token that Ray asks every client for, unless there is one. Ray would make it readable for
     every user of the machine, and two sweeps that start at once would make two."""
-    file = Path.home() / ".ray" / "auth_token"
+    file = token_file()
     if file.exists() or "RAY_AUTH_TOKEN" in os.environ or "RAY_AUTH_TOKEN_PATH" in os.environ:
         return
     file.parent.mkdir(mode=0o700, exist_ok=True)

@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from sweeper.errors import UserError
+from sweeper.errors import Obstacle
 
 if TYPE_CHECKING:
     from pyarrow import Buffer
@@ -60,7 +60,7 @@ SOURCES = ("AWS_ACCESS_KEY_ID", "AWS_PROFILE", "AWS_WEB_IDENTITY_TOKEN_FILE", "A
            "AWS_CONTAINER_CREDENTIALS_RELATIVE_URI", "AWS_CONTAINER_CREDENTIALS_FULL_URI")  # fmt: skip
 
 
-class StorageError(UserError):
+class StorageError(Obstacle):
     """Storage does not answer, refuses, or is not what it should be: why, in one line."""
 
 

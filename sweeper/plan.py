@@ -16,6 +16,8 @@ from sweeper.spec import SearchConfig, SweepSpec
 
 SHOWN_FAILED = 20
 DRIVERLESS = 30
+LOOK, LOOK_AWAY = 1.0, 2.0
+"""Seconds between looks at a log; in a bucket it grows only with a driver's lease."""
 
 
 def print_plan(sweep: SweepSpec) -> None:
@@ -116,19 +118,20 @@ def print_status(run: Run, runs: Sequence[Run]) -> None:
 def log_lines(run: Run, *, follow: bool) -> Iterator[str]:
     """What the run's log holds; with `follow` also what is added until it is finished, or has had no driver
     for DRIVERLESS seconds: a job that was submitted takes a while to start."""
-    seen, driven = 0, time.monotonic()
+    seen, driven, ended = 0, time.monotonic(), not follow
     while True:
         if run.log_file.exists():
             text = run.log_file.read_text(encoding="utf-8")
             yield text[seen:]
             seen = len(text)
-        if not follow:
+        if ended:
             return
+        time.sleep(LOOK if run.storage.address is None else LOOK_AWAY)
         if run.is_driven():
             driven = time.monotonic()
-        elif (run.path / "pareto.json").exists() or time.monotonic() - driven > DRIVERLESS:
-            return
-        time.sleep(1)
+        else:  # what it said last is there when it is gone
+            ended = run.storage.bring("pareto.json") or time.monotonic() - driven > DRIVERLESS
+        run.storage.follow(run.log_file)
 
 
 def progress(run: Run, done: bool) -> str:

@@ -1,8 +1,8 @@
 """The order of points that are compared by several objectives. Array code: no files, no trials, no Ray.
 
 Points that break the constraints less come first; among equals non-dominated fronts; inside a front the
-points that dominate the most together, or spread best over it (arXiv 2106.12639). All costs are smaller-is-better, and objectives count
-alike whatever their units.
+points that dominate the most together, or spread best over it (arXiv 2106.12639). All costs are
+smaller-is-better, and objectives count alike whatever their units.
 """
 
 from __future__ import annotations

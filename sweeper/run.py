@@ -47,8 +47,9 @@ from typing import TYPE_CHECKING, Any
 
 from sweeper import spec
 from sweeper.errors import UserError
-from sweeper.files import read_json, write_json, write_text
+from sweeper.files import drop_torn_line, read_json, write_json, write_text
 from sweeper.lease import Who
+from sweeper.limits import full_disk
 from sweeper.lock import locked, locked_by
 from sweeper.objects import is_name
 from sweeper.redact import redacted
@@ -206,9 +207,14 @@ class Run:
         return self.path / "log.txt"
 
     def log(self, line: str) -> None:
-        """Adds a line to what `sweeper logs` reads, with the time."""
-        with open(self.log_file, "a", encoding="utf-8") as file:
-            file.write(f"{datetime.now():%Y-%m-%d %H:%M:%S} {redacted(line)}\n")
+        """Adds a line to what `sweeper logs` reads, with the time; without it on a full disk, which is to be
+        told by what matters."""
+        try:
+            with open(self.log_file, "a", encoding="utf-8") as file:
+                file.write(f"{datetime.now():%Y-%m-%d %H:%M:%S} {redacted(line)}\n")
+        except OSError as error:
+            if not full_disk(error):
+                raise
         self.storage.push_later(self.log_file)
 
     @cached_property
@@ -297,11 +303,9 @@ class Run:
         finish is dropped, as it took no effect."""
         if not self.rungs_file.exists():
             return []
-        text = self.rungs_file.read_text(encoding="utf-8")
-        whole = text[: text.rfind("\n") + 1]
-        if whole != text:
-            self.rungs_file.write_text(whole, encoding="utf-8")
-        return [Decision(**json.loads(line)) for line in whole.splitlines()]
+        drop_torn_line(self.rungs_file)
+        lines = self.rungs_file.read_text(encoding="utf-8").splitlines()
+        return [Decision(**json.loads(line)) for line in lines]
 
     def add_decision(self, decision: Decision) -> None:
         """To be called before the decision takes effect: once written it stands."""

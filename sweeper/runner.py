@@ -20,7 +20,6 @@ from sweeper import kept, result, space, storage, warm
 from sweeper.budget import Clock
 from sweeper.cluster import Cluster
 from sweeper.display import Display
-from sweeper.errors import UserError
 from sweeper.limits import space_needed
 from sweeper.run import Run
 from sweeper.spec import SweepSpec
@@ -123,6 +122,7 @@ def work(run: Run, cluster: Cluster, concurrent: int, display: Display, notify: 
     asked = search.of_run(run, concurrent)
     jobs = Jobs(run, cluster.threads, concurrent)
     searcher = Searcher(run, asked, jobs, display.clock, stopping)
+    breaker = Breaker(searcher)
     if not searcher.finished:
         trainable = tune.with_resources(
             Worker, {"cpu": sweep.file.resources.cpus, "gpu": sweep.file.resources.gpus}
@@ -130,8 +130,8 @@ def work(run: Run, cluster: Cluster, concurrent: int, display: Display, notify: 
         tuner = tune.Tuner(
             trainable,
             tune_config=tune.TuneConfig(
-                search_alg=searcher,
-                scheduler=Scheduler(run, stopping) if stopping else FIFOScheduler(),
+                search_alg=breaker.guard(searcher),
+                scheduler=breaker.guard(Scheduler(run, stopping)) if stopping else FIFOScheduler(),
                 num_samples=-1,
                 max_concurrent_trials=concurrent,
                 reuse_actors=True,
@@ -144,9 +144,9 @@ def work(run: Run, cluster: Cluster, concurrent: int, display: Display, notify: 
                 checkpoint_config=tune.CheckpointConfig(checkpoint_frequency=0, checkpoint_at_end=False),
                 stop=Arrival(run),
                 callbacks=[
-                    Watcher(run, display, notify, asked.ended),
+                    breaker.guard(Watcher(run, display, notify, asked.ended)),
                     Lookout(cluster.lacking, display.say),
-                    Breaker(searcher),
+                    breaker,
                 ],
                 verbose=0,
             ),
@@ -156,7 +156,7 @@ def work(run: Run, cluster: Cluster, concurrent: int, display: Display, notify: 
         except tune.TuneError as error:
             raise user_error(error) or error from None
         if searcher.broken is not None:
-            raise UserError(searcher.broken)
+            raise searcher.broken
         if not searcher.finished:
             raise KeyboardInterrupt  # Tune returns normally after Ctrl-C
     asked.finish()

@@ -26,6 +26,7 @@ from optuna.storages.journal import JournalFileBackend
 from optuna.trial import FrozenTrial, Trial, TrialState
 
 from sweeper import space
+from sweeper.files import drop_torn_line
 from sweeper.forest import Forest
 from sweeper.hashes import stable_hash, trial_seed
 from sweeper.run import Run
@@ -261,11 +262,8 @@ def mend(journal: Path) -> None:
     """Takes away what a driver that died while it wrote has left: half a line, which no reader would get
     past once another one follows it, and the lock. Only one driver writes at a time."""
     journal.with_name(f"{journal.name}.lock").unlink(missing_ok=True)
-    if not journal.exists():
-        return
-    with open(journal, "rb+") as file:
-        whole = file.read().rfind(b"\n") + 1
-        file.truncate(whole)
+    if journal.exists():
+        drop_torn_line(journal)
 
 
 def of_run(run: Run, concurrent: int) -> Search:

@@ -120,6 +120,9 @@ class Storage:
     def look(self, folder: Path) -> None:
         """As `refresh`, for one folder, of which a worker may have been lost."""
 
+    def follow(self, file: Path) -> None:
+        """As `refresh`, for a growing file."""
+
     def reported(self, files: Iterable[str]) -> None:
         """Makes sure that files, by their names in the run, are seen here, which a worker reports to have
         written. Raises StorageError if they can't be."""
@@ -237,12 +240,18 @@ class Bucket(Storage):
         return content is not None
 
     def refresh(self) -> None:
-        """Follows the bucket, unless the run is driven on this host: then its copy is ahead of the bucket."""
+        self._unless_driven_here(self._follow)
+
+    def follow(self, file: Path) -> None:
+        self._unless_driven_here(lambda: self._grow(self.name(file)))
+
+    def _unless_driven_here(self, follow: Callable[[], None]) -> None:
+        """If the run is driven on this host, its copy is ahead of the bucket."""
         self._begin()
         with open(self.path / MARK, "w", encoding="utf-8") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)
             if locked_by(self.path) is None:
-                self._follow()
+                follow()
 
     def look(self, folder: Path) -> None:
         self._follow(self.name(folder))
@@ -329,7 +338,7 @@ class Bucket(Storage):
         alone = {each.name: each for each in files if not A_PIECE.match(each.name)}
         for_all(self._take, filter(new, alone.values()))
         for name, names in pieces.items():
-            self._join(name, sorted(names))
+            self._join(name, b"".join(self.objects.read(each) or b"" for each in sorted(names)))
         for file in inside(self.path / folder):
             name = self.name(file)
             if name not in alone and name not in pieces and not is_apart(name):
@@ -350,9 +359,16 @@ class Bucket(Storage):
             if time.time() - each.changed > A_SECOND:
                 os.utime(file, (each.changed, each.changed))
 
-    def _join(self, name: str, pieces: list[str]) -> None:
-        """A growing file of its pieces; a line that its writer could not finish is dropped."""
-        content = b"".join(self.objects.read(each) or b"" for each in pieces)
+    def _grow(self, name: str) -> None:
+        """Brings the last piece that is here once more, and those that came after it."""
+        index = self.stored.get(name, 0) // PIECE
+        content = (self.path / name).read_bytes()[: index * PIECE] if index else b""
+        while new := self.objects.read(piece(name, index)):
+            content, index = content + new, index + 1
+        self._join(name, content)
+
+    def _join(self, name: str, content: bytes) -> None:
+        """A growing file as its pieces are; a line that its writer could not finish is dropped."""
         whole = content[: content.rfind(b"\n") + 1]
         replace(self.path / name, whole)
         self.stored[name] = len(whole)

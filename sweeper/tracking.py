@@ -27,7 +27,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import Any, TextIO
 
 from sweeper.files import read_json
 from sweeper.redact import one_line, redacted
@@ -39,6 +39,9 @@ SWEEP, TRIAL, PARENT = "sweep_id", "trial_id", "mlflow.parentRunId"
 EVERY_SECONDS, AT_MOST_SECONDS = 5.0, 60.0
 """Between deliveries; of a server that is away, longer each time."""
 REQUEST_SECONDS = "15"
+DATABASE = "mlflow.db"
+REFUSALS = (401, 403)
+CREDENTIALS = "MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD, or MLFLOW_TRACKING_TOKEN,"
 AT_A_TIME = 100, 800
 """Parameters and metrics of a request, beside up to 100 tags: MLflow's limits are 100, 1,000 and 1,000 in
 all."""
@@ -46,7 +49,31 @@ all."""
 
 def tracking_uri(run: Run) -> str:
     """MLFLOW_TRACKING_URI, or a SQLite file in the run folder. To be shown only as `redacted`."""
-    return os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{run.path / 'mlflow.db'}"
+    return os.environ.get("MLFLOW_TRACKING_URI") or sqlite(run.path / DATABASE)
+
+
+def sqlite(file: Path) -> str:
+    return f"sqlite:///{file}"
+
+
+def trouble(run: Run, error: Exception) -> str:
+    """What a user is to know of an exception of MLflow's or its client's: which server, what it does, and
+    what to do if it refuses."""
+    server, reason = f"MLflow at {redacted(tracking_uri(run))}", one_line(error)
+    if not refuses(error):
+        return f"{server} can't be reached ({reason}): see MLFLOW_TRACKING_URI"
+    return f"{server} refuses ({reason}): set {CREDENTIALS} to what it takes"
+
+
+def refuses(error: Exception) -> bool:
+    """Whether a server has answered that it does not take the credentials."""
+    from mlflow.exceptions import MlflowException
+    from requests import HTTPError
+
+    if isinstance(error, MlflowException):
+        return error.get_http_status_code() in REFUSALS
+    answer = error.response if isinstance(error, HTTPError) else None
+    return answer is not None and answer.status_code in REFUSALS
 
 
 @dataclass
@@ -79,6 +106,9 @@ class Mirror:
 
         self.run = run
         self.uri = tracking_uri(run)
+        self.token = uuid.uuid4().hex
+        with self._locked():
+            self._make_database(run.path / DATABASE)
         self.client = MlflowClient(tracking_uri=self.uri)
         self.experiment = self._experiment()
         extended = len(run.about.get("extended", []))  # a run that was extended ends once more
@@ -87,7 +117,6 @@ class Mirror:
         self.begun: set[int] = set()  # trials before `next` that are not complete
         self.next = 0
         self.twins: set[str] = set()  # those that were delivered whole
-        self.token = uuid.uuid4().hex
         with self._turn():
             pass
 
@@ -105,11 +134,32 @@ class Mirror:
         location = (self.run.path / "mlartifacts").as_uri() if own else None
         return str(self.client.create_experiment(name, artifact_location=location))
 
+    def _make_database(self, file: Path) -> None:
+        """The one in the run folder, whole or not at all: MLflow can't go on with one in whose making it was
+        killed, or found no space."""
+        from mlflow import MlflowClient
+
+        if self.uri != sqlite(file) or file.exists():
+            return
+        partial = file.with_name(f"{file.name}.{self.token}.partial")
+        try:
+            MlflowClient(tracking_uri=sqlite(partial)).search_experiments(max_results=1)
+            partial.replace(file)
+        finally:
+            for left in file.parent.glob(f"{file.name}.*"):  # those of the killed too
+                left.unlink()
+
     @contextmanager
-    def _turn(self) -> Iterator[None]:
-        """One mirror at a time. The file says which was the last: what another one did is looked up."""
+    def _locked(self) -> Iterator[TextIO]:
+        """One mirror at a time."""
         with open(self.run.path / "mlflow.lock", "a+", encoding="utf-8") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)
+            yield lock
+
+    @contextmanager
+    def _turn(self) -> Iterator[None]:
+        """As `_locked`. The file says which mirror was the last: what another one did is looked up."""
+        with self._locked() as lock:
             lock.seek(0)
             if lock.read() != self.token:
                 self._find_runs()
@@ -378,17 +428,13 @@ class Tracker:
         self._deliver()
         if self.error is not None:
             self.say(
-                f"{self._server} lacks a part ({one_line(self.error)}); nothing is lost, deliver it later "
-                f"with: sweeper track {self.run.name}"
+                f"{trouble(self.run, self.error)} and lacks a part; nothing is lost, deliver it later with: "
+                f"sweeper track {self.run.name}"
             )
 
     def notify(self) -> None:
         """Something new is in the run folder."""
         self.wake.set()
-
-    @property
-    def _server(self) -> str:
-        return f"MLflow at {redacted(tracking_uri(self.run))}"
 
     def _loop(self) -> None:
         while not self.stop.is_set():
@@ -396,11 +442,12 @@ class Tracker:
             self._deliver()
             if self.error is not None and before is None:
                 self.say(
-                    f"{self._server} can't be reached ({one_line(self.error)}); the sweep goes on, and what "
-                    "MLflow misses is delivered when it answers"
+                    f"{trouble(self.run, self.error)}; the sweep goes on, and what MLflow misses is "
+                    "delivered when it answers"
                 )
             if self.error is None and before is not None:
-                self.say(f"{self._server} answers again and has all that it missed")
+                server = redacted(tracking_uri(self.run))
+                self.say(f"MLflow at {server} answers again and has all that it missed")
             if self.error is None:
                 self.wake.wait()
                 self.wake.clear()

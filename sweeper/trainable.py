@@ -9,7 +9,7 @@ stronger attack takes), `sanity` (is its robustness
 to be believed?), `resample` (metrics on resampled images, from record files), `benchmark` (a result as
 clip_benchmark writes it), `errors` (exceptions that are no mistake of the program), `check` and
 `check_measurement` (is all there that a trial, a measurement needs?), `check_unchanged` (are the data still
-those of a sweep?), `memory` (how much of it do trials
+those of a sweep?), `ready` (are the GPUs there that a worker was given?), `memory` (how much of it do trials
 need?), `export` (writes a trial's model as a folder) and `serving` (the file with which MLflow serves such a
 folder), each as
 "module:name". The sweeper reaches into nothing else.
@@ -140,6 +140,10 @@ class Trainable:
     ) -> None:
         """Raises UserError if the images of a sweep are not those recorded of its untrained model."""
         one_line(partial(self._get("check_unchanged"), data=trial["data"], evaluation=evaluation, sets=sets))
+
+    def check_worker(self, gpus: float) -> None:
+        """Raises UserError with one line if this process does not find the GPUs that it was given."""
+        one_line(self._get("ready"), gpus)
 
     def check_measurement(self, measurement: dict[str, Any]) -> None:
         """As `check`, for a model that is measured by itself."""

@@ -14,11 +14,10 @@ from ray.tune.search import Searcher as RaySearcher
 
 from sweeper import budget, kept
 from sweeper.budget import Clock
-from sweeper.errors import UserError
+from sweeper.errors import Obstacle, UserError
 from sweeper.halving import Halving, Report, Unfinished, ending, stopped
 from sweeper.jobs import Job, Jobs
 from sweeper.limits import no_space
-from sweeper.objects import StorageError
 from sweeper.run import Run
 from sweeper.search import Search
 from sweeper.trial import Status, TrialRecord, read_trial
@@ -85,7 +84,7 @@ class Searcher(Stateless, RaySearcher):
         self.waiting = [] if run.baseline() else [jobs.measurement(None, "validation")]
         self.searched = False  # whether the search has ended
         self.finished = False  # whether there is nothing left to do
-        self.broken: str | None = None  # why the sweep can't be finished
+        self.broken: Exception | None = None  # why the sweep can't be finished
         self.lost: dict[str, tuple[int, int]] = {}  # by job: epochs it had, how often it was lost since
         self._plan()
 
@@ -114,7 +113,7 @@ class Searcher(Stateless, RaySearcher):
     def on_trial_complete(self, trial_id: str, result: Report | None = None, error: bool = False) -> None:
         report = None if error else result
         if report and report.get("full"):
-            self.broken = self.broken or str(no_space(self.run, report["failed"]))
+            self.broken = self.broken or no_space(self.run, report["failed"])
         if self.broken:  # what runs stays unfinished
             return
         if trial_id in self.trials:
@@ -172,7 +171,7 @@ class Searcher(Stateless, RaySearcher):
     def _measured(self, job: str, report: Report | None) -> None:
         reason = f"see {self.run.path / 'error.txt'}" if report is None else report["failed"]
         if reason:
-            self.broken = f"{job} could not be measured: {reason}"
+            self.broken = UserError(f"{job} could not be measured: {reason}")
         self.search.baseline = self.run.baseline()
 
     def _new_trial(self) -> TrialRecord | None:
@@ -213,9 +212,24 @@ class Breaker(Stateless, Callback):
     def __init__(self, searcher: Searcher) -> None:
         self.searcher = searcher
 
+    def guard(self, part: Any) -> Any:
+        """The part. If it fails where it is told of a trial's end, as on a full disk, that is no failure of
+        the trial: the sweep ends, and until it has no guarded part is told of another end."""
+        tell = part.on_trial_complete
+
+        def told(*arguments: Any, **named: Any) -> None:
+            if self.searcher.broken is None:
+                try:
+                    tell(*arguments, **named)
+                except Exception as error:
+                    self.searcher.broken = error
+
+        part.on_trial_complete = told
+        return part
+
     def on_step_end(self, iteration: int, trials: list[Any], **info: Any) -> None:
         if self.searcher.broken:
-            raise UserError(self.searcher.broken)
+            raise self.searcher.broken
 
 
 class Scheduler(Stateless, FIFOScheduler):
@@ -251,15 +265,15 @@ class Scheduler(Stateless, FIFOScheduler):
 
 class Arrival(Stateless, Stopper):
     """Makes sure that what a worker reports to have written is seen here. Tune asks its stopper before it
-    tells anybody else. This one stops nothing. Raises StorageError, also in the name of a worker that could
-    not store what it wrote."""
+    tells anybody else. This one stops nothing. Raises StorageError, and Obstacle in the name of a worker that
+    could not do its job, or not store what it wrote."""
 
     def __init__(self, run: Run) -> None:
         self.run = run
 
     def __call__(self, trial_id: str, result: Report) -> bool:
-        if "storage" in result:
-            raise StorageError(result["storage"])
+        if "refused" in result:
+            raise Obstacle(result["refused"])
         self.run.storage.reported(result.get("wrote", ()))
         return False
 

@@ -5,6 +5,7 @@ The trainable is found by its name, so that the driver imports nothing of what t
 
 from __future__ import annotations
 
+import socket
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
@@ -13,9 +14,8 @@ from typing import Any
 from ray import tune
 
 from sweeper import site
+from sweeper.errors import UserError
 from sweeper.limits import at_most, full_disk
-from sweeper.objects import StorageError
-from sweeper.storage import scratch
 from sweeper.trainable import Trainable
 
 
@@ -38,7 +38,7 @@ class Worker(tune.Trainable):
     """One job after another in one process, so that starting it is paid once.
 
     config: what `sweeper.tune.Searcher.suggest` hands out. Tune's checkpoints are the trainable's.
-    A report says which files it `wrote`; of a job that storage does not let do, `storage` says why.
+    A report says which files it `wrote`; of a job that can't be done here, `refused` says why.
 
     A full disk is no fault of the job: it is left as it is, and the report says so under `full`.
     """
@@ -58,6 +58,7 @@ class Worker(tune.Trainable):
 
     def start(self, job: dict[str, Any]) -> Any:
         trainable = Trainable.find(job["trainable"])
+        trainable.check_worker(job["gpus"])
         return Measurement(trainable, job["measure"]) if "measure" in job else trainable.start(job)
 
     def step(self) -> dict[str, Any]:
@@ -67,7 +68,7 @@ class Worker(tune.Trainable):
                 report = dict(self.job.step())
                 report["wrote"] = self.site.written()
         if self.refused:
-            return {"done": True, "failed": self.refused, "storage": self.refused}
+            return {"done": True, "failed": self.refused, "refused": self.refused}
         return {"done": True, "failed": self.full, "full": True} if self.full else report
 
     def _limited(self) -> AbstractContextManager[None]:
@@ -75,16 +76,16 @@ class Worker(tune.Trainable):
 
     @contextmanager
     def _stored(self) -> Iterator[None]:
-        """Inside, what keeps files from being stored is noted."""
+        """Inside, what keeps a job from being done, or files from being stored, is noted."""
         try:
             yield
-        except StorageError as error:
+        except UserError as error:
             self.refused = str(error)
         except Exception as error:
             full = full_disk(error)
             if full is None:
                 raise
-            self.full = f"{full.strerror or full} ({self.site.run if self.site else scratch()})"
+            self.full = f"{full}, on {socket.gethostname()}"
 
     def save_checkpoint(self, checkpoint_dir: str) -> None:
         self.job.save(checkpoint_dir)
@@ -101,5 +102,5 @@ class Worker(tune.Trainable):
     def cleanup(self) -> None:
         """Takes away what is not needed of the job."""
         self.job = None
-        if self.site:
+        if self.site is not None:  # as it is where no space was left for one
             self.site.close()

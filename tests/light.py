@@ -31,6 +31,7 @@ LIGHT = FINETUNE | {
     "measure": "tests.light:measure",
     "check": "tests.light:nothing",
     "check_unchanged": "tests.light:nothing",
+    "ready": "tests.light:nothing",
     "fall": "tests.light:nothing",
     "resample": "tests.light:no_records",
 }

@@ -96,6 +96,22 @@ def served(folder: Path) -> Iterator[Server]:
     thread.join()
 
 
+@contextmanager
+def refusing(status: str) -> Iterator[str]:
+    """The address of a server that answers everything with a status, as `403 Forbidden`."""
+
+    def answer(_: Any, start_response: Any) -> list[bytes]:
+        start_response(status, [("Content-Type", "text/plain")])
+        return [b"no"]
+
+    server = make_server("127.0.0.1", 0, answer, threaded=True)
+    thread = threading.Thread(target=server.serve_forever, daemon=True)
+    thread.start()
+    yield f"http://127.0.0.1:{server.server_port}"
+    server.shutdown()
+    thread.join()
+
+
 class Process:
     """As a process of its own. start and stop as often as wanted; it keeps its port and its data."""
 

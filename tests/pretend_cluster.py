@@ -6,13 +6,14 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from collections.abc import Sequence
 
 
 class PretendCluster:
-    """A head without CPUs and `nodes` with one each."""
+    """A head without CPUs and `nodes` with one each. before: what comes before the command of its process."""
 
-    def __init__(self, nodes: int) -> None:
-        command = [sys.executable, "-m", "tests.pretend_cluster", str(nodes)]
+    def __init__(self, nodes: int, before: Sequence[str] = ()) -> None:
+        command = [*before, sys.executable, "-m", "tests.pretend_cluster", str(nodes)]
         self.process = subprocess.Popen(
             command,
             stdin=subprocess.PIPE,

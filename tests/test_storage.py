@@ -20,11 +20,11 @@ from typing import Any
 
 import pytest
 
-from sweeper import lease, objects, site, storage
+from sweeper import lease, objects, plan, site, storage
 from sweeper import run as run_module
 from sweeper.budget import Clock
 from sweeper.curves import Curves
-from sweeper.errors import UserError
+from sweeper.errors import Obstacle, UserError
 from sweeper.files import write_json
 from sweeper.jobs import Jobs
 from sweeper.lease import Lease
@@ -115,6 +115,39 @@ def test_a_copy_follows_the_bucket_file_for_file(address: str, hosts: Hosts) -> 
     with run.driving():
         assert not left.exists()
         assert (run.path / "mlflow.db").exists()
+
+
+def test_a_log_is_followed_from_another_host(
+    address: str, hosts: Hosts, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """To its last line, in pieces, and without the rest of the run."""
+    monkeypatch.setattr(plan, "LOOK_AWAY", 0.05)
+    monkeypatch.setattr(storage, "PIECE", 100)
+    monkeypatch.setattr(lease, "EVERY", 0.05)  # between pushes of what may wait
+    hosts.move()
+    run = a_run(address)
+    hosts.move()
+    lines, said = plan.log_lines(Run.load(str(run)), follow=True), [f"line {number}" for number in range(20)]
+    seen = ""
+    with run.driving():
+        for number, line in enumerate(said):
+            run.log(line)
+            while len(seen.splitlines()) <= number and number % 5 == 0:
+                seen += next(lines)
+        run.write("pareto.json", {})
+        run.log("finished")
+    seen += "".join(lines)
+    assert [line[20:] for line in seen.splitlines()] == [*said, "finished"]
+
+
+def test_a_log_is_not_brought_where_its_run_is_driven(address: str, hosts: Hosts) -> None:
+    """There it is ahead of the bucket."""
+    hosts.move()
+    run = a_run(address)
+    with run.driving():
+        run.log("not stored yet")
+        Run.load(str(run)).storage.follow(run.log_file)
+        assert "not stored yet" in run.log_file.read_text()
 
 
 def test_a_file_of_the_same_size_is_brought_again(address: str, hosts: Hosts) -> None:
@@ -626,9 +659,9 @@ def test_a_worker_that_does_not_see_the_run_folder_says_so(tmp_path: Path) -> No
     worker = Worker(config=job)
     report = worker.train()
     assert report["done"]
-    assert f"{socket.gethostname()} does not see the run folder {tmp_path / 'elsewhere'}" in report["storage"]
-    assert "\n" not in report["storage"]
-    with pytest.raises(StorageError, match="does not see the run folder"):
+    assert f"{socket.gethostname()} does not see the run folder {tmp_path / 'elsewhere'}" in report["refused"]
+    assert "\n" not in report["refused"]
+    with pytest.raises(Obstacle, match="does not see the run folder"):
         Arrival(a_run(tmp_path))("t000", report)
 
 
@@ -646,6 +679,20 @@ def test_a_full_disk_of_a_worker_is_no_fault_of_its_job(
     assert (report["done"], report["full"]) == (True, True)
     assert report["failed"] == f"No space left on device ({tmp_path / 'here'})"
     worker.cleanup()
+
+
+def test_a_worker_that_does_not_find_its_gpu_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """And trains nothing on CPUs, nor fails a trial for it."""
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    file = from_text(f"{SMALL}resources: {{gpus: 1}}\n", "small.yaml")
+    run = Run.create(tmp_path, file, {"seed": 3})
+    jobs = Jobs(run, threads=1, concurrent=1)
+    for job in (jobs.trial(run.add_trial(suggestion(run, 0))), jobs.measurement(None, "validation")):
+        report = Worker(config=job).train()
+        assert report["done"]
+        assert f"finds no CUDA device on {socket.gethostname()}" in report["refused"]
+        with pytest.raises(Obstacle, match=r"resources.gpus is 1"):
+            Arrival(run)("t000", report)
 
 
 def test_what_a_worker_reports_is_waited_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -247,6 +247,30 @@ def test_what_ran_when_a_mirror_began_is_followed_to_its_end(tmp_path: Path, ser
     assert first["metrics"]["epoch"] == [(1, 1.0), (2, 2.0)]
 
 
+def test_a_database_in_whose_making_it_was_killed_is_made_anew(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """MLflow itself can't go on with one: its tables would be there already."""
+    monkeypatch.delenv("MLFLOW_TRACKING_URI")
+    run = a_finished_run(tmp_path)
+    with monkeypatch.context() as patch:
+        patch.setattr("alembic.command.upgrade", killed)  # half-way through
+        with pytest.raises(Killed):
+            Mirror(run)
+    assert not (run.path / "mlflow.db").exists()
+    Mirror(run).deliver()
+    assert set(Mirror(run).ids) == {"", "baseline", "t000", "t001"}
+    assert not list(run.path.glob("mlflow.db.*"))
+
+
+class Killed(Exception):
+    """The process, as it were."""
+
+
+def killed(*_: Any, **__: Any) -> None:
+    raise Killed
+
+
 # --- servers that are away, or refuse -------------------------------------------------------------------
 
 
@@ -284,7 +308,9 @@ def test_a_server_that_refuses_is_one_line_without_the_secret(
         monkeypatch.setenv("MLFLOW_TRACKING_URI", address)
         done = called_with(address, "track", run.path, code=2)
         assert done.count("\n") == 1
+        assert f"MLflow at {server.uri.replace('://', '://***@')} refuses" in done
         assert "401" in done
+        assert "set MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD, or MLFLOW_TRACKING_TOKEN" in done
         assert SECRET not in done
         monkeypatch.setenv("MLFLOW_TRACKING_USERNAME", user)
         monkeypatch.setenv("MLFLOW_TRACKING_PASSWORD", SECRET)

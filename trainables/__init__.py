@@ -22,5 +22,6 @@ FINETUNE = {
     "benchmark": "trainables.benchmark:benchmark_records",
     "export": "trainables.export:export",
     "serving": "trainables.export:SERVING",
+    "ready": "trainables.training:check_device",
     "memory": "trainables.memory:plan",
 }

@@ -19,6 +19,10 @@ class MetricError(Exception):
     """A metric from which something is asked that it does not have."""
 
 
+class DeviceError(Exception):
+    """A device that is not there."""
+
+
 class Diverged(Exception):
     """The loss or the model's output is not finite; the weights are of no use any more."""
 

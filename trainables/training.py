@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import copy
 import math
+import socket
 import time
 from dataclasses import dataclass
 from functools import cache, cached_property, partial
@@ -25,7 +26,7 @@ from trainables import models
 from trainables.attacks.pgd import attacked, pgd, uniform_start
 from trainables.chunks import half, release_memory, slices
 from trainables.data import registry
-from trainables.errors import Diverged
+from trainables.errors import DeviceError, Diverged
 from trainables.frozen import FrozenCache, FrozenKey, frozen_cache
 from trainables.models import PixelClip
 from trainables.once import NOWHERE, Store
@@ -74,6 +75,16 @@ class Drawn:
 
 def default_device() -> str:
     return "cuda" if torch.cuda.is_available() else "cpu"
+
+
+def check_device(gpus: float) -> None:
+    """Raises DeviceError if this process was given GPUs, or a part of one, and torch finds none: what it
+    trains on CPUs instead may take weeks."""
+    if gpus and not torch.cuda.is_available():
+        raise DeviceError(
+            f"resources.gpus is {gpus:g}, and torch {torch.__version__} finds no CUDA device on "
+            f"{socket.gethostname()}: see nvidia-smi there, and whether this torch is built for CUDA"
+        )
 
 
 class Trainer:
