@@ -55,9 +55,15 @@ class Capacity:
     most: int
     prices: dict[str, float]
 
-    def fitting(self, resources: Resources) -> list[NodeType]:
-        """Those that can hold a trial, as far as is known; the roomiest first."""
-        able = [kind for kind in self.workers if kind.most and kind.slots(resources) != 0]
+    def fitting(self, resources: Resources, up: int = 0) -> list[NodeType]:
+        """Those that can hold a trial, as far as is known; the roomiest first. up: workers that are up, and
+        can't: a kind whose size is unknown has no other once they are all."""
+        able = [
+            kind
+            for kind in self.workers
+            if (most := min(kind.most, self.most)) and kind.slots(resources) != 0
+            if kind.cpus is not None or up < most
+        ]
         return sorted(able, key=lambda kind: -(kind.slots(resources) or 0))
 
     def side_by_side(self, resources: Resources, unknown: int) -> int:

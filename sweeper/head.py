@@ -54,6 +54,16 @@ def identity(address: str) -> str:
         return str(GcsClient(address=address).cluster_id)
 
 
+def nodes(address: str) -> list[dict[str, float]]:
+    """What each node has of the cluster whose head answers at HOST:PORT, as Ray names it."""
+    from ray._raylet import GcsClient  # type: ignore[attr-defined]
+    from ray.core.generated.gcs_pb2 import GcsNodeInfo
+
+    with silent():
+        found = GcsClient(address=address).get_all_node_info(state_filter=GcsNodeInfo.GcsNodeState.ALIVE)
+    return [dict(node.resources_total) for node in found.values()]
+
+
 @contextmanager
 def silent() -> Iterator[None]:
     """Inside, nothing reaches stderr: Ray's own lines, from outside of Python, can't be turned off."""

@@ -19,7 +19,8 @@ DASHBOARD = "http://127.0.0.1:8265"  # the head's, on which Ray takes jobs; it l
 
 
 def connect() -> JobSubmissionClient:
-    """Ray's job server on this machine. Raises UserError if Ray isn't up here or refuses the token."""
+    """Ray's job server on this machine, whose cluster RAY_ADDRESS names from then on. Raises UserError if Ray
+    isn't up here or refuses the token."""
     os.environ["RAY_ADDRESS"] = DASHBOARD  # which Ray prefers to its argument
     from ray.exceptions import AuthenticationError
     from ray.job_submission import JobSubmissionClient
@@ -36,6 +37,7 @@ def connect() -> JobSubmissionClient:
         raise UserError(refused("of this machine")) from None
     except RuntimeError as error:
         raise UserError(f"Ray takes no jobs: {' '.join(str(error).split())}") from None
+    os.environ["RAY_ADDRESS"] = "auto"
     return client
 
 
