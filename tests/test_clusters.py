@@ -58,6 +58,27 @@ def test_ray_finds_the_file_valid(path: Path) -> None:
         validate_config(prepare_config(load(path) | {"not_a_key": 1}))
 
 
+def test_the_operator_hands_out_the_token_and_starts_all_workers() -> None:
+    cluster = load(KUBERAY)["spec"]["rayClusterSpec"]
+    assert cluster["authOptions"] == {"mode": "token"}
+    assert [group["replicas"] for group in cluster["workerGroupSpecs"]] == [4]
+    assert "enableInTreeAutoscaling" not in cluster
+
+
+def test_the_image_takes_what_is_installed_and_no_environment_of_the_laptop() -> None:
+    lines = DOCKERFILE.read_text(encoding="utf-8").splitlines()
+    copied = [name for line in lines if line.startswith("COPY --chown=ray ") for name in line.split()[2:-1]]
+    assert all((REPOSITORY / name).exists() for name in copied)
+    assert set(copied) == {
+        "Makefile",
+        "README.md",
+        "pyproject.toml",
+        "requirements.txt",
+        "sweeper",
+        "trainables",
+    }
+
+
 @pytest.fixture
 def aws(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
     """An EC2 client of a server on loopback that plays AWS."""
