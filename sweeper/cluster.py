@@ -144,8 +144,10 @@ class Cluster:
     def watched(self, lost: Callable[[], None]) -> Watch:
         """Inside, `lost` is called once the cluster's head is gone."""
         import ray
+        from ray._private.worker import global_worker
 
-        return Watch(ray.get_runtime_context().gcs_address, lost)
+        known = str(global_worker.gcs_client.cluster_id)
+        return Watch(ray.get_runtime_context().gcs_address, known, lost)
 
     @property
     def threads(self) -> int:

@@ -6,6 +6,7 @@ import os
 import socket
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
@@ -79,11 +80,11 @@ def silent() -> Iterator[None]:
 
 
 class Watch:
-    """Calls `lost` when the cluster's head has been away for `LOST_SECONDS`, or is another one: Ray would
-    end this process without a word that helps. A context manager."""
+    """Calls `lost` when the head of the cluster `known` has been away from HOST:PORT for `LOST_SECONDS`, or
+    another one is there: Ray would end this process without a word that helps. A context manager."""
 
-    def __init__(self, address: str, lost: Callable[[], None]) -> None:
-        self.address, self.lost = address, lost
+    def __init__(self, address: str, known: str, lost: Callable[[], None]) -> None:
+        self.address, self.known, self.lost = address, known, lost
         self.ended = threading.Event()
         self.thread = threading.Thread(target=self._watch, name="cluster", daemon=True)
 
@@ -95,22 +96,16 @@ class Watch:
         self.ended.set()
 
     def _watch(self) -> None:
-        known, away = identity(self.address), 0.0
+        seen, away = time.monotonic(), False
         while not self.ended.wait(WATCH_SECONDS):
-            if self._answers():
-                if away and identity(self.address) != known:
+            try:
+                knock(self.address, WATCH_SECONDS)
+                if away and identity(self.address) != self.known:
                     break
-                away = 0.0
-            else:
-                away += WATCH_SECONDS
-                if away >= LOST_SECONDS:
+                seen, away = time.monotonic(), False
+            except Exception:  # a head that is just starting listens before it answers: Ray raises several
+                away = True
+                if time.monotonic() - seen >= LOST_SECONDS:
                     break
         if not self.ended.is_set():
             self.lost()
-
-    def _answers(self) -> bool:
-        try:
-            knock(self.address, WATCH_SECONDS)
-        except OSError:
-            return False
-        return True

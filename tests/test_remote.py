@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import signal
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -13,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from sweeper import capacity, cluster, remote, runner, spec, submission
+from sweeper import head as head_module
 from sweeper.cluster import HEAD, Cluster, Have
 from sweeper.errors import UserError
 from sweeper.plan import log_lines
@@ -232,3 +234,64 @@ def test_sigterm_is_an_interrupt_while_a_node_is_awaited(
     finally:
         signal.signal(signal.SIGTERM, before)
     assert "interrupted" in (run.path / "log.txt").read_text(encoding="utf-8")
+
+
+def test_a_second_submission_at_once_is_a_line(tmp_path: Path) -> None:
+    class Taken:
+        def list_jobs(self) -> list[object]:
+            return []
+
+        def submit_job(self, **_: object) -> str:
+            raise RuntimeError("Request failed with status code 500: Traceback\n ...\nValueError: it exists")
+
+    run = Run.create(tmp_path, spec.from_text(SMALL, "small.yaml"), {})
+    with pytest.raises(UserError, match=r"not take small-\S+ as a job: ValueError: it exists$"):
+        submission.submit(run, Taken())  # type: ignore[arg-type]
+
+
+def test_down_of_a_file_without_workers(file: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    file.write_text("cluster_name: x\nprovider: {type: local, head_ip: 10.0.0.1}\n", encoding="utf-8")
+    play(file.parent / "bin" / "ray", "exit 0")
+    called("down", file)
+    assert str(file) in capfd.readouterr().out  # what `ray down` is called with
+
+
+class Head:
+    """What knocks at a head find, one after another: nobody, a head that is starting, or one's identity."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, *found: str | None) -> None:
+        self.found = iter(found)
+        self.now: str | None = None
+        monkeypatch.setattr(head_module, "WATCH_SECONDS", 0.01)
+        monkeypatch.setattr(head_module, "LOST_SECONDS", 0.1)
+        monkeypatch.setattr(head_module, "knock", self.knock)
+        monkeypatch.setattr(head_module, "identity", self.identity)
+
+    def knock(self, *_: object) -> None:
+        self.now = next(self.found, self.now)
+        if self.now is None:
+            raise OSError("refused")
+
+    def identity(self, _: str) -> str:
+        if self.now == "starting":
+            raise RuntimeError("RPC failed")
+        return str(self.now)
+
+
+@pytest.mark.parametrize(
+    ("found", "lost"),
+    [
+        (("known", None, "known"), False),
+        (("known", None, "starting", "known"), False),
+        (("known", None), True),
+        (("known", None, "starting", "another"), True),
+    ],
+)
+def test_a_head_that_is_gone_or_another_is_noticed(
+    monkeypatch: pytest.MonkeyPatch, found: tuple[str | None, ...], lost: bool
+) -> None:
+    Head(monkeypatch, *found)
+    gone = threading.Event()
+    with head_module.Watch("10.0.0.1:6379", "known", gone.set) as watch:
+        assert gone.wait(0.3) == lost
+        assert watch.thread.is_alive() != lost
