@@ -192,16 +192,19 @@ class Cluster:
         as none can come any more."""
         coming = capacity.listed(_awaited(self.resources, self._nodes()))
         say(f"{self._need}; waiting up to {PATIENCE // 60} minutes for {coming}")
-        deadline = time.monotonic() + PATIENCE
+        began = time.monotonic()
         try:
             while not any(_held(self.resources, have := self._nodes())):
                 _awaited(self.resources, have)
-                if time.monotonic() > deadline:
+                waited = time.monotonic() - began
+                if waited > PATIENCE:
                     raise UserError(
                         f"resources: none of {coming} came in {PATIENCE // 60} minutes; `ray status` on the "
                         "head says why (quota, no spot capacity, failed setup); then: sweeper resume"
                     )
-                self.request(1)  # again and again, as another driver that connects withdraws it
+                # Again and again, as another driver that connects withdraws it. At length for more trials than
+                # one kind of node holds: only so Ray tries another where AWS refuses the first.
+                self.request(1 if waited < PATIENCE / 2 else self._most(unknown=1))
                 time.sleep(LOOK)
         finally:
             self.withdraw()
@@ -209,5 +212,8 @@ class Cluster:
     def concurrent(self, requested: int | None, trials: int) -> int:
         """Trials that run side by side: what fits or will, unless fewer are wanted or there are."""
         held = _held(self.resources, self._nodes())
-        grown = self.growth.side_by_side(self.resources, max(held)) if self.growth else 0
-        return max(1, min(max(sum(held), grown), requested or trials, trials))
+        return max(1, min(max(sum(held), self._most(unknown=max(held))), requested or trials, trials))
+
+    def _most(self, unknown: int) -> int:
+        """Trials that run side by side once it has grown as far as it can; 0 if it can't grow."""
+        return self.growth.side_by_side(self.resources, unknown) if self.growth else 0

@@ -233,13 +233,42 @@ def test_what_the_aws_cluster_can_hold() -> None:
     assert grown.fitting(Resources(cpus=8, gpus=2)) == []
 
 
+def test_ray_asks_for_spot_nodes_first_and_for_others_beyond_their_number() -> None:
+    from ray.autoscaler._private.util import prepare_config
+    from ray.autoscaler.v2.instance_manager.config import AutoscalingConfig
+    from ray.autoscaler.v2.scheduler import ResourceDemandScheduler, SchedulingRequest
+    from ray.autoscaler.v2.utils import ResourceRequestUtil
+    from ray.core.generated.autoscaler_pb2 import ClusterResourceConstraint
+
+    config = AutoscalingConfig(prepare_config(load(AWS)), skip_content_hash=True)
+
+    def launched(trials: int) -> dict[str, int]:
+        """By `request_resources` for so many."""
+        bundles = [ResourceRequestUtil.make({"CPU": 8, "GPU": 1})] * trials
+        wanted = ClusterResourceConstraint(resource_requests=ResourceRequestUtil.group_by_count(bundles))
+        request = SchedulingRequest(
+            disable_launch_config_check=True,
+            node_type_configs=config.get_node_type_configs(),
+            max_num_nodes=config.get_max_num_nodes(),
+            cluster_resource_constraints=[wanted],
+        )
+        return {
+            each.instance_type: each.count for each in ResourceDemandScheduler().schedule(request).to_launch
+        }
+
+    assert launched(1) == {"gpu-spot": 1}
+    assert launched(3) == {"gpu-spot": 3}
+    assert launched(4) == {"gpu-spot": 3, "gpu-on-demand": 1}
+
+
 def test_what_a_file_does_not_limit_is_limited_by_rays_default(tmp_path: Path) -> None:
     config = load(AWS)
     del config["max_workers"], config["available_node_types"]["gpu-spot"]["max_workers"]
     path = tmp_path / "cluster.yaml"
     path.write_text(yaml.safe_dump(config), encoding="utf-8")
     one = Resources(cpus=8, gpus=1)
-    assert [kind.most for kind in capacity.read(path).fitting(one)] == [2, 2]
+    most = {kind.name: kind.most for kind in capacity.read(path).fitting(one)}
+    assert most == {"gpu-spot": 2, "gpu-on-demand": 1}
     assert capacity.read(path).side_by_side(one, unknown=0) == 2
     path.write_text(yaml.safe_dump(config | {"max_workers": 0}), encoding="utf-8")
     assert capacity.read(path).fitting(one) == []
@@ -249,7 +278,7 @@ def test_plan_says_what_does_not_fit_and_what_is_unknown(tmp_path: Path) -> None
     file = tmp_path / "small.yaml"
     file.write_text(SMALL, encoding="utf-8")
     said = called("plan", file, "--set", "resources.gpus=2", "--cluster", AWS, code=2).output
-    assert "a trial needs 1 CPUs and 2 GPUs on one node, and the cluster can grow by 4 x gpu-spot" in said
+    assert "a trial needs 1 CPUs and 2 GPUs on one node, and the cluster can grow by 3 x gpu-spot" in said
     said = called("plan", file, "--cluster", ON_PREMISES).output
     assert "2 x worker of unknown size" in said
     assert "--like RUN" in said

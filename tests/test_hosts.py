@@ -1,4 +1,4 @@
-"""Ray's real launcher on three hosts: up, submit, a lost host, a wrong token, down. See tests/hosts."""
+"""Ray's real launcher on three hosts: up, submit, a lost host, a wrong token, down. See tests/namespaces."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ import pytest
 from tests.command import WIDE
 
 REPOSITORY = Path(__file__).parents[1]
-HOSTS = REPOSITORY / "tests" / "hosts" / "hosts"
+HOSTS = REPOSITORY / "tests" / "namespaces"
 TINY = """\
 name: tiny
 trial:
