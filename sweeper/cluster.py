@@ -202,8 +202,8 @@ class Cluster:
                         f"resources: none of {coming} came in {PATIENCE // 60} minutes; `ray status` on the "
                         "head says why (quota, no spot capacity, failed setup); then: sweeper resume"
                     )
-                # Again and again, as another driver that connects withdraws it. At length for more trials than
-                # one kind of node holds: only so Ray tries another where AWS refuses the first.
+                # Again and again, as another driver that connects withdraws it. At length for more trials
+                # than one kind of node holds: only so Ray tries another where AWS refuses the first.
                 self.request(1 if waited < PATIENCE / 2 else self._most(unknown=1))
                 time.sleep(LOOK)
         finally:
