@@ -14,16 +14,16 @@ from sweeper.errors import UserError
 from sweeper.redact import one_line
 
 ANSWER_SECONDS = 10.0
-WATCH_SECONDS, LOST_SECONDS = 2.0, 20.0
-"""Ray gives up after 60."""
+WATCH_SECONDS, KNOCK_SECONDS, LOST_SECONDS = 1.0, 2.0, 20.0
+"""Ray gives up after 60, or ends this process about a second after another head took the place."""
 
 
 def reach(address: str) -> None:
     """Raises UserError, at once or after `ANSWER_SECONDS`, unless a cluster answers at HOST:PORT and takes
     our token. Ray itself would try for minutes, and say nothing of the token."""
     try:
-        knock(address, ANSWER_SECONDS)
-        identity(address)
+        with knock(address, ANSWER_SECONDS):
+            identity(address)
     except OSError as error:
         reason = error.strerror or str(error)
         raise UserError(f"no Ray cluster answers at RAY_ADDRESS={address}: {reason}") from None
@@ -41,10 +41,10 @@ def refused(where: str) -> str:
     )
 
 
-def knock(address: str, seconds: float) -> None:
-    """Raises OSError unless somebody listens at HOST:PORT."""
+def knock(address: str, seconds: float) -> socket.socket:
+    """A connection to who listens at HOST:PORT. Raises OSError if nobody does, or not within so long."""
     host, _, port = address.rpartition(":")
-    socket.create_connection((host, int(port)), timeout=seconds).close()
+    return socket.create_connection((host, int(port)), timeout=seconds)
 
 
 def identity(address: str) -> str:
@@ -80,8 +80,9 @@ def silent() -> Iterator[None]:
 
 
 class Watch:
-    """Calls `lost` when the head of the cluster `known` has been away from HOST:PORT for `LOST_SECONDS`, or
-    another one is there: Ray would end this process without a word that helps. A context manager."""
+    """Calls `lost` when the head of the cluster `known` has ended, has been out of reach at HOST:PORT for
+    `LOST_SECONDS`, or another one is there: Ray would end this process without a word that helps. A context
+    manager."""
 
     def __init__(self, address: str, known: str, lost: Callable[[], None]) -> None:
         self.address, self.known, self.lost = address, known, lost
@@ -92,20 +93,41 @@ class Watch:
         self.thread.start()
         return self
 
-    def __exit__(self, *_: object) -> None:
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         self.ended.set()
+        if kind is not None and issubclass(kind, Exception) and self._gone():  # Ray found out first
+            self.lost()
+
+    def _gone(self) -> bool:
+        try:
+            with knock(self.address, KNOCK_SECONDS):
+                return identity(self.address) != self.known
+        except Exception:
+            return True
 
     def _watch(self) -> None:
-        seen, away = time.monotonic(), False
-        while not self.ended.wait(WATCH_SECONDS):
+        self.seen = time.monotonic()
+        while not self.ended.is_set() and time.monotonic() - self.seen < LOST_SECONDS:
             try:
-                knock(self.address, WATCH_SECONDS)
-                if away and identity(self.address) != self.known:
-                    break
-                seen, away = time.monotonic(), False
-            except Exception:  # a head that is just starting listens before it answers: Ray raises several
-                away = True
-                if time.monotonic() - seen >= LOST_SECONDS:
-                    break
+                with knock(self.address, KNOCK_SECONDS) as line:
+                    if identity(self.address) != self.known:
+                        break
+                    self._hold(line)
+            except ConnectionRefusedError:  # its process has ended, and with it all that it knew
+                break
+            except Exception:  # out of reach; or just starting, when it listens but Ray raises several
+                self.ended.wait(WATCH_SECONDS)
         if not self.ended.is_set():
             self.lost()
+
+    def _hold(self, line: socket.socket) -> None:
+        """Until the connection ends, as it does with the head's process at once: another may be there in a
+        tenth of a second. Raises OSError if the head is out of reach."""
+        line.settimeout(WATCH_SECONDS)
+        while not self.ended.is_set():
+            self.seen = time.monotonic()
+            try:
+                if not line.recv(1024):
+                    return
+            except TimeoutError:
+                knock(self.address, KNOCK_SECONDS).close()

@@ -247,23 +247,27 @@ def test_a_node_that_is_killed(world: World, whole: Run) -> None:
 
 
 def test_a_cluster_that_refuses_or_does_not_answer(world: World) -> None:
-    file, began = world.file("refused"), time.monotonic()
-    refused = world.start("run", file, RAY_AUTH_TOKEN="0" * 64)
-    nobody = world.start("run", file, RAY_ADDRESS="127.0.0.1:9")
+    file, runs, began = world.file("refused"), world.root / "none", time.monotonic()
+    refused = world.start("run", file, "--runs", runs, RAY_AUTH_TOKEN="0" * 64)
+    nobody = world.start("run", file, "--runs", runs, RAY_ADDRESS="127.0.0.1:9")
     for process, words in ((refused, "refuses our token"), (nobody, "no Ray cluster answers at")):
         said = ended(process, 2)
         assert words in said
         assert said.count("\n") == 1
+    assert not runs.exists()
     assert time.monotonic() - began < 30
 
 
-def test_a_head_that_is_killed(world: World, whole: Run) -> None:
+def test_a_head_that_is_started_anew_and_one_that_is_killed(world: World, whole: Run) -> None:
     """The last one of this file: nothing of the cluster is left."""
     runs = world.root / "head"
     driver = world.start("run", world.file("small"), "--runs", runs)
-    wait_for(lambda: progress(runs) >= 4)
-    world.cluster.tell("kill-head")
-    said = ended(driver, 3)
-    assert "the Ray cluster of small-" in said.splitlines()[-1]
-    world.call("resume", "--runs", runs, RAY_ADDRESS="")
+    for what, results in (("restart-head", 4), ("kill-head", 8)):
+        wait_for(lambda results=results: progress(runs) >= results)
+        world.cluster.tell(what)
+        said = ended(driver, 3)
+        assert "the Ray cluster of small-" in said.splitlines()[-1]
+        where = "" if what == "kill-head" else world.cluster.address
+        driver = world.start("resume", "--runs", runs, RAY_ADDRESS=where)
+    ended(driver, 0)
     same(Run.find(None, runs), whole)

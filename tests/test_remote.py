@@ -4,6 +4,7 @@ launcher is played by a shell on this machine; tests/test_hosts.py has the real 
 from __future__ import annotations
 
 import signal
+import socket
 import sys
 import threading
 import time
@@ -258,20 +259,30 @@ def test_down_of_a_file_without_workers(file: Path, capfd: pytest.CaptureFixture
 
 
 class Head:
-    """What knocks at a head find, one after another: nobody, a head that is starting, or one's identity."""
+    """What knocks at a head find, one by one: no way (None), nobody, a head that starts, or an id. With the
+    next, connections to the one before end."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch, *found: str | None) -> None:
-        self.found = iter(found)
-        self.now: str | None = None
-        monkeypatch.setattr(head_module, "WATCH_SECONDS", 0.01)
+        self.found, self.now = iter(found), found[0]
+        self.lines: list[socket.socket] = []
+        for name in ("WATCH_SECONDS", "KNOCK_SECONDS"):
+            monkeypatch.setattr(head_module, name, 0.01)
         monkeypatch.setattr(head_module, "LOST_SECONDS", 0.1)
         monkeypatch.setattr(head_module, "knock", self.knock)
         monkeypatch.setattr(head_module, "identity", self.identity)
 
-    def knock(self, *_: object) -> None:
-        self.now = next(self.found, self.now)
+    def knock(self, *_: object) -> socket.socket:
+        before, self.now = self.now, next(self.found, self.now)
+        if self.now != before:
+            for line in self.lines:
+                line.close()
         if self.now is None:
-            raise OSError("refused")
+            raise TimeoutError
+        if self.now == "nobody":
+            raise ConnectionRefusedError
+        ours, theirs = socket.socketpair()
+        self.lines.append(theirs)
+        return ours
 
     def identity(self, _: str) -> str:
         if self.now == "starting":
@@ -285,6 +296,8 @@ class Head:
         (("known", None, "known"), False),
         (("known", None, "starting", "known"), False),
         (("known", None), True),
+        (("known", "nobody", "known"), True),
+        (("known", "another"), True),
         (("known", None, "starting", "another"), True),
     ],
 )
@@ -296,3 +309,16 @@ def test_a_head_that_is_gone_or_another_is_noticed(
     with head_module.Watch("10.0.0.1:6379", "known", gone.set) as watch:
         assert gone.wait(0.3) == lost
         assert watch.thread.is_alive() != lost
+
+
+@pytest.mark.parametrize(("found", "lost"), [("known", False), ("another", True), ("nobody", True)])
+def test_an_error_of_rays_is_that_of_a_lost_head(
+    monkeypatch: pytest.MonkeyPatch, found: str, lost: bool
+) -> None:
+    Head(monkeypatch, found)
+    gone: list[None] = []
+    watch = head_module.Watch("10.0.0.1:6379", "known", lambda: gone.append(None))
+    watch.ended.set()  # before it has looked
+    with pytest.raises(RuntimeError), watch:
+        raise RuntimeError("WrongClusterID")
+    assert bool(gone) == lost
