@@ -1,4 +1,4 @@
-"""Ray's real launcher on three hosts: up, submit, MLflow, a lost host, a wrong token, down. See namespaces."""
+"""Three hosts and Ray's launcher: up, submit, MLflow, a lost host, a wrong token, down; tests/namespaces."""
 
 from __future__ import annotations
 
