@@ -8,7 +8,7 @@ import socket
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -159,6 +159,34 @@ def test_a_node_that_never_comes_is_a_line(head: list[object], monkeypatch: pyte
         Growing(Resources(cpus=2), after=float("inf")).wait(lambda _: None)
     one = {"CPU": 2, "GPU": 0}
     assert [head[0], head[-2], head[-1]] == [[one], [one, one], []]  # more, so that other kinds are tried
+
+
+def connecting(monkeypatch: pytest.MonkeyPatch, init: Callable[..., None]) -> None:
+    import ray
+
+    monkeypatch.setattr(ray, "init", init)
+    monkeypatch.setattr(ray, "shutdown", lambda: None)
+    monkeypatch.setattr(cluster, "located", lambda: "10.0.0.1:6379")
+
+
+def test_what_a_killed_driver_asked_for_is_withdrawn(
+    head: list[object], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    connecting(monkeypatch, lambda **_: None)
+    with Growing.connect(Resources(cpus=2)):
+        assert head == [[]]
+
+
+def test_whatever_ray_raises_is_a_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    def init(**_: object) -> None:
+        raise RuntimeError("Failed to\nconnect")
+
+    connecting(monkeypatch, init)
+    with (
+        pytest.raises(UserError, match="the cluster at RAY_ADDRESS=10.0.0.1:6379: Failed to connect$"),
+        Growing.connect(Resources()),
+    ):
+        pass
 
 
 def test_hosts_that_are_all_up_and_too_small_are_a_line_at_once(head: list[object]) -> None:
