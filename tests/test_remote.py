@@ -183,7 +183,7 @@ def test_whatever_ray_raises_is_a_line(monkeypatch: pytest.MonkeyPatch) -> None:
 
     connecting(monkeypatch, init)
     with (
-        pytest.raises(UserError, match="the cluster at RAY_ADDRESS=10.0.0.1:6379: Failed to connect$"),
+        pytest.raises(UserError, match=r"the cluster at RAY_ADDRESS=10\.0\.0\.1:6379: Failed to connect$"),
         Growing.connect(Resources()),
     ):
         pass
