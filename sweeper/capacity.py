@@ -13,6 +13,7 @@ from sweeper.errors import UserError
 from sweeper.spec import Resources
 
 ON_HEAD = Path("~/ray_bootstrap_config.yaml")  # where `ray up` puts the file, filled in
+MOST = 2  # workers, where a file doesn't say: Ray's default
 PRICES = "price_per_hour"  # under `metadata`, which is ours: Ray doesn't read it
 
 
@@ -55,9 +56,15 @@ class Capacity:
     most: int
     prices: dict[str, float]
 
-    def fitting(self, resources: Resources) -> list[NodeType]:
-        """Those that can hold a trial, as far as is known; the roomiest first."""
-        able = [kind for kind in self.workers if kind.most and kind.slots(resources) != 0]
+    def fitting(self, resources: Resources, up: int = 0) -> list[NodeType]:
+        """Those that can hold a trial, as far as is known; the roomiest first. up: workers that are up, and
+        can't: a kind whose size is unknown has no other once they are all."""
+        able = [
+            kind
+            for kind in self.workers
+            if (most := min(kind.most, self.most)) and kind.slots(resources) != 0
+            if kind.cpus is not None or up < most
+        ]
         return sorted(able, key=lambda kind: -(kind.slots(resources) or 0))
 
     def side_by_side(self, resources: Resources, unknown: int) -> int:
@@ -93,15 +100,16 @@ def read(path: Path) -> Capacity:
     kinds, head = config.get("available_node_types") or {}, str(config.get("head_node_type"))
     if head not in kinds:
         raise UserError(f"{path}: head_node_type {head!r} is not among available_node_types")
-    workers = [_node_type(name, kind, config) for name, kind in kinds.items() if name != head]
-    return Capacity(head, workers, int(config.get("max_workers", 0)), prices)
+    most = int(config.get("max_workers", MOST))
+    workers = [_node_type(name, kind, most) for name, kind in kinds.items() if name != head]
+    return Capacity(head, workers, most, prices)
 
 
-def _node_type(name: str, kind: dict[str, Any], config: dict[str, Any]) -> NodeType:
+def _node_type(name: str, kind: dict[str, Any], most: int) -> NodeType:
     have = kind.get("resources") or {}
-    most = int(kind.get("max_workers", config.get("max_workers", 0)))
     cpus = float(have["CPU"]) if "CPU" in have else None
-    return NodeType(name, most, cpus, float(have.get("GPU", 0)) if have else None)
+    gpus = float(have.get("GPU", 0)) if have else None
+    return NodeType(name, int(kind.get("max_workers", most)), cpus, gpus)
 
 
 def listed(kinds: Sequence[NodeType]) -> str:

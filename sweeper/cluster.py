@@ -5,15 +5,15 @@ from __future__ import annotations
 import logging
 import os
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from functools import cached_property
 from typing import Any
 
 from sweeper import capacity
-from sweeper.capacity import Capacity
+from sweeper.capacity import Capacity, NodeType
 from sweeper.errors import UserError
-from sweeper.head import Watch, names_port, reach, refused
+from sweeper.head import CLIENT, Watch, nodes, reach, refused
 from sweeper.loopback import check_token, on_loopback, write_token
 from sweeper.redact import one_line
 from sweeper.spec import Resources
@@ -35,11 +35,83 @@ PATIENCE = 20 * 60  # seconds for the first node that can hold a trial
 LOOK = 2  # seconds
 
 
+Have = Mapping[str, float]
+"""What a node has, as Ray names it: `CPU`, `GPU`, and HEAD if it is the head."""
+HEAD = "node:__internal_head__"
+
+
+def located() -> str | None:
+    """HOST:PORT of the head that RAY_ADDRESS names, or ray://HOST:PORT, if it names one. Raises UserError if
+    it doesn't answer or refuses our token. Before Ray is imported, which reads its settings then."""
+    for name, value in QUIET.items():
+        os.environ.setdefault(name, value)
+    from ray._private import services
+
+    given = os.environ.get("RAY_ADDRESS")
+    if not given or given == "local":
+        return None
+    check_token()
+    if given.startswith(CLIENT):
+        reach(given)
+        return given
+    try:
+        address = services.canonicalize_bootstrap_address_or_die(given)
+    except (ConnectionError, ValueError) as error:
+        raise UserError(f"no Ray cluster answers at RAY_ADDRESS={given}: {one_line(error)}") from None
+    reach(address)
+    return address
+
+
+def _this_machine() -> Have:
+    """What a Ray that is started here will have."""
+    from ray._private.resource_and_label_spec import ResourceAndLabelSpec
+
+    spec = ResourceAndLabelSpec(num_cpus=os.cpu_count()).resolve(is_head=True)
+    return {"CPU": spec.num_cpus, "GPU": spec.num_gpus, HEAD: 1}
+
+
+def _held(resources: Resources, have: Sequence[Have]) -> list[int]:
+    """How many trials each node holds side by side."""
+    return [capacity.slots(resources, each.get("CPU", 0), each.get("GPU", 0)) for each in have]
+
+
+def _growth() -> Capacity | None:
+    """What the cluster can grow to, if this is the head of one that `ray up` made."""
+    ours = os.environ.get("RAY_ADDRESS") and capacity.ON_HEAD.expanduser().is_file()
+    return capacity.read(capacity.ON_HEAD) if ours else None
+
+
+def _awaited(resources: Resources, have: Sequence[Have]) -> list[NodeType]:
+    """The kinds of node that can still come and hold a trial, which none of those can that are up. Raises
+    UserError if there are none."""
+    growth, up = _growth(), sum(HEAD not in each for each in have)
+    if growth and (coming := growth.fitting(resources, up)):
+        return coming
+    cpus, gpus = (sum(each.get(name, 0) for each in have) for name in ("CPU", "GPU"))
+    grown = f" and can grow by {capacity.listed(growth.workers)}" if growth and up < growth.most else ""
+    raise UserError(
+        f"resources: {capacity.need_of(resources)}, and the cluster has {cpus:g} CPUs and {gpus:g} GPUs "
+        f"in all{grown}; lower `resources` or connect to a larger cluster with RAY_ADDRESS"
+    )
+
+
 class Cluster:
     """A connected cluster, and what one trial takes of it."""
 
     def __init__(self, resources: Resources) -> None:
         self.resources = resources
+
+    @staticmethod
+    def check(resources: Resources) -> None:
+        """Raises UserError, before anything is connected, if no cluster answers at RAY_ADDRESS or it refuses
+        our token, or if a trial fits on none of its nodes nor on any that it can grow by; without
+        RAY_ADDRESS, if it doesn't fit on this machine."""
+        address = located()
+        if address and address.startswith(CLIENT):  # tells what it has once it is connected
+            return
+        have = nodes(address) if address else [_this_machine()]
+        if not any(_held(resources, have)):
+            _awaited(resources, have)
 
     @classmethod
     @contextmanager
@@ -49,30 +121,28 @@ class Cluster:
         Waits for a node that can hold a trial if the cluster can grow to one, and says so. Raises UserError
         if it can't, or if none has come in PATIENCE.
         """
-        for name, value in QUIET.items():
-            os.environ.setdefault(name, value)
+        address = located()
         import ray
 
-        address = os.environ.get("RAY_ADDRESS")
         local: dict[str, Any] = (
             {} if address else {"address": "local", "include_dashboard": False, "num_cpus": os.cpu_count()}
         )
         if not address:
             write_token()
-        check_token()
-        if address and names_port(address):
-            reach(address)
+            check_token()
         try:
             with nullcontext() if address else on_loopback():
                 ray.init(log_to_driver=False, logging_level=logging.ERROR, configure_logging=True, **local)
-        except (ConnectionError, ValueError) as error:
-            raise UserError(f"no Ray cluster answers at RAY_ADDRESS={address}: {one_line(error)}") from None
         except ray.exceptions.AuthenticationError:
             raise UserError(refused(f"at RAY_ADDRESS={address}")) from None
+        except Exception as error:  # Ray's are of many classes
+            where = f"connect to the cluster at RAY_ADDRESS={address}" if address else "start here"
+            raise UserError(f"Ray can't {where}: {one_line(error)}") from None
         logging.getLogger("ray.tune").setLevel(logging.CRITICAL)
         logging.getLogger("ray.train").setLevel(logging.CRITICAL)
         try:
             cluster = cls(resources)
+            cluster.withdraw()
             if not cluster._slots():
                 cluster.wait(say)
             yield cluster
@@ -82,23 +152,28 @@ class Cluster:
     def watched(self, lost: Callable[[], None]) -> Watch:
         """Inside, `lost` is called once the cluster's head is gone."""
         import ray
+        from ray._private.worker import global_worker
 
-        return Watch(ray.get_runtime_context().gcs_address, lost)
+        known = str(global_worker.gcs_client.cluster_id)
+        return Watch(ray.get_runtime_context().gcs_address, known, lost)
 
     @property
     def threads(self) -> int:
         """CPU threads that one trial computes with, so that trials don't fight for cores."""
         return max(1, int(self.resources.cpus))
 
-    def _slots(self) -> int:
-        """How many trials the nodes hold side by side."""
-        return sum(self._of_each_node())
+    @cached_property
+    def growth(self) -> Capacity | None:
+        return _growth()
 
-    def _of_each_node(self) -> list[int]:
+    def _nodes(self) -> list[Have]:
         import ray
 
-        have = [node["Resources"] for node in ray.nodes() if node["Alive"]]
-        return [capacity.slots(self.resources, each.get("CPU", 0), each.get("GPU", 0)) for each in have]
+        return [node["Resources"] for node in ray.nodes() if node["Alive"]]
+
+    def _slots(self) -> int:
+        """How many trials the nodes hold side by side."""
+        return sum(_held(self.resources, self._nodes()))
 
     @property
     def _need(self) -> str:
@@ -108,46 +183,45 @@ class Cluster:
         """What is missing while no node can hold a trial; else empty."""
         return "" if self._slots() else f"{self._need}, and the cluster has no such node now"
 
-    @cached_property
-    def growth(self) -> Capacity | None:
-        """What it can grow to, if this is the head of a cluster that `ray up` made."""
-        return capacity.read(capacity.ON_HEAD) if self._is_ours() else None
-
-    @staticmethod
-    def _is_ours() -> bool:
-        return "RAY_ADDRESS" in os.environ and capacity.ON_HEAD.expanduser().is_file()
-
-    def wait(self, say: Callable[[str], None]) -> None:
-        """Until a node has come that can hold a trial. Raises UserError."""
-        import ray
+    def request(self, trials: int) -> None:
+        """Asks a cluster that can grow for nodes that hold so many trials, and keeps those that do. That
+        outlives this process, until another number is asked for."""
         from ray.autoscaler.sdk import request_resources
 
-        coming = self.growth.fitting(self.resources) if self.growth else []
-        if not coming:
-            have = ray.cluster_resources()
-            grown = f", and can grow by {capacity.listed(self.growth.workers)}" if self.growth else ""
-            raise UserError(
-                f"resources: {self._need}, and the cluster has {have.get('CPU', 0):g} CPUs and "
-                f"{have.get('GPU', 0):g} GPUs in all{grown}; lower `resources` or connect to a larger "
-                "cluster with RAY_ADDRESS"
-            )
-        say(f"{self._need}; waiting up to {PATIENCE // 60} minutes for {capacity.listed(coming)}")
-        request_resources(bundles=[{"CPU": self.resources.cpus, "GPU": self.resources.gpus}])
+        request_resources(bundles=[{"CPU": self.resources.cpus, "GPU": self.resources.gpus}] * trials)
+
+    def withdraw(self) -> None:
+        """Takes back what is asked for, also by a driver that was killed as it waited."""
+        if self.growth:
+            self.request(0)
+
+    def wait(self, say: Callable[[str], None]) -> None:
+        """Until a node has come that can hold a trial. Raises UserError if none has in PATIENCE, and as soon
+        as none can come any more."""
+        coming = capacity.listed(_awaited(self.resources, self._nodes()))
+        say(f"{self._need}; waiting up to {PATIENCE // 60} minutes for {coming}")
+        began = time.monotonic()
         try:
-            deadline = time.monotonic() + PATIENCE
-            while not self._slots():
-                if time.monotonic() > deadline:
+            while not any(_held(self.resources, have := self._nodes())):
+                _awaited(self.resources, have)
+                waited = time.monotonic() - began
+                if waited > PATIENCE:
                     raise UserError(
-                        f"resources: none of {capacity.listed(coming)} came in {PATIENCE // 60} minutes; "
-                        "`ray status` on the head says why (quota, no spot capacity, failed setup); then: "
-                        "sweeper resume"
+                        f"resources: none of {coming} came in {PATIENCE // 60} minutes; `ray status` on the "
+                        "head says why (quota, no spot capacity, failed setup); then: sweeper resume"
                     )
+                # Again and again, as another driver that connects withdraws it. At length for more trials
+                # than one kind of node holds: only so Ray tries another where AWS refuses the first.
+                self.request(1 if waited < PATIENCE / 2 else self._most(unknown=1))
                 time.sleep(LOOK)
         finally:
-            request_resources(bundles=[])
+            self.withdraw()
 
     def concurrent(self, requested: int | None, trials: int) -> int:
         """Trials that run side by side: what fits or will, unless fewer are wanted or there are."""
-        of_each = self._of_each_node()
-        grown = self.growth.side_by_side(self.resources, max(of_each)) if self.growth else 0
-        return max(1, min(max(sum(of_each), grown), requested or trials, trials))
+        held = _held(self.resources, self._nodes())
+        return max(1, min(max(sum(held), self._most(unknown=max(held))), requested or trials, trials))
+
+    def _most(self, unknown: int) -> int:
+        """Trials that run side by side once it has grown as far as it can; 0 if it can't grow."""
+        return self.growth.side_by_side(self.resources, unknown) if self.growth else 0

@@ -6,6 +6,7 @@ import os
 import socket
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
@@ -14,17 +15,17 @@ from sweeper.redact import one_line
 
 CLIENT = "ray://"
 ANSWER_SECONDS = 10.0
-WATCH_SECONDS, LOST_SECONDS = 2.0, 20.0
-"""Ray gives up after 60."""
+WATCH_SECONDS, KNOCK_SECONDS, LOST_SECONDS = 1.0, 2.0, 20.0
+"""Ray gives up after 60, or ends this process about a second after another head took the place."""
 
 
 def reach(address: str) -> None:
     """Raises UserError within seconds unless a cluster answers at HOST:PORT, or ray://HOST:PORT, and takes
     our token. Ray itself would try for minutes, and say nothing of the token."""
     try:
-        knock(address.removeprefix(CLIENT), ANSWER_SECONDS)
-        if not address.startswith(CLIENT):
-            identity(address)
+        with knock(address.removeprefix(CLIENT), ANSWER_SECONDS):
+            if not address.startswith(CLIENT):
+                identity(address)
     except OSError as error:
         reason = error.strerror or str(error)
         raise UserError(f"no Ray cluster answers at RAY_ADDRESS={address}: {reason}") from None
@@ -42,16 +43,10 @@ def refused(where: str) -> str:
     )
 
 
-def names_port(address: str) -> bool:
-    """Whether it is HOST:PORT, or ray://HOST:PORT; Ray knows other addresses."""
-    place = address.removeprefix(CLIENT)
-    return "://" not in place and place.rpartition(":")[2].isdecimal()
-
-
-def knock(address: str, seconds: float) -> None:
-    """Raises OSError unless somebody listens at HOST:PORT."""
+def knock(address: str, seconds: float) -> socket.socket:
+    """A connection to who listens at HOST:PORT. Raises OSError if nobody does, or not within so long."""
     host, _, port = address.rpartition(":")
-    socket.create_connection((host, int(port)), timeout=seconds).close()
+    return socket.create_connection((host, int(port)), timeout=seconds)
 
 
 def identity(address: str) -> str:
@@ -60,6 +55,16 @@ def identity(address: str) -> str:
 
     with silent():
         return str(GcsClient(address=address).cluster_id)
+
+
+def nodes(address: str) -> list[dict[str, float]]:
+    """What each node has of the cluster whose head answers at HOST:PORT, as Ray names it."""
+    from ray._raylet import GcsClient  # type: ignore[attr-defined]
+    from ray.core.generated.gcs_pb2 import GcsNodeInfo
+
+    with silent():
+        found = GcsClient(address=address).get_all_node_info(state_filter=GcsNodeInfo.GcsNodeState.ALIVE)
+    return [dict(node.resources_total) for node in found.values()]
 
 
 @contextmanager
@@ -77,11 +82,12 @@ def silent() -> Iterator[None]:
 
 
 class Watch:
-    """Calls `lost` when the cluster's head has been away for `LOST_SECONDS`, or is another one: Ray would
-    end this process without a word that helps. A context manager."""
+    """Calls `lost` when the head of the cluster `known` has ended, has been out of reach at HOST:PORT for
+    `LOST_SECONDS`, or another one is there: Ray would end this process without a word that helps. A context
+    manager."""
 
-    def __init__(self, address: str, lost: Callable[[], None]) -> None:
-        self.address, self.lost = address, lost
+    def __init__(self, address: str, known: str, lost: Callable[[], None]) -> None:
+        self.address, self.known, self.lost = address, known, lost
         self.ended = threading.Event()
         self.thread = threading.Thread(target=self._watch, name="cluster", daemon=True)
 
@@ -89,26 +95,41 @@ class Watch:
         self.thread.start()
         return self
 
-    def __exit__(self, *_: object) -> None:
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         self.ended.set()
+        if kind is not None and issubclass(kind, Exception) and self._gone():  # Ray found out first
+            self.lost()
+
+    def _gone(self) -> bool:
+        try:
+            with knock(self.address, KNOCK_SECONDS):
+                return identity(self.address) != self.known
+        except Exception:
+            return True
 
     def _watch(self) -> None:
-        known, away = identity(self.address), 0.0
-        while not self.ended.wait(WATCH_SECONDS):
-            if self._answers():
-                if away and identity(self.address) != known:
-                    break
-                away = 0.0
-            else:
-                away += WATCH_SECONDS
-                if away >= LOST_SECONDS:
-                    break
+        self.seen = time.monotonic()
+        while not self.ended.is_set() and time.monotonic() - self.seen < LOST_SECONDS:
+            try:
+                with knock(self.address, KNOCK_SECONDS) as line:
+                    if identity(self.address) != self.known:
+                        break
+                    self._hold(line)
+            except ConnectionRefusedError:  # its process has ended, and with it all that it knew
+                break
+            except Exception:  # out of reach; or just starting, when it listens but Ray raises several
+                self.ended.wait(WATCH_SECONDS)
         if not self.ended.is_set():
             self.lost()
 
-    def _answers(self) -> bool:
-        try:
-            knock(self.address, WATCH_SECONDS)
-        except OSError:
-            return False
-        return True
+    def _hold(self, line: socket.socket) -> None:
+        """Until the connection ends, as it does with the head's process at once: another may be there in a
+        tenth of a second. Raises OSError if the head is out of reach."""
+        line.settimeout(WATCH_SECONDS)
+        while not self.ended.is_set():
+            self.seen = time.monotonic()
+            try:
+                if not line.recv(1024):
+                    return
+            except TimeoutError:
+                knock(self.address, KNOCK_SECONDS).close()

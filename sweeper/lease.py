@@ -118,8 +118,8 @@ class Lease:
 
     def _loop(self) -> None:
         while not self.ended.wait(EVERY):
-            # what can't be renewed becomes late, and whoever writes next says why
-            with suppress(StorageError):
+            # what can't be renewed, whatever the reason, becomes late, and whoever writes next says why
+            with suppress(Exception):
                 self.check()
                 self._renew()
                 self.meanwhile()

@@ -50,17 +50,17 @@ def submit(cluster: Path, text: str, arguments: Sequence[str]) -> int:
 
 
 def down(cluster: Path) -> int:
-    """`ray down`, and before it stops Ray on hosts of one's own, where Ray would leave it running."""
+    """`ray down`, and before it stops Ray and MLflow on hosts of one's own, which would go on."""
     config = capacity.content(cluster)
-    if config["provider"]["type"] == "local":
+    if config["provider"].get("type") == "local":
         stop = shlex.quote(". ~/sweeper.env && ray stop --force >/dev/null")
-        for address in config["provider"]["worker_ips"]:
+        for address in config["provider"].get("worker_ips") or []:
             host = f"{config['auth']['ssh_user']}@{address}"
             if run(cluster, f"ssh {SSH} -i ~/ray_bootstrap_key.pem {host} {stop}"):
                 print(
                     f"{address} can't be reached; end Ray there yourself: ray stop --force", file=sys.stderr
                 )
-        run(cluster, f"{NODE} && ray stop --force >/dev/null")
+        run(cluster, f"{NODE} && ray stop --force >/dev/null; python clusters/tracking_server.py stop")
     return subprocess.call([*_ray("down"), "--yes", str(cluster)])
 
 

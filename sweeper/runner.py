@@ -44,7 +44,9 @@ def start(sweep: SweepSpec, root: Root) -> Run:
 
 
 def preflight(sweep: SweepSpec) -> None:
-    """Checks every model and data set that the space can choose, before anything starts."""
+    """Checks every model and data set that the space can choose, and that a trial fits on the cluster, before
+    anything starts."""
+    Cluster.check(sweep.file.resources)
     seen = []
     for probe in space.probes(sweep.space):
         trial = sweep.trial(probe.value)
@@ -68,12 +70,13 @@ def drive(run: Run, *, quiet: bool = False) -> Run:
         print(line, flush=True)
         run.log(line)
 
-    with space_needed(run), run.driving(), logged(run), Cluster.connect(sweep.file.resources, say) as cluster:
+    connected = Cluster.connect(sweep.file.resources, say)
+    with sigterm_as_interrupt(), space_needed(run), run.driving(), logged(run), connected as cluster:
         search = sweep.file.search
         concurrent = run.concurrency(cluster.concurrent(search.concurrent, search.trials))
         display = Display(run, concurrent, Clock(run), quiet=quiet)
         lost = partial(give_up, run, display)
-        with sigterm_as_interrupt(), Tracker(run, display.note) as tracker, display, cluster.watched(lost):
+        with Tracker(run, display.note) as tracker, display, cluster.watched(lost):
             display.stage("starting workers")
             work(run, cluster, concurrent, display, tracker.notify)
             display.stage("writing the report")

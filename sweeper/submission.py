@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from sweeper.cluster import QUIET
 from sweeper.errors import UserError
 from sweeper.head import refused
+from sweeper.redact import one_line, redacted
 from sweeper.run import Run
 
 if TYPE_CHECKING:
@@ -19,7 +20,8 @@ DASHBOARD = "http://127.0.0.1:8265"  # the head's, on which Ray takes jobs; it l
 
 
 def connect() -> JobSubmissionClient:
-    """Ray's job server on this machine. Raises UserError if Ray isn't up here or refuses the token."""
+    """Ray's job server on this machine, whose cluster RAY_ADDRESS names from then on. Raises UserError if Ray
+    isn't up here or refuses the token."""
     os.environ["RAY_ADDRESS"] = DASHBOARD  # which Ray prefers to its argument
     from ray.exceptions import AuthenticationError
     from ray.job_submission import JobSubmissionClient
@@ -35,21 +37,26 @@ def connect() -> JobSubmissionClient:
     except AuthenticationError:
         raise UserError(refused("of this machine")) from None
     except RuntimeError as error:
-        raise UserError(f"Ray takes no jobs: {' '.join(str(error).split())}") from None
+        raise UserError(f"Ray takes no jobs: {one_line(error)}") from None
+    os.environ["RAY_ADDRESS"] = "auto"
     return client
 
 
 def submit(run: Run, client: JobSubmissionClient) -> str:
     """Starts a job that drives what is left of the run, and returns the job's id. Raises UserError if it is
-    being driven."""
+    being driven, or submitted by another."""
     if run.is_driven():
         raise UserError(f"{run.name} is being run by another process; stop that one first")
     known = [job.submission_id or "" for job in client.list_jobs()]
     attempt = sum(name.startswith(f"{run.id}.") for name in known) + 1
-    job: str = client.submit_job(
-        entrypoint=f"exec {shlex.join([sys.executable, '-m', 'sweeper', 'resume', str(run)])}",
-        submission_id=f"{run.id}.{attempt}",
-        runtime_env={"env_vars": QUIET},
-    )
+    try:
+        job: str = client.submit_job(
+            entrypoint=f"exec {shlex.join([sys.executable, '-m', 'sweeper', 'resume', str(run)])}",
+            submission_id=f"{run.id}.{attempt}",
+            runtime_env={"env_vars": QUIET},
+        )
+    except RuntimeError as error:  # of two at once the second one's id is taken
+        reason = redacted(str(error).strip().splitlines()[-1])  # below the server's traceback
+        raise UserError(f"Ray does not take {run.id} as a job: {reason}") from None
     run.log(f"submitted as Ray job {job}")
     return job

@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Sequence
+from typing import Any
 
 
 class PretendCluster:
@@ -31,7 +32,7 @@ class PretendCluster:
         raise AssertionError("the cluster did not start")
 
     def tell(self, what: str) -> None:
-        """kill-node, add-node or kill-head."""
+        """kill-node, add-node, kill-head, or restart-head: with new nodes, at the same address."""
         assert self.process.stdin is not None
         self.process.stdin.write(f"{what}\n")
         self.process.stdin.flush()
@@ -44,21 +45,30 @@ class PretendCluster:
 
 
 def main(count: int) -> None:
-    from ray.cluster_utils import Cluster
-
-    cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 0, "include_dashboard": False})
-    nodes = [cluster.add_node(num_cpus=1) for _ in range(count)]
+    cluster, nodes = started(count)
     print(">", cluster.address, flush=True)
     for line in sys.stdin:
         if line == "kill-node\n":
             cluster.remove_node(nodes.pop(), allow_graceful=False)
         elif line == "add-node\n":
             nodes.append(cluster.add_node(num_cpus=1))
-        else:
+        elif line == "kill-head\n":
             cluster.head_node.kill_gcs_server()
             cluster.head_node.kill_raylet()
+        else:
+            for node in (cluster.head_node, *nodes):
+                node.kill_all_processes(check_alive=False, allow_graceful=False)
+            cluster, nodes = started(count, int(cluster.address.rpartition(":")[2]))
         print("> done", flush=True)
     cluster.shutdown()
+
+
+def started(count: int, port: int = 0) -> tuple[Any, list[Any]]:
+    from ray.cluster_utils import Cluster
+
+    head = {"num_cpus": 0, "include_dashboard": False, "gcs_server_port": port}
+    cluster = Cluster(initialize_head=True, head_node_args=head)
+    return cluster, [cluster.add_node(num_cpus=1) for _ in range(count)]
 
 
 if __name__ == "__main__":

@@ -368,16 +368,20 @@ def test_a_cluster_that_refuses_or_does_not_answer_or_is_too_small(world: World)
             said = ended(process, 2)
             assert words in said
             assert said.count("\n") == 1
+    assert not (world.root / "new").exists()
     assert time.monotonic() - began < 60  # one alone takes half a minute at most; a dozen share the cores
 
 
-def test_a_head_that_is_killed(world: World, whole: Run) -> None:
+def test_a_head_that_is_started_anew_and_one_that_is_killed(world: World, whole: Run) -> None:
     """The last one of this file: nothing of the cluster is left."""
     runs = world.root / "head"
     driver = world.start("run", world.file("small"), "--runs", runs)
-    wait_for(lambda: progress(runs) >= 4)
-    world.cluster.tell("kill-head")
-    said = ended(driver, 3)
-    assert "the Ray cluster of small-" in said.splitlines()[-1]
-    world.call("resume", "--runs", runs, RAY_ADDRESS="")
+    for what, results in (("restart-head", 4), ("kill-head", 8)):
+        wait_for(lambda results=results: progress(runs) >= results)
+        world.cluster.tell(what)
+        said = ended(driver, 3)
+        assert "the Ray cluster of small-" in said.splitlines()[-1]
+        where = "" if what == "kill-head" else world.cluster.address
+        driver = world.start("resume", "--runs", runs, RAY_ADDRESS=where)
+    ended(driver, 0)
     same(Run.find(None, runs), whole)

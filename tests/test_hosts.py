@@ -1,4 +1,4 @@
-"""Ray's real launcher on three hosts: up, submit, a lost host, a wrong token, down. See tests/hosts."""
+"""Three hosts and Ray's launcher: up, submit, MLflow, a lost host, a wrong token, down; tests/namespaces."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ import pytest
 from tests.command import WIDE
 
 REPOSITORY = Path(__file__).parents[1]
-HOSTS = REPOSITORY / "tests" / "hosts" / "hosts"
+HOSTS = REPOSITORY / "tests" / "namespaces"
 TINY = """\
 name: tiny
 trial:
@@ -29,17 +29,17 @@ trial:
 evaluation: {attack: {epsilon: 8/255, steps: 1}, images: 40}
 final: {attack: {epsilon: 8/255, steps: 1}, images: 40}
 search: {trials: 4, sampler: random}
-tracking: {mlflow: false}
 resources: {cpus: 2}
 """
 # As `make` leaves it: the environment, without a package index on the hosts.
 INSTALLED = """
-mkdir -p ~/clip-sweeper/.venv && ln -s {venv}/bin {venv}/lib ~/clip-sweeper/.venv/
+mkdir -p ~/clip-sweeper/.venv && ln -s {venv}/bin {venv}/lib {venv}/pyvenv.cfg ~/clip-sweeper/.venv/
 touch -d tomorrow ~/clip-sweeper/.venv/ready
 echo 'export PYTHONPATH=$HOME/clip-sweeper RAY_health_check_failure_threshold=3 \
 RAY_health_check_period_ms=1000 RAY_health_check_timeout_ms=3000 RAY_health_check_initial_delay_ms=1000 \
 RAY_USAGE_STATS_ENABLED=0' >>~/.bashrc
 """
+DELIVERED = 'import mlflow; print(len(mlflow.search_runs(search_all_experiments=True)), "runs")'
 
 pytestmark = pytest.mark.hosts
 
@@ -98,6 +98,7 @@ def laptop(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Laptop]:
         laptop.run(HOSTS, "up", 3, laptop.state, venv, sys.base_prefix)
         for number in (1, 2, 3):
             laptop.host(number, INSTALLED.format(venv=venv))
+        laptop.host(1, "echo a-password-of-24 >~/.mlflow-password")
         laptop.write_file()
         laptop.run("ray", "get-auth-token", "--generate")
         yield laptop
@@ -135,6 +136,9 @@ def test_a_sweep_on_three_hosts_survives_the_loss_of_one(laptop: Laptop, tmp_pat
     assert [trial["status"] for trial in result["trials"]] == ["completed"] * 4
     assert "finished" in laptop.on_cluster("logs", name, "-f")
     laptop.run(HOSTS, "mend", 3)
+    laptop.on_cluster("track", name)
+    assert "6 runs" in laptop.host(1, f". ~/sweeper.env && python -c '{DELIVERED}'")
+    assert not (run / "mlflow.db").exists()
 
     token = laptop.host(1, "cat ~/.ray/auth_token; echo 0123456789abcdef0123456789abcdef >~/.ray/auth_token")
     refused = laptop.on_cluster("submit", file, code=2)
@@ -145,4 +149,4 @@ def test_a_sweep_on_three_hosts_survives_the_loss_of_one(laptop: Laptop, tmp_pat
     laptop.sweeper("down", laptop.file)
     for number in (1, 2, 3):
         left = laptop.host(number, "ps -eo args")
-        assert not re.search("raylet|gcs_server|ray::|sweeper", left)
+        assert not re.search("raylet|gcs_server|ray::|sweeper|mlflow", left)

@@ -27,7 +27,7 @@ from sweeper.curves import Curves
 from sweeper.errors import Obstacle, UserError
 from sweeper.files import write_json
 from sweeper.jobs import Jobs
-from sweeper.lease import Lease
+from sweeper.lease import Lease, clock
 from sweeper.objects import Object, Objects, StorageError
 from sweeper.run import Run
 from sweeper.search import Suggestion, of_run
@@ -608,6 +608,20 @@ def test_a_late_driver_that_nobody_took_over_goes_on(address: str, monkeypatch: 
     monkeypatch.setattr(lease, "LATE", 0.0)
     with claim(Objects(address), "first") as own:
         own.check()
+
+
+def test_a_claim_is_renewed_whatever_else_fails(address: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(lease, "EVERY", 0.02)
+    fails = []
+
+    def fail() -> None:
+        fails.append(clock())
+        raise OSError("no space left on device")
+
+    who = {"pid": 1, "host": "first", "started": "now", "token": "first"}
+    with Lease(Objects(address), who, None, fail) as own:
+        wait_for(lambda: len(fails) > 1)
+        assert own.renewed > fails[0]
 
 
 KILLED = """
