@@ -84,8 +84,9 @@ def moasha(sweep: SweepSpec, _: Curves, python: Path) -> Driver:
     return peer, peer
 
 
-NONE = "early_stopping=null"
-OURS = ("sampler=tpe", "early_stopping={}")
+NONE, STOPPING = "early_stopping=null", "early_stopping={}"
+OURS = ("sampler=forest", STOPPING)
+TPE = ("sampler=tpe", STOPPING)
 ARMS = [
     Arm("random", ("sampler=random", NONE), ours),
     Arm("Optuna TPE", ("sampler=tpe", NONE), partial(ours, kind=peers.OptunaDefaults)),
@@ -98,13 +99,15 @@ ARMS = [
 ABLATIONS = [
     Arm("random", ("sampler=random", NONE), ours),
     Arm("ours", OURS, ours, peer=False),
-    Arm("TPE, nothing stopped", ("sampler=tpe", NONE), ours, peer=False),
-    Arm("random, stopping", ("sampler=random", "early_stopping={}"), ours, peer=False),
-    Arm("stopped left out", OURS, partial(ours, kind=telling.LeftOut), peer=False),
-    Arm("own fronts told", OURS, partial(ours, kind=telling.OwnFronts), peer=False),
-    Arm("factor 2", ("sampler=tpe", "early_stopping={reduction_factor: 2}"), ours, peer=False),
-    Arm("grace 2", ("sampler=tpe", "early_stopping={grace_epochs: 2}"), ours, peer=False),
-    Arm("by crowding", ("sampler=tpe", "early_stopping={within: crowding}"), ours, peer=False),
+    Arm("forest, nothing stopped", ("sampler=forest", NONE), ours, peer=False),
+    Arm("random, stopping", ("sampler=random", STOPPING), ours, peer=False),
+    Arm("TPE, stopping", TPE, ours, peer=False),
+    Arm("TPE, stopped left out", TPE, partial(ours, kind=telling.LeftOut), peer=False),
+    Arm("TPE, own fronts told", TPE, partial(ours, kind=telling.OwnFronts), peer=False),
+    Arm("factor 2", ("sampler=forest", "early_stopping={reduction_factor: 2}"), ours, peer=False),
+    Arm("factor 4", ("sampler=forest", "early_stopping={reduction_factor: 4}"), ours, peer=False),
+    Arm("grace 2", ("sampler=forest", "early_stopping={grace_epochs: 2}"), ours, peer=False),
+    Arm("by crowding", ("sampler=forest", "early_stopping={within: crowding}"), ours, peer=False),
 ]
 
 

@@ -81,7 +81,7 @@ def warm_start(file: SweepFile, places: dict[space.Path, Place]) -> Iterator[str
     if file.search.warm_start and file.search.sampler not in ("forest", "tpe", "gp"):
         yield (
             f"{at(places, ('search', 'warm_start'))}: search.warm_start: {file.search.sampler} does not "
-            "learn from earlier runs; use tpe or gp"
+            "learn from earlier runs; use forest, tpe or gp"
         )
 
 

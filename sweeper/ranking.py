@@ -1,22 +1,19 @@
 """The order of points that are compared by several objectives. Array code: no files, no trials, no Ray.
 
 Points that break the constraints less come first; among equals non-dominated fronts; inside a front the
-points that dominate the most together, or spread best over it (arXiv 2106.12639). All costs are
-smaller-is-better, and objectives count alike whatever their units.
+points that spread best over it (arXiv 2106.12639). All costs are smaller-is-better, and objectives count
+alike whatever their units.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from heapq import heapify, heappop, heappush
 from typing import Literal
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from sweeper.pareto import hypervolume
-
-Within = Literal["hypervolume", "epsilon_net", "crowding"]
+Within = Literal["epsilon_net", "crowding"]
 Array = NDArray[np.float64]
 Indices = NDArray[np.intp]
 
@@ -79,7 +76,7 @@ def rank(
     costs: ArrayLike,
     violation: ArrayLike | None = None,
     *,
-    within: Within = "hypervolume",
+    within: Within = "epsilon_net",
     generator: np.random.Generator,
 ) -> Indices:
     """(n,) the position of each point, 0 for the best.
@@ -123,30 +120,6 @@ def spread(points: Array, within: Within, generator: np.random.Generator) -> Ind
     return np.lexsort((place[which], copy))
 
 
-def by_hypervolume(points: Array) -> Indices:
-    """Begins with the point that dominates the most; the next is always the one that adds the most.
-
-    points: (n, m), distinct, in [0, 1]; what they dominate is counted up to 1.1, so that the ends of a front
-    count, too. The first k of them dominate at least 1 - 1/e of the most that any k points could (Nemhauser
-    et al. 1978), as a point adds the less, the more there are. So what it added earlier is a bound, and few
-    points have to be looked at again for each place.
-    """
-    reference = np.full(points.shape[1], 1.1)
-    bounds = [(-float(alone), index) for index, alone in enumerate(np.prod(reference - points, axis=1))]
-    heapify(bounds)
-    order: list[int] = []
-    volume = 0.0
-    while bounds:
-        _, index = heappop(bounds)
-        adds = hypervolume(points[[*order, index]], reference) - volume
-        if bounds and (-adds, index) > bounds[0]:
-            heappush(bounds, (-adds, index))
-        else:
-            order.append(index)
-            volume += adds
-    return np.array(order)
-
-
 def epsilon_net(points: Array) -> Indices:
     """Begins with the point of the least sum; the next is always the farthest from all before.
 
@@ -175,8 +148,4 @@ def crowding(points: Array) -> Indices:
     return np.argsort(-distance, kind="stable")
 
 
-ORDERS: dict[Within, Callable[[Array], Indices]] = {
-    "hypervolume": by_hypervolume,
-    "epsilon_net": epsilon_net,
-    "crowding": crowding,
-}
+ORDERS: dict[Within, Callable[[Array], Indices]] = {"epsilon_net": epsilon_net, "crowding": crowding}

@@ -95,7 +95,7 @@ class EarlyStopping(Section):
     grace_epochs: PositiveInt = Field(1, description="Epochs before the first decision.")
     reduction_factor: float = Field(3, gt=1, description="One in so many goes on at each rung.")
     brackets: PositiveInt = Field(1, description="Groups of trials, each spared one rung more than the last.")
-    within: Within = Field("hypervolume", description="What is preferred inside a non-dominated front.")
+    within: Within = Field("epsilon_net", description="What is preferred inside a non-dominated front.")
 
     def rungs(self, longest: int) -> list[int]:
         """The epochs after which it is decided: grace_epochs times powers of reduction_factor, rounded

@@ -346,7 +346,7 @@ def who_ends_by_itself_is_not_stopped_but_counts(make: Make) -> None:
 def a_rebuilt_scheduler_decides_alike(make: Make) -> None:
     """Whenever it is ended, from what it logged; with copies, among which a generator decides."""
     costs = np.random.default_rng(9).integers(0, 3, (36, 3)).astype(float)
-    for settings in ("{}", "{brackets: 2, within: epsilon_net}"):
+    for settings in ("{}", "{brackets: 2, within: crowding}"):
         spec_, arrivals = sweep(settings, constrained=True), as_metrics(costs / 4)
         events = [(number, epoch) for number in range(36) for epoch in ((1, 3) if number % 3 else (1,))]
         whole: list[Decision] = []
@@ -379,15 +379,6 @@ def brackets_are_spared_rungs(make: Make) -> None:
     assert counts[0] > 2 * counts[1] > 2 * counts[2] > 0
 
 
-def the_first_front_is_protected_while_it_is_small(make: Make) -> None:
-    """With a factor of 3, below 9 trials."""
-    angles = np.random.default_rng(11).permutation(np.linspace(0.1, 1.4, 40))
-    front = np.stack([np.cos(angles), np.sin(angles), np.zeros(40)], axis=1)
-    decided = decide(make(sweep()), as_metrics(-front))
-    assert all(decided[:8])
-    assert not all(decided[8:])
-
-
 def the_seed_is_the_only_source_of_chance(make: Make) -> None:
     costs = np.random.default_rng(12).integers(0, 2, (60, 3)).astype(float)
     found = []
@@ -416,6 +407,5 @@ STOPPING: list[Callable[[Any], None]] = [
     who_ends_by_itself_is_not_stopped_but_counts,
     a_rebuilt_scheduler_decides_alike,
     brackets_are_spared_rungs,
-    the_first_front_is_protected_while_it_is_small,
     the_seed_is_the_only_source_of_chance,
 ]

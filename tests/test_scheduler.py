@@ -15,8 +15,7 @@ from hypothesis.extra import numpy as hnp
 from optuna.study._multi_objective import _fast_non_domination_rank
 
 from sweeper.halving import Halving, Rung
-from sweeper.pareto import hypervolume
-from sweeper.ranking import Fronts, Within, by_hypervolume, epsilon_net, rank, spread
+from sweeper.ranking import Fronts, Within, epsilon_net, rank, spread
 from tests import scheduler_contract as contract
 from tests.scheduler_contract import RANKING, STOPPING, Array, Ranker
 
@@ -39,7 +38,7 @@ def test_early_stopping_obeys(law: Callable[[Any], None]) -> None:
 class Ranking(Halving):
     """The same rule written once more, by the positions of all; the basis of the planted faults."""
 
-    ranker: Ranker = staticmethod(partial(our_ranker, within="hypervolume"))
+    ranker: Ranker = staticmethod(partial(our_ranker, within="epsilon_net"))
 
     def newest_goes_on(self, rung: Rung, generator: np.random.Generator) -> bool:
         count, eta, constraints = len(rung.metrics), self.stopping.reduction_factor, self.pareto.constraints
@@ -49,9 +48,6 @@ class Ranking(Halving):
         costs = np.array([self.costs(metrics) for metrics in rung.metrics])
         for c in constraints:
             violation += [c.violation(metrics[c.metric], baseline[c.metric]) for metrics in rung.metrics]
-        dominators = (costs <= costs[-1]).all(axis=1) & (costs < costs[-1]).any(axis=1) & (violation == 0)
-        if count < eta**2 and violation[-1] == 0 and not dominators.any():
-            return True
         return bool(type(self).ranker(costs, violation)[-1] < math.ceil(count / eta))
 
 
@@ -63,7 +59,7 @@ def test_the_rule_written_once_more_obeys_too() -> None:
 
 def sorted_indices(costs: Array, violation: Array) -> Any:
     """The fault of Syne Tune 0.16."""
-    return np.argsort(our_ranker(costs, violation, "hypervolume"))
+    return np.argsort(our_ranker(costs, violation, "epsilon_net"))
 
 
 def unnormalised(costs: Array, violation: Array) -> Any:
@@ -72,7 +68,7 @@ def unnormalised(costs: Array, violation: Array) -> Any:
     for index in usable:
         fronts.add(costs[index], violation[index])
     members = [np.flatnonzero(fronts.front == front) for front in np.unique(fronts.front)]
-    order = [usable[m[spread(fronts.costs[m], "hypervolume", generator)]] for m in members]
+    order = [usable[m[spread(fronts.costs[m], "epsilon_net", generator)]] for m in members]
     positions = np.empty(len(costs), dtype=int)
     others = np.setdiff1d(np.arange(len(costs)), usable)
     positions[np.concatenate([*order, others]).astype(int)] = np.arange(len(costs))
@@ -180,25 +176,8 @@ def test_being_among_the_first_is_having_a_low_rank(costs: Array) -> None:
         fronts.add(point)
     positions = rank(costs, generator=generator)
     for count in range(len(costs) + 1):
-        found = [fronts.among_first(i, count, "hypervolume", generator) for i in range(len(costs))]
+        found = [fronts.among_first(i, count, "epsilon_net", generator) for i in range(len(costs))]
         assert found == (positions < count).tolist()
-
-
-def test_the_order_by_hypervolume_is_the_greedy_one() -> None:
-    """As found by trying all that are left at each place."""
-    rng = np.random.default_rng(3)
-    for objectives in (2, 3, 4):
-        points = np.unique(rng.uniform(size=(14, objectives)).round(3), axis=0)
-        reference, left, order = np.full(objectives, 1.1), list(range(14)), []
-        while left:
-            volumes = [hypervolume(points[[*order, index]], reference) for index in left]
-            order.append(left.pop(int(np.argmax(volumes))))
-        dominated = [hypervolume(points[order[:k]], reference) for k in range(1, 15)]
-        found = by_hypervolume(points)
-        assert sorted(found) == list(range(14))
-        np.testing.assert_allclose(
-            [hypervolume(points[found[:k]], reference) for k in range(1, 15)], dominated
-        )
 
 
 def test_an_epsilon_net_covers_within_twice_the_best_radius() -> None:

@@ -4,8 +4,8 @@
     python benchmarks/curves/record.py --from runs/curves-*  # curves.parquet from runs that are there
     python benchmarks/curves/record.py --held-back --from runs/held-back-*
 
-The sweeps are real ones, random over space.yaml without early stopping: 144 configurations of seed 0, and
-60 of seed 1, which nothing is to be chosen by. A row is an epoch, see `sweeper.curves`.
+The sweeps are real ones, random over space.yaml without early stopping: 220 configurations of seed 0, and
+71 of seed 1, which nothing is to be chosen by. A row is an epoch, see `sweeper.curves`.
 
 What an epoch took depends on its method and on what else the machine did; not on the other settings, as
 images, steps and batch size are the same. So each is given the median over all epochs of its method in
@@ -33,8 +33,8 @@ METRICS = [
     for name in ("accuracy", "ece", "nll", "brier", "confidence", "entropy", "scaled_ece", "aurc")
 ]
 SWEEPS = {
-    "curves": ["search.trials=144", "search.seed=0"],
-    "held_back": ["search.trials=60", "search.seed=1", "name=held-back"],
+    "curves": ["search.trials=220", "search.seed=0"],
+    "held_back": ["search.trials=71", "search.seed=1", "name=held-back"],
 }
 
 
