@@ -118,11 +118,18 @@ class Forest:
         until = (last + 1) // every * every
         if self.grown is None or self.grown[0] != until:
             latest = [trial for trial in sorted(self.points) if trial < until][-LOOKED_BACK:]
+            self._forget(latest)
             seen = [trial for trial in latest if trial in self.epochs]
             if len(seen) < self.sweep.file.search.startup_trials or self.failed.issuperset(seen):
                 return None
             self.grown = until, self._grow(seen, baseline, stable_hash(self.sweep.file.search.seed, until))
         return self.grown[1]
+
+    def _forget(self, latest: list[int]) -> None:
+        """What came before these, which will not be looked at again."""
+        for trial in [trial for trial in self.points if latest and trial < latest[0]]:
+            del self.points[trial]
+            self.epochs.pop(trial, None)
 
     def _grow(self, trials: list[int], baseline: Metrics | None, seed: int) -> Grown:
         rows = [(trial, epoch, metrics) for trial in trials for epoch, metrics in self.epochs[trial].items()]

@@ -7,8 +7,8 @@
 The sweeps are real ones, random over space.yaml without early stopping: 220 configurations of seed 0, and
 71 of seed 1, which nothing is to be chosen by. A row is an epoch, see `sweeper.curves`.
 
-What an epoch took depends on its method and on what else the machine did; not on the other settings, as
-images, steps and batch size are the same. So each is given the median over all epochs of its method in
+What an epoch took depends on its method and on what else the machine did, and little on the other settings,
+as images, steps and batch size are the same. So each is given the median over all epochs of its method in
 that file, and time in the simulator is that of an undisturbed machine.
 """
 
