@@ -1,9 +1,9 @@
 """The search: asks for configurations, tells what became of them, and keeps both in an Optuna study on disk.
 
 The sampler is the forest, see `sweeper.forest`, or one of Optuna's. It knows the result of every trial that
-has ended. Of those that run, the forest knows the epochs that they have reported; TPE and the Gaussian process
-keep off their points; NSGA-II breeds from ended trials alone. Its random numbers come from the sweep's seed and
-the trial's number.
+has ended. Of those that run, the forest knows the epochs that they have reported; TPE and the Gaussian
+process keep off their points; NSGA-II breeds from ended trials alone. Its random numbers come from the
+sweep's seed and the trial's number.
 
 With `search.deterministic` what is drawn does not depend on timing either. Trial n is drawn when trials 0 to
 n - lag have ended, and the sampler knows the results of exactly these, told in order. So the same sweep gives
