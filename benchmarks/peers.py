@@ -12,7 +12,7 @@ from typing import Any
 import optuna
 
 from sweeper import space
-from sweeper.hashes import trial_seed
+from sweeper.hashes import stable_hash, trial_seed
 from sweeper.pareto import as_costs
 from sweeper.search import Search, Suggestion
 from sweeper.spec import SweepSpec
@@ -26,7 +26,7 @@ class OptunaDefaults(Search):
     """Optuna's samplers with the settings that they have by default. `Search` tells them constraints."""
 
     def _sampler(self, number: int) -> optuna.samplers.BaseSampler:
-        seed = int(super()._sampler(number)._rng.rng.randint(2**31))
+        seed = stable_hash(self.sweep.file.search.seed, "sampler", number) % 2**32
         if self.sweep.file.search.sampler == "nsga2":
             return optuna.samplers.NSGAIISampler(seed=seed)
         return optuna.samplers.TPESampler(seed=seed)

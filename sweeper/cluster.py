@@ -13,7 +13,7 @@ from typing import Any
 from sweeper import capacity
 from sweeper.capacity import Capacity, NodeType
 from sweeper.errors import UserError
-from sweeper.head import CLIENT, Watch, nodes, reach, refused
+from sweeper.head import CLIENT, Watch, names_port, nodes, reach, refused
 from sweeper.loopback import check_token, on_loopback, write_token
 from sweeper.redact import one_line
 from sweeper.spec import Resources
@@ -51,15 +51,13 @@ def located() -> str | None:
     if not given or given == "local":
         return None
     check_token()
-    if given.startswith(CLIENT):
-        reach(given)
-        return given
-    try:
-        address = services.canonicalize_bootstrap_address_or_die(given)
-    except (ConnectionError, ValueError) as error:
-        raise UserError(f"no Ray cluster answers at RAY_ADDRESS={given}: {one_line(error)}") from None
-    reach(address)
-    return address
+    if not names_port(given):
+        try:
+            given = services.canonicalize_bootstrap_address_or_die(given)
+        except (ConnectionError, ValueError) as error:
+            raise UserError(f"no Ray cluster answers at RAY_ADDRESS={given}: {one_line(error)}") from None
+    reach(given)
+    return given
 
 
 def _this_machine() -> Have:

@@ -43,6 +43,12 @@ def refused(where: str) -> str:
     )
 
 
+def names_port(address: str) -> bool:
+    """Whether it is HOST:PORT, or ray://HOST:PORT; Ray knows other addresses."""
+    place = address.removeprefix(CLIENT)
+    return "://" not in place and place.rpartition(":")[2].isdecimal()
+
+
 def knock(address: str, seconds: float) -> socket.socket:
     """A connection to who listens at HOST:PORT. Raises OSError if nobody does, or not within so long."""
     host, _, port = address.rpartition(":")

@@ -76,7 +76,8 @@ def drive(run: Run, *, quiet: bool = False) -> Run:
         concurrent = run.concurrency(cluster.concurrent(search.concurrent, search.trials))
         display = Display(run, concurrent, Clock(run), quiet=quiet)
         lost = partial(give_up, run, display)
-        with Tracker(run, display.note) as tracker, display, cluster.watched(lost):
+        once_more = sigterm_as_interrupt()  # as Ray has put its own in the place of ours
+        with once_more, Tracker(run, display.note) as tracker, display, cluster.watched(lost):
             display.stage("starting workers")
             work(run, cluster, concurrent, display, tracker.notify)
             display.stage("writing the report")

@@ -429,7 +429,7 @@ class Tracker:
         if self.error is not None:
             self.say(
                 f"{trouble(self.run, self.error)} and lacks a part; nothing is lost, deliver it later with: "
-                f"sweeper track {self.run.name}"
+                f"sweeper track {self.run}"
             )
 
     def notify(self) -> None:

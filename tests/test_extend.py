@@ -18,7 +18,9 @@ from tests.sweeps import SMALL
 
 def a_run(folder: Path, trials: int) -> Run:
     return Run.create(
-        folder, spec.from_text(SMALL.replace("trials: 5", f"trials: {trials}"), "f"), {"seed": 3}
+        folder,
+        spec.from_text(SMALL.replace("trials: 5", f"trials: {trials}, deterministic: true"), "f"),
+        {"seed": 3},
     )
 
 

@@ -48,10 +48,13 @@ def test_the_log_does_without_a_line(tmp_path: Path) -> None:
     run.log("a line")
 
 
-def test_any_verb_says_it_in_a_line(tmp_path: Path) -> None:
+def test_any_verb_says_it_in_a_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(self: Path, *_: Any, **__: Any) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(self))
+
     run = a_run(tmp_path)
     before = (run.path / "run.json").read_text()
-    (run.path / "run.json.partial").symlink_to(FULL)
+    monkeypatch.setattr(Path, "write_text", full)
     said = called("resume", run.path, "--trials", "9", code=2).stderr
     assert said.startswith("no space is left for what this writes: ")
     assert said.count("\n") == 1

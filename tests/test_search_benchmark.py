@@ -94,3 +94,14 @@ def test_a_search_is_broken_off_and_measured(monkeypatch: pytest.MonkeyPatch) ->
         assert (np.diff(shares) >= 0).all()
         assert paid[-1] * ruler.training / 3 <= max(simulation.times)
     assert ruler.shares(short, 3)[1][-1] < ruler.shares(whole, 3)[1][-1] == pytest.approx(1)
+
+
+@pytest.mark.parametrize("sampler", ["tpe", "nsga2"])
+def test_optuna_as_it_is_by_default(sampler: str) -> None:
+    """After what it draws at random it is not what ours of that name draws."""
+    made = sweep("null", trials=16, sampler=sampler)
+    table = Curves(curves(made, 12, 9))
+    default = peers.OptunaDefaults(made, None, name="test", lag=0, baseline=table.baseline)
+    found = simulate(made, table, workers=1, search=default).trials
+    assert len({str(trial.drawn) for trial in found}) == 16
+    assert [t.drawn for t in found] != [t.drawn for t in simulate(made, table, workers=1).trials]

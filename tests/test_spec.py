@@ -127,7 +127,7 @@ MISTAKES = {
         ["f.yaml:19", "search.known.0", "only with method: pmg"],
     ),
     "warm start of a sampler that does not learn": (
-        "seed: 3,", "warm_start: [a], sampler: random,", ["f.yaml:19", "search.warm_start", "use tpe or gp"],
+        "seed: 3,", "warm_start: [a], sampler: random,", ["f.yaml:19", "search.warm_start", "use forest"],
     ),
     "GPU-hours without a GPU": (
         "seed: 3,", "budget: {gpu_hours: 4},", ["f.yaml:19", "budget.gpu_hours", "give hours or epochs"],
