@@ -192,6 +192,7 @@ def test_verbs_on_the_aws_head_know_mlflow_and_its_password(home: Path) -> None:
     assert "MLFLOW_TRACKING_PASSWORD is empty" in said[1]
 
 
+@pytest.mark.hosts
 def test_mlflow_on_a_head_of_ones_own(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     config = load(ON_PREMISES)
     start = config["head_start_ray_commands"][1]
