@@ -167,6 +167,7 @@ def test_the_benchmark_of_a_whole_run_with_its_tracker(
 ) -> None:
     uri = f"sqlite:///{tmp_path}/mlflow.db"
     monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
+    monkeypatch.chdir(tmp_path)  # where MLflow keeps files beside a database
     run, probe = scale.folder(12, "random", True, tmp_path)
     assert {trial.status for trial in run.trials()} <= {"completed", "stopped"}
     assert (run.path / "report" / "index.html").exists()
