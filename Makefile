@@ -1,5 +1,6 @@
 # make quickstart   a real sweep on the embedded model and images, a few minutes on two cores
 # make test         lint, types and tests
+# make slow         further sweeps: full size, a bucket and Ctrl-C, other attacks, images of one's own; minutes
 # make hosts        a cluster of three hosts on this machine; as root, with iproute2, openssh-server and rsync
 # make audit        are there known vulnerabilities? needs the network
 # All make .venv first, from nothing but Python 3.10+ and a package index.
@@ -8,7 +9,7 @@ PYTHON ?= python3
 UV_VERSION := 0.13.9
 BIN := .venv/bin
 
-.PHONY: quickstart test hosts audit lock clean
+.PHONY: quickstart test slow hosts audit lock clean
 
 quickstart: .venv/ready
 	$(BIN)/sweeper run search_spaces/quickstart.yaml
@@ -17,7 +18,10 @@ test: .venv/ready
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
-	$(BIN)/pytest -n 2 --dist loadfile --no-loadscope-reorder -m "not hosts"
+	$(BIN)/pytest -n 2 --dist loadfile --no-loadscope-reorder -m "not hosts and not slow"
+
+slow: .venv/ready
+	$(BIN)/pytest -m slow
 
 hosts: .venv/ready
 	$(BIN)/pytest -m hosts

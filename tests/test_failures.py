@@ -228,6 +228,7 @@ def test_stop_and_two_drivers_at_once(world: World, whole: Run) -> None:
     same(Run.find(None, runs), whole)
 
 
+@pytest.mark.slow
 def test_ctrl_c_in_a_bucket_and_another_host_goes_on(world: World, whole: Run) -> None:
     """A third one reads along until the end."""
     hosts = [{SCRATCH: str(world.root / name)} for name in ("first", "second", "third")]

@@ -44,6 +44,7 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Run:
         del os.environ["SWEEPER_DATA"], os.environ["XDG_CACHE_HOME"]
 
 
+@pytest.mark.slow
 def test_two_trials_side_by_side_are_completed(finished: Run) -> None:
     trials = finished.trials()
     assert [(trial.status, trial.method) for trial in trials] == [
@@ -57,6 +58,7 @@ def test_two_trials_side_by_side_are_completed(finished: Run) -> None:
         assert epoch["out_of_memory"] == 0
 
 
+@pytest.mark.slow
 def test_both_are_exported_as_open_clip_loads_them(finished: Run, tmp_path: Path) -> None:
     sweeper("export", finished.path, "--trial", "t000", "--trial", "t001", "--to", tmp_path)
     random = open_clip.create_model("ViT-B-32", load_weights=False).state_dict()

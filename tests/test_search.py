@@ -75,7 +75,7 @@ def drawn(run: Run) -> list[dict[str, Any]]:
 
 
 @pytest.mark.parametrize(
-    ("sampler", "trials"), [("tpe", 14), ("nsga2", 14), ("gp", 8), ("random", 14), ("forest", 14)]
+    ("sampler", "trials"), [("tpe", 14), ("nsga2", 14), ("gp", 5), ("random", 14), ("forest", 14)]
 )
 def test_the_order_in_which_trials_end_does_not_matter(tmp_path: Path, sampler: str, trials: int) -> None:
     sweep = small(trials, **{"seed: 3": f"seed: 3, sampler: {sampler}"})

@@ -288,6 +288,7 @@ def test_status_report_and_resume_of_a_finished_run(whole: Finished) -> None:
     assert json.loads((whole.run.path / "pareto.json").read_text()) == before
 
 
+@pytest.mark.slow
 def test_a_trial_is_measured_again_by_other_attacks(whole: Finished) -> None:
     run, trial = whole.run, next(row for row in whole.run.pareto()["candidates"] if row["pareto"])
     plain = json.loads(sweeper("evaluate", trial["id"], run.path, "--json"))
@@ -304,6 +305,7 @@ def test_a_trial_is_measured_again_by_other_attacks(whole: Finished) -> None:
     assert "images withstood everything; broken by: " in shown
 
 
+@pytest.mark.slow
 def test_a_trial_is_checked_for_masked_gradients(whole: Finished) -> None:
     output = called("evaluate", "t000", whole.run.path, "--sanity", "--set", "images=20").stdout
     assert "unbounded: passed: robust accuracy 0.0%" in output
@@ -346,6 +348,7 @@ search: {{trials: 1}}
 """
 
 
+@pytest.mark.slow
 def test_a_folder_of_ones_own_images(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     rng = np.random.default_rng(0)
