@@ -186,7 +186,9 @@ class Encoding:
 
     def __init__(self, parameters: Mapping[str, Choice | Range]) -> None:
         self.parameters = parameters
-        self.ranks = {name: ranks(each) for name, each in parameters.items() if isinstance(each, Choice)}
+        choices = {name: each for name, each in parameters.items() if isinstance(each, Choice)}
+        self.labels = {name: space.labels(each) for name, each in choices.items()}
+        self.ranks = {name: ranks(labels) for name, labels in self.labels.items()}
 
     def __call__(self, point: Point) -> list[float]:
         columns: list[float] = []
@@ -197,13 +199,12 @@ class Encoding:
             elif order := self.ranks[name]:
                 columns.append(-1.0 if value is None else order[value])
             else:
-                columns += [float(value == label) for label in space.labels(distribution)]
+                columns += [float(value == label) for label in self.labels[name]]
         return columns
 
 
-def ranks(choice: Choice) -> dict[str, float]:
+def ranks(labels: list[str]) -> dict[str, float]:
     """The options of a choice of numbers, from 0 to 1 in their order; empty for another choice."""
-    labels = space.labels(choice)
     try:
         order = sorted(labels, key=Fraction)
     except ValueError:

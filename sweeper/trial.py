@@ -169,7 +169,7 @@ class Point:
 
 
 def epoch_file(folder: Path, epoch: int, suffix: str) -> Path:
-    """A file that a trial writes after an epoch; see the head of this module."""
+    """A file that a trial writes after an epoch; see the head of `sweeper.run`."""
     return folder / f"epoch-{epoch:03d}.{suffix}"
 
 
