@@ -52,8 +52,8 @@ INSTALL = "uv venv .peers && uv pip install --python .peers syne-tune==0.16.0"
 
 CONSTRAINT = "pareto.subject_to={clean_accuracy: '>= 0.8 * baseline'}"
 TARGET = 0.95
-GRID = (5, 10, 20, 40, 80)
-LIMITS = (60, 120)
+GRID = (5, 10, 20, 40)
+LIMITS = (40, 120)
 """Full trainings. A run is broken off at the first of them by which it has reached the target."""
 
 Driver = tuple[Asked, "Stopping | None"]
@@ -93,7 +93,7 @@ ARMS = [
     Arm("Optuna TPE, multivariate", ("sampler=tpe", NONE), ours),
     Arm("Optuna NSGA-II", ("sampler=nsga2", NONE), partial(ours, kind=peers.OptunaDefaults)),
     Arm("Ray ASHA", ("sampler=random", NONE), partial(asha, reduction_factor=3)),
-    Arm("Syne Tune MOASHA", ("sampler=random", NONE), moasha, limits=LIMITS[:1]),
+    Arm("Syne Tune MOASHA", ("sampler=random", NONE), moasha, limits=(60,)),
     Arm("ours", OURS, ours, peer=False),
 ]
 ABLATIONS = [

@@ -64,6 +64,28 @@ def resolve(node: Node, decide: Decide) -> Resolved:
     return Resolved(visit(node, "", ()), places, drawn)
 
 
+@dataclass(frozen=True)
+class Decision:
+    """A parameter, and what is to be decided after it: by its label if it is a choice."""
+
+    name: str
+    distribution: Choice | Range
+    inner: dict[str, list[Decision]]
+
+
+def decisions(node: Node, name: str = "") -> list[Decision]:
+    """What `resolve` asks for, in its order, without the rest of the configuration."""
+    if isinstance(node, Range):
+        return [Decision(name, node, {})]
+    if isinstance(node, Choice):
+        options = zip(labels(node), node.options, strict=True)
+        inner = {label: decisions(option, join(name, label)) for label, option in options}
+        return [Decision(name, node, inner)]
+    if isinstance(node, (Mapping, Sequence)):
+        return [each for inner, child in _children(node, name) for each in decisions(child, inner)]
+    return []
+
+
 def probes(node: Node, found: dict[str, Choice | Range] | None = None) -> Iterator[Resolved]:
     """Configurations that together use every option and both ends of every range at least once.
 

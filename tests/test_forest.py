@@ -17,6 +17,7 @@ from sweeper.forest import Encoding, Forest, Grown, place, random_value, ranks
 from sweeper.pareto import hypervolume
 from sweeper.run import Metrics, TrialRecord
 from sweeper.search import Search
+from sweeper.space import Decision
 from sweeper.spec import SweepSpec
 from sweeper.tree import Choice, Range, parse
 from tests.searching import UNTRAINED
@@ -169,8 +170,9 @@ def test_values_stay_in_their_range_and_near(text: str, seed: int) -> None:
     (found,) = distributions(f"{{a: {text}}}").values()
     assert isinstance(found, Range)
     rng = np.random.default_rng(seed)
-    value = random_value(found, None, rng)
-    near = [random_value(found, value, rng) for _ in range(20)]
+    decision = Decision("a", found, {})
+    value = random_value(decision, None, rng)
+    near = [random_value(decision, value, rng) for _ in range(20)]
     assert all(found.low <= each <= found.high for each in (value, *near))
     assert all(isinstance(each, int) == found.integer for each in (value, *near))
     moved = [abs(place(each, found) - place(value, found)) for each in near]
@@ -191,3 +193,18 @@ def test_epochs_that_are_looked_at() -> None:
     assert Forest(sweep()).looked_at == [1, 3, 9]
     assert Forest(spec.from_text(SWEEP.replace("epochs: 9", "epochs: 20"), "x")).looked_at == [1, 3, 9, 20]
     assert Forest(spec.from_text(SWEEP.replace("epochs: 9", "epochs: 1"), "x")).looked_at == [1]
+
+
+@pytest.mark.parametrize("file", sorted(Path("search_spaces").glob("*.yaml")), ids=lambda file: file.stem)
+def test_a_candidate_decides_what_a_configuration_asks_for_in_its_order(file: Path) -> None:
+    learner = Forest(spec.load(file))
+    for seed in range(20):
+        candidate = learner._candidate({}, None, np.random.default_rng(seed))
+        asked: list[str] = []
+
+        def decide(name: str, _: Choice | Range, asked: list[str] = asked, of: Any = candidate) -> Any:
+            asked.append(name)
+            return of[name]
+
+        space.resolve(learner.sweep.space, decide)
+        assert asked == list(candidate)
