@@ -22,10 +22,10 @@ WATCH_SECONDS, KNOCK_SECONDS, LOST_SECONDS = 1.0, 2.0, 20.0
 def reach(address: str) -> None:
     """Raises UserError within seconds unless a cluster answers at HOST:PORT, or ray://HOST:PORT, and takes
     our token. Ray itself would try for minutes, and say nothing of the token."""
+    place = address.removeprefix(CLIENT)
     try:
-        with knock(address.removeprefix(CLIENT), ANSWER_SECONDS):
-            if not address.startswith(CLIENT):
-                identity(address)
+        with knock(place, ANSWER_SECONDS):
+            greet(place) if address.startswith(CLIENT) else identity(place)
     except OSError as error:
         reason = error.strerror or str(error)
         raise UserError(f"no Ray cluster answers at RAY_ADDRESS={address}: {reason}") from None
@@ -53,6 +53,17 @@ def knock(address: str, seconds: float) -> socket.socket:
     """A connection to who listens at HOST:PORT. Raises OSError if nobody does, or not within so long."""
     host, _, port = address.rpartition(":")
     return socket.create_connection((host, int(port)), timeout=seconds)
+
+
+def greet(address: str) -> None:
+    """Raises TimeoutError unless who listens at HOST:PORT speaks as Ray's client server does."""
+    import grpc
+
+    with grpc.insecure_channel(address) as channel:
+        try:
+            grpc.channel_ready_future(channel).result(ANSWER_SECONDS)
+        except grpc.FutureTimeoutError:
+            raise TimeoutError(f"no answer in {ANSWER_SECONDS:g} s") from None
 
 
 def identity(address: str) -> str:

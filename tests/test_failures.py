@@ -349,6 +349,7 @@ WRONG: dict[str, tuple[dict[str, str], list[str], str]] = {
     "no token": ({"RAY_AUTH_TOKEN": "", "HOME": "/nowhere"}, [], "/nowhere/.ray/auth_token is missing"),
     "nobody": ({"RAY_ADDRESS": "127.0.0.1:9"}, [], "no Ray cluster answers at RAY_ADDRESS=127.0.0.1:9"),
     "no client's port": ({"RAY_ADDRESS": "ray://127.0.0.1:9"}, [], "no Ray cluster answers at"),
+    "a silent client's port": ({}, [], "no Ray cluster answers at RAY_ADDRESS=ray://"),
     "somebody else": ({"RAY_py_gcs_connect_timeout_s": "2"}, [], "no Ray cluster answers at"),
     "no such GPUs": ({}, ["resources.gpus=4"], "needs 1 CPUs and 4 GPUs on one node, and the"),
 }
@@ -359,7 +360,9 @@ def test_a_cluster_that_refuses_or_does_not_answer_or_is_too_small(world: World)
     file, about = world.file("wrong"), {"seed": 5, "directory": os.getcwd()}
     began, started = time.monotonic(), []
     with socket.create_server(("127.0.0.1", 0)) as silent:
-        WRONG["somebody else"][0]["RAY_ADDRESS"] = f"127.0.0.1:{silent.getsockname()[1]}"
+        address = f"127.0.0.1:{silent.getsockname()[1]}"
+        WRONG["somebody else"][0]["RAY_ADDRESS"] = address
+        WRONG["a silent client's port"][0]["RAY_ADDRESS"] = f"ray://{address}"
         for own, overrides, words in WRONG.values():
             run = Run.create(world.root / "wrong", spec.load(file, overrides=overrides), about)
             options = [each for override in overrides for each in ("--set", override)]

@@ -9,6 +9,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -231,6 +232,20 @@ def test_an_address_where_nobody_answers_is_a_line(monkeypatch: pytest.MonkeyPat
     monkeypatch.setenv("RAY_ADDRESS", address)
     with pytest.raises(UserError, match="no Ray cluster answers at RAY_ADDRESS="):
         cluster.located()
+
+
+def test_who_listens_at_a_clients_port_is_asked_whether_it_speaks(monkeypatch: pytest.MonkeyPatch) -> None:
+    import grpc
+
+    monkeypatch.setattr(head_module, "ANSWER_SECONDS", 1)
+    said = r"at RAY_ADDRESS=ray://127\.0\.0\.1:\d+: no answer in 1 s$"
+    with socket.create_server(("127.0.0.1", 0)) as silent, pytest.raises(UserError, match=said):
+        head_module.reach(f"ray://127.0.0.1:{silent.getsockname()[1]}")
+    server = grpc.server(ThreadPoolExecutor(1))
+    port = server.add_insecure_port("127.0.0.1:0")
+    server.start()
+    head_module.reach(f"ray://127.0.0.1:{port}")
+    server.stop(None)
 
 
 def test_auto_is_asked_for_the_token_too(monkeypatch: pytest.MonkeyPatch) -> None:
