@@ -93,6 +93,9 @@ class Moasha:
             self._answer({"trial": trial, "epoch": epoch, "metrics": signed, "last": last})["goes_on"]
         )
 
+    def report(self, trial: int, epoch: int, metrics: Metrics) -> None:
+        """Nothing: see `record`."""
+
     def end(self, trial: TrialRecord) -> None:
         """Nothing: it has seen the trial's reports."""
 

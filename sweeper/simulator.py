@@ -38,11 +38,13 @@ class Simulation:
 
 
 class Asked(Protocol):
-    """What is asked for trials and told how they ended: `Search`, or a peer of it."""
+    """What is asked for trials, told what they reach and how they ended: `Search`, or a peer of it."""
 
     next: int
 
     def ask(self) -> Suggestion | None: ...
+
+    def report(self, trial: int, epoch: int, metrics: Metrics) -> None: ...
 
     def end(self, trial: TrialRecord) -> None: ...
 
@@ -154,8 +156,7 @@ class Simulator:
         )
         self.done.trace.append((trial.number, epoch))
         self.done.times.append(self.now)
-        if isinstance(self.search, Search):
-            self.search.report(trial.number, epoch, metrics)
+        self.search.report(trial.number, epoch, metrics)
         last = epoch == trial.config["epochs"]
         goes_on = self.stopping is None or self.stopping.record(trial.number, epoch, metrics, last=last)
         if goes_on is None:

@@ -1,11 +1,11 @@
 """Makes curves.parquet and held_back.parquet, the learning curves that benchmarks/search.py searches over.
 
-    python benchmarks/curves/record.py                       # both sweeps, then both files; hours
+    python benchmarks/curves/record.py                       # all sweeps, then both files; hours
     python benchmarks/curves/record.py --from runs/curves-*  # curves.parquet from runs that are there
     python benchmarks/curves/record.py --held-back --from runs/held-back-*
 
 The sweeps are real ones, random over space.yaml without early stopping: 220 configurations of seed 0, and
-71 of seed 1, which nothing is to be chosen by. A row is an epoch, see `sweeper.curves`.
+of seeds 1 and 2 those that nothing is to be chosen by. A row is an epoch, see `sweeper.curves`.
 
 What an epoch took depends on its method and on what else the machine did, and little on the other settings,
 as images, steps and batch size are the same. So each is given the median over all epochs of its method in
@@ -33,8 +33,11 @@ METRICS = [
     for name in ("accuracy", "ece", "nll", "brier", "confidence", "entropy", "scaled_ece", "aurc")
 ]
 SWEEPS = {
-    "curves": ["search.trials=220", "search.seed=0"],
-    "held_back": ["search.trials=71", "search.seed=1", "name=held-back"],
+    "curves": [["search.trials=220", "search.seed=0"]],
+    "held_back": [
+        ["search.trials=71", "search.seed=1", "name=held-back"],
+        ["search.trials=129", "search.seed=2", "name=held-back-2"],
+    ],
 }
 
 
@@ -47,10 +50,10 @@ def table(runs: list[Run]) -> pd.DataFrame:
     return found
 
 
-def record(name: str, folder: Path) -> Run:
+def record(settings: list[str], folder: Path) -> Run:
     """Runs a sweep."""
     before = set(folder.glob("*/run.json"))
-    overrides = [part for value in SWEEPS[name] for part in ("--set", value)]
+    overrides = [part for value in settings for part in ("--set", value)]
     command = [sys.executable, "-m", "sweeper", "run", str(HERE / "space.yaml"), "--runs", str(folder)]
     subprocess.run([*command, *overrides], check=True)
     (new,) = set(folder.glob("*/run.json")) - before
@@ -69,7 +72,8 @@ def main() -> None:
     options = parser.parse_args()
     names = ["held_back" if options.held_back else "curves"] if options.runs else list(SWEEPS)
     for name in names:
-        runs = [Run.load(path) for path in options.runs or ()] or [record(name, options.folder)]
+        given = [Run.load(path) for path in options.runs or ()]
+        runs = given or [record(settings, options.folder) for settings in SWEEPS[name]]
         target = HERE / f"{name}.parquet"
         found = table(runs)
         found.to_parquet(target, index=False, compression="zstd")
