@@ -8,8 +8,8 @@ The sweeps are real ones, random over space.yaml without early stopping: 220 con
 of seeds 1 and 2 those that nothing is to be chosen by. A row is an epoch, see `sweeper.curves`.
 
 What an epoch took depends on its method and on what else the machine did, and little on the other settings,
-as images, steps and batch size are the same. So each is given the median over all epochs of its method in
-that file, and time in the simulator is that of an undisturbed machine.
+as images, steps and batch size are the same. So each is given the median over all epochs of its method, in
+that of a file's sweeps where it is least, and time in the simulator is that of an undisturbed machine.
 """
 
 from __future__ import annotations
@@ -36,16 +36,22 @@ SWEEPS = {
     "curves": [["search.trials=220", "search.seed=0"]],
     "held_back": [
         ["search.trials=71", "search.seed=1", "name=held-back"],
-        ["search.trials=129", "search.seed=2", "name=held-back-2"],
+        ["search.trials=63", "search.seed=2", "name=held-back-2"],
     ],
 }
 
 
 def table(runs: list[Run]) -> pd.DataFrame:
     """The curves of all completed trials of these runs."""
-    found = recorded(runs)[[*KEYS, *METRICS]]
+    return tidied(recorded(runs)[[*KEYS, *METRICS]])
+
+
+def tidied(found: pd.DataFrame) -> pd.DataFrame:
+    """The curves as the file has them."""
     method = found["drawn"].map(lambda text: json.loads(text).get("method", BASELINE))
-    found["seconds"] = found.groupby(method)["seconds"].transform("median").round(3)
+    sweep = found["config"].str.split("/").str[0]
+    medians = found.groupby([method, sweep])["seconds"].transform("median")
+    found["seconds"] = medians.groupby(method).transform("min").round(3)
     found[METRICS] = found[METRICS].astype("float32").astype("float64")  # packs better, and says as much
     return found
 
