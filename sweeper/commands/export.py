@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING
 
 import click
 
-from sweeper.options import CLUSTER, RUN, RUNS, examples
+from sweeper.options import CLUSTER, JSON, RUN, RUNS, examples
+from sweeper.terminal import print_json
 
 if TYPE_CHECKING:
     from sweeper.storage import Root
@@ -28,8 +29,17 @@ if TYPE_CHECKING:
     "--to", type=click.Path(path_type=Path), help="Folder for the models' folders; RUN/exports by default."
 )
 @click.option("--register", "name", help="Also register them in MLflow's model registry, under this name.")
+@JSON
 @CLUSTER
-def command(run: str | None, runs: Root, trials: tuple[str, ...], to: Path | None, name: str | None) -> None:
+def command(
+    *,
+    run: str | None,
+    runs: Root,
+    trials: tuple[str, ...],
+    to: Path | None,
+    name: str | None,
+    as_json: bool,
+) -> None:
     """Write models as folders that open_clip loads.
 
     Each has a model card: configuration, data, attacks, metrics with intervals, licence.
@@ -37,10 +47,18 @@ def command(run: str | None, runs: Root, trials: tuple[str, ...], to: Path | Non
     from sweeper.export import exported
     from sweeper.run import Run
 
-    found = Run.find(run, runs)
+    def say(line: str) -> None:
+        click.echo(line, err=as_json)
+
+    found, written = Run.find(run, runs), []
     for point, folder in exported(found, trials, to):
-        click.echo(f"{point.id}: {folder}")
+        say(f"{point.id}: {folder}")
+        model = None
         if name is not None:
             from sweeper.registry import register
 
-            click.echo(f"{point.id}: {register(found, point, folder, name)}")
+            model = register(found, point, folder, name)
+            say(f"{point.id}: {model}")
+        written.append({"id": point.id, "folder": str(folder.absolute()), "model": model})
+    if as_json:
+        print_json(written)

@@ -19,8 +19,8 @@ if TYPE_CHECKING:
 @CLUSTER
 def command(run: str | None, runs: Root, follow: bool) -> None:
     """Print what a run has said so far."""
-    from sweeper.plan import log_lines
     from sweeper.run import Run
+    from sweeper.status import log_lines
 
     for line in log_lines(Run.find(run, runs), follow=follow):
         click.echo(line, nl=False)

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 import click
 
 from sweeper.errors import UserError
-from sweeper.options import FILE, PROFILE, RUNS, SET, examples
+from sweeper.options import FILE, JSON, PROFILE, RUNS, SET, examples
+from sweeper.terminal import print_json
 
 if TYPE_CHECKING:
     from sweeper.storage import Root
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
 )
 @click.option("--like", metavar="RUN", help="With --cluster: expect trials to take as long as this run's.")
 @RUNS
+@JSON
 def command(
     *,
     file: Path,
@@ -38,18 +40,26 @@ def command(
     cluster: Path | None,
     like: str | None,
     runs: Root,
+    as_json: bool,
 ) -> None:
     """Show what FILE would run, without running it."""
-    from sweeper import capacity, expense, spec
-    from sweeper.plan import print_memory, print_plan
+    from sweeper import capacity, expense, plan, spec
     from sweeper.run import Run
 
-    sweep = spec.load(file, profile, overrides)
-    print_plan(sweep)
-    if memory:
-        print_memory(sweep)
-    if cluster is not None:
-        for line in expense.lines(sweep, capacity.read(cluster), Run.find(like, runs) if like else None):
-            click.echo(line)
-    elif like is not None:
+    if like is not None and cluster is None:
         raise UserError("--like RUN goes with --cluster FILE: how long trials take says what they cost there")
+    sweep = spec.load(file, profile, overrides)
+    if not as_json:
+        plan.print_plan(sweep)
+    asked: dict[str, list[str]] = {}
+    if memory:
+        asked["memory"] = plan.memory(sweep)
+    if cluster is not None:
+        earlier = Run.find(like, runs) if like else None
+        asked["cluster"] = list(expense.lines(sweep, capacity.read(cluster), earlier))
+    if as_json:
+        print_json(plan.as_json(sweep) | asked)
+        return
+    for lines in asked.values():
+        for line in lines:
+            click.echo(line)

@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING
 
 import click
 
-from sweeper.options import CLUSTER, RUN, RUNS, examples
+from sweeper.options import CLUSTER, JSON, RUN, RUNS, examples
+from sweeper.terminal import print_json
 
 if TYPE_CHECKING:
     from sweeper.storage import Root
@@ -15,8 +16,9 @@ if TYPE_CHECKING:
 @click.command(epilog=examples("sweeper stop", "sweeper stop quickstart-20261124-142522"))
 @RUN
 @RUNS
+@JSON
 @CLUSTER
-def command(run: str | None, runs: Root) -> None:
+def command(run: str | None, runs: Root, as_json: bool) -> None:
     """Stop a run that goes on, as Ctrl-C would.
 
     What it has finished stays, and `sweeper resume` goes on from there.
@@ -26,4 +28,8 @@ def command(run: str | None, runs: Root) -> None:
 
     found = Run.find(run, runs)
     stop_driver(found)
-    click.echo(f"{found.name} has stopped; go on with: sweeper resume {found}")
+    go_on = f"sweeper resume {found}"
+    if as_json:
+        print_json({"run": found.name, "path": str(found), "resume": go_on})
+    else:
+        click.echo(f"{found.name} has stopped; go on with: {go_on}")
