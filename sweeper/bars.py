@@ -16,18 +16,17 @@ if TYPE_CHECKING:
 
 @dataclass
 class Sparse:
-    """Says when there is something to tell: every tenth of the work, but not within FIRST seconds of the last
-    time, and after `seconds` whatever came of it. Work that is done within FIRST seconds is never told of."""
+    """Says when there is something to tell: every tenth of the work, but not within `least` seconds of the
+    last time, and after `most` whatever came of it. Work that is done sooner is never told of."""
 
-    seconds: float = 30.0
+    least: float = 5.0
+    most: float = 30.0
     share: float = 0.0
     told: float = field(default_factory=time.monotonic)
 
-    FIRST = 5.0
-
     def due(self, share: float) -> bool:
         elapsed = time.monotonic() - self.told
-        due = elapsed >= self.seconds or (elapsed >= self.FIRST and share - self.share >= 0.1)
+        due = elapsed >= self.most or (elapsed >= self.least and share - self.share >= 0.1)
         if due:
             self.told, self.share = time.monotonic(), share
         return due

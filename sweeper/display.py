@@ -11,6 +11,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
 from rich.live import Live
+from rich.text import Text
 
 from sweeper import front, progress
 from sweeper.bars import Sparse
@@ -29,8 +30,8 @@ if TYPE_CHECKING:
 
 LOOK, LOOK_AWAY = 2.0, 30.0
 """Seconds between looks at what workers have said; in a bucket each takes a request."""
-HEARTBEAT = 300.0
-"""Seconds after which a log hears of a search again."""
+HEARTBEAT = 60.0, 300.0
+"""Seconds, at least and at most, after which a log hears of a search again."""
 
 
 class Display:
@@ -50,7 +51,7 @@ class Display:
         self.rungs = rungs_of(run.spec)
         self.looked = float("-inf")
         self.away = time.monotonic()  # since what is in a bucket was last looked at
-        self.heartbeat = Sparse(seconds=HEARTBEAT)
+        self.heartbeat = Sparse(*HEARTBEAT)
         self.sparse: dict[tuple[str, str], Sparse] = {}  # by job and what it does
         self.about = About.of(run, concurrent)
         self.live: Live | None = None
@@ -104,7 +105,7 @@ class Display:
         if name == self.at.stage:
             return
         self.at = At(name, time.time(), 0, total, self.at.running)
-        self._progress(f"{name}{f', {total} in all' if total else ''} ...")
+        self._progress(f"{name} ({total}) ..." if total > 1 else f"{name} ...")
         self._look()
 
     def begin(self, job: dict[str, Any]) -> None:
@@ -130,19 +131,17 @@ class Display:
         self.baseline = self.baseline or self.run.baseline()
         before = self.trials.get(trial.number)
         self.trials[trial.number] = trial
-        changed = before is None or (len(before.epochs), before.status) != (len(trial.epochs), trial.status)
-        if changed and trial.status != "unfinished":
-            self.new.append(trial)
-        if changed and trial.epochs:
+        if trial.epochs and (before is None or len(before.epochs) < len(trial.epochs)):
             self._progress(self._line(trial))
+        if trial.status != "unfinished" and (before is None or before.status == "unfinished"):
+            self.new.append(trial)
+            reason = f"failed: {trial.reason}" if trial.status == "failed" else trial.reason or trial.status
+            self._progress(f"{trial.id} {trial.method}: {reason}")
 
     def _line(self, trial: TrialRecord) -> str:
         metrics = trial.metrics or {}
         shown = ", ".join(f"{name} {metrics[name]:.3f}" for name in self.run.spec.file.pareto.metrics)
-        ended = "" if trial.status == "unfinished" else f", {trial.status}"
-        return (
-            f"{trial.id} {trial.method}: epoch {len(trial.epochs)}/{trial.config['epochs']}, {shown}{ended}"
-        )
+        return f"{trial.id} {trial.method}: epoch {len(trial.epochs)}/{trial.config['epochs']}, {shown}"
 
     def tick(self) -> None:
         """To be called now and then: looks how far workers are, and tells those who see no live view."""
@@ -162,7 +161,7 @@ class Display:
 
     def _look(self) -> None:
         self.looked = time.monotonic()
-        with suppress(Exception):  # no sweep ends for the sake of what it shows
+        with suppress(Exception):  # as on a full disk
             if self.run.storage.address is not None and self.looked - self.away > LOOK_AWAY:
                 self.away = self.looked
                 self.run.storage.look(self.run.path / progress.FOLDER)
@@ -198,4 +197,7 @@ class Display:
 
     def _render(self) -> RenderableType:
         width, height = self.console.size
-        return screen(self.state(), self.about, width, height)
+        try:
+            return screen(self.state(), self.about, width, height)
+        except Exception as error:  # no sweep ends for the sake of what it shows
+            return Text(f"the live view can't be drawn: {type(error).__name__}: {error}")

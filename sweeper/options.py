@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from sweeper import completions
+
 if TYPE_CHECKING:
     from sweeper.storage import Root
 
@@ -24,7 +26,7 @@ class RootType(click.ParamType):
 
 def _forward(ctx: click.Context, _: click.Parameter, cluster: Path | None) -> None:
     """Runs the command on the cluster's head instead, and ends as it does there."""
-    if cluster is None:
+    if cluster is None or ctx.resilient_parsing:  # as when a shell asks how a line may go on
         return
     from sweeper import remote
 
@@ -34,8 +36,8 @@ def _forward(ctx: click.Context, _: click.Parameter, cluster: Path | None) -> No
     ctx.exit(remote.forward(cluster, given + ["--submit"] * (given[0] == "resume")))
 
 
-FILE = click.argument("file", type=click.Path(path_type=Path))
-RUN = click.argument("run", required=False)
+FILE = click.argument("file", type=click.Path(path_type=Path), shell_complete=completions.sweep_files)
+RUN = click.argument("run", required=False, shell_complete=completions.runs)
 RUNS = click.option(
     "--runs",
     type=RootType(),
@@ -45,7 +47,11 @@ RUNS = click.option(
     show_envvar=True,
     help="Folder that holds the runs: a path, or s3://BUCKET/FOLDER.",
 )
-PROFILE = click.option("--profile", help="Apply the overrides of this profile of the file.")
+PROFILE = click.option(
+    "--profile",
+    help="Apply the overrides of this profile of the file.",
+    shell_complete=completions.profiles,
+)
 SET = click.option(
     "--set", "overrides", metavar="KEY=VALUE", multiple=True, help="Override one key; may be repeated."
 )

@@ -26,6 +26,8 @@ from sweeper.trial import BASELINE, Metrics, Point, TrialRecord
 
 ENOUGH = 5
 """Trials that have ended, after which it is known how many epochs early stopping leaves one."""
+RECENT = 50
+"""Trials that say how long an epoch takes."""
 JOB = re.compile(r"(t\d+)(-\d+)?(?:@\d+)?")
 """A trial, or one that was trained with another seed, perhaps after an epoch."""
 
@@ -115,8 +117,8 @@ def state(
     seconds: float,
     rungs: Callable[[int], Sequence[int]],
 ) -> State:
-    """trials: of the search, by number; outlines will do.  twins: trials that are being trained with other seeds, by
-    id.  seconds: for how long was searched.  rungs: see `rungs_of`."""
+    """trials: of the search; outlines will do.  twins: those that are trained with other seeds now, by id.
+    seconds: for how long was searched.  rungs: see `rungs_of`."""
     known = {trial.id: trial for trial in trials} | dict(twins)
     tasks = [task(job, known, told.get(job), rungs) for job in what.running]
     counts = Counter(str(trial.status) for trial in trials)
@@ -179,23 +181,28 @@ def rungs_of(sweep: SweepSpec) -> Callable[[int], Sequence[int]]:
 def search_left(
     run: Run, trials: Sequence[TrialRecord], running: Sequence[Task], seconds: float
 ) -> float | None:
-    """Seconds, at the pace so far, until all trials have ended or a budget is used up: the epochs of a new
-    trial are taken for the mean of those so far. None before anything is done."""
-    parts = sum(each.part for each in running)
-    done = sum(len(trial.epochs) for trial in trials) + parts
-    if not done or seconds <= 0:
+    """Seconds until all trials have ended or a budget is used up, if epochs go on to take as long as those of
+    the last trials, with as many trials side by side as now. None before the first epoch is done."""
+    known = [epoch for trial in trials[-RECENT:] for epoch in trial.epochs if "training_seconds" in epoch]
+    if not known or not running:
         return None
-    ended = [len(trial.epochs) for trial in trials if trial.status != "unfinished"]
-    whole = [int(trial.config["epochs"]) for trial in trials]
-    stopping = run.spec.file.search.early_stopping is not None and len(ended) >= ENOUGH
-    expected = mean(ended) if stopping else mean(whole)
-    left: float = sum(
-        int(trial.config["epochs"]) - len(trial.epochs) for trial in trials if trial.status == "unfinished"
-    )
-    left += expected * max(run.spec.file.search.trials - len(trials), 0)
+    each = sum(epoch["training_seconds"] + epoch["evaluation_seconds"] for epoch in known) / len(known)
+    left = epochs_left(run, trials) - sum(task.part for task in running)
     limit, gone = budget.limits(run), budget.spent(run, trials, seconds)
     by_budget = [seconds * max(limit[name] / gone[name] - 1, 0) for name in limit if gone[name]]
-    return min([seconds * max(left - parts, 0) / done, *by_budget])
+    return min([each * max(left, 0) / len(running), *by_budget])
+
+
+def epochs_left(run: Run, trials: Sequence[TrialRecord]) -> float:
+    """A new trial is expected to have as many as those so far, as early stopping leaves of them."""
+    search = run.spec.file.search
+    ended = [len(trial.epochs) for trial in trials if trial.status != "unfinished"]
+    known = search.early_stopping is not None and len(ended) >= ENOUGH
+    each = ended if known else [int(trial.config["epochs"]) for trial in trials]
+    begun = [trial for trial in trials if trial.status == "unfinished"]
+    return sum(int(trial.config["epochs"]) - len(trial.epochs) for trial in begun) + sum(each) / len(
+        each
+    ) * max(search.trials - len(trials), 0)
 
 
 def stage_left(what: At, running: Sequence[Task]) -> float | None:
@@ -203,10 +210,6 @@ def stage_left(what: At, running: Sequence[Task]) -> float | None:
     done = what.done + sum(each.done for each in running)
     elapsed = time.time() - what.since
     return elapsed * max(what.total - done, 0) / done if what.total and done else None
-
-
-def mean(values: Sequence[int]) -> float:
-    return sum(values) / len(values)
 
 
 def ranked(sweep: SweepSpec, points: Sequence[Point]) -> list[Point]:

@@ -111,7 +111,8 @@ def print_status(console: Console, status: Status, runs: Sequence[Run]) -> None:
         say(console, f"budget: {now.budget}")
     if status.word == RUNNING:
         about = About.of(run, None)
-        console.print(Group(*tables(now, about, console.width, SHOWN_ROWS)))
+        if now.running or now.front:
+            console.print(Group(*tables(now, about, console.width, SHOWN_ROWS)))
         say(console, about.protocol, style="dim")
     for trial in status.failed[-SHOWN_FAILED:]:
         say(console, f"{trial.id} {trial.method} failed: {trial.reason}")

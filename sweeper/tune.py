@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -325,7 +326,8 @@ class Watcher(Stateless, Callback):
         forget(trial)
 
     def on_step_end(self, iteration: int, trials: list[Any], **info: Any) -> None:
-        self.display.tick()
+        with suppress(Exception):  # no sweep ends for the sake of what it shows
+            self.display.tick()
 
     def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         if trial.error_file:

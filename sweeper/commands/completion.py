@@ -27,3 +27,5 @@ def command(shell: str) -> None:
     found = get_completion_class(shell)
     assert found is not None
     click.echo(found(main, {}, "sweeper", "_SWEEPER_COMPLETE").source())
+    if shell == "bash":
+        click.echo("# t003@5 is one word\nCOMP_WORDBREAKS=${COMP_WORDBREAKS//@/}")

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from sweeper import completions
 from sweeper.commands.run import enter
 from sweeper.errors import Exit, UserError
 from sweeper.options import JSON, RUN, RUNS, examples
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
         "sweeper evaluate ViT-B-32/openai --data cifar10 --data dtd --json",
     )
 )
-@click.argument("model")
+@click.argument("model", shell_complete=completions.models)
 @RUN
 @RUNS
 @click.option(

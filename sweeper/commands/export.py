@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from sweeper import completions
 from sweeper.options import CLUSTER, JSON, RUN, RUNS, examples
 from sweeper.terminal import print_json
 
@@ -23,7 +24,12 @@ if TYPE_CHECKING:
 @RUN
 @RUNS
 @click.option(
-    "--trial", "trials", metavar="ID", multiple=True, help="As t003@5, t003; the Pareto set by default."
+    "--trial",
+    "trials",
+    metavar="ID",
+    multiple=True,
+    help="As t003@5, t003; the Pareto set by default.",
+    shell_complete=completions.kept_trials,
 )
 @click.option(
     "--to", type=click.Path(path_type=Path), help="Folder for the models' folders; RUN/exports by default."

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from sweeper import completions
 from sweeper.errors import UserError
 from sweeper.options import FILE, JSON, PROFILE, RUNS, SET, examples
 from sweeper.terminal import print_json
@@ -28,7 +29,12 @@ if TYPE_CHECKING:
 @click.option(
     "--cluster", type=click.Path(path_type=Path), help="Say also what of it this cluster can grow to hold."
 )
-@click.option("--like", metavar="RUN", help="With --cluster: expect trials to take as long as this run's.")
+@click.option(
+    "--like",
+    metavar="RUN",
+    shell_complete=completions.runs,
+    help="With --cluster: expect trials to take as long as this run's.",
+)
 @RUNS
 @JSON
 def command(
