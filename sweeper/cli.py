@@ -47,7 +47,12 @@ class Commands(click.Group):
             formatter.write_dl([(str(int(code)), meaning) for code, meaning in EXITS.items()])
 
 
-@click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"]})
+@click.group(
+    name="sweeper",
+    cls=Commands,
+    subcommand_metavar="VERB [ARGUMENTS]",
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
 @click.version_option(package_name="clip-sweeper")
 def main() -> None:
     """Sweeps of adversarial CLIP fine-tuning: search, compare, take the Pareto set.

@@ -79,8 +79,8 @@ def metric_column(name: str, arrow: str) -> Column:
 
 
 def screen(of: State, about: About, width: int, height: int) -> RenderableType:
-    """The whole view, at most `height` lines of at most `width` cells. A narrow one lacks columns, a low one
-    rows."""
+    """The whole view, less than `height` lines of at most `width` cells. A narrow one lacks columns, a low
+    one rows; in less than 20 lines it does not fit."""
     head = [line(about.title, width, "bold"), *protocol_lines(about, width), *progress(of, width)]
     head.append(Text())
     return Group(*head, *tables(of, about, width, height - len(head) - 1))
