@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from importlib import import_module
 
 import click
+from click.exceptions import NoArgsIsHelpError
 
 from sweeper.errors import EXITS, Exit, UserError
 from sweeper.limits import space_needed
@@ -19,23 +22,36 @@ VERBS = {
 """By what they are for, in the order of the help."""
 
 
+@contextmanager
+def ended(ctx: click.Context) -> Iterator[None]:
+    """Inside, what a user can mend, or has ended by Ctrl-C, ends as `EXITS` says."""
+    try:
+        yield
+    except NoArgsIsHelpError:
+        raise
+    except click.UsageError as error:
+        verb = (error.ctx or ctx).command_path
+        click.echo(f"{verb}: {error.format_message()} `{verb} --help` says what there is.", err=True)
+        ctx.exit(Exit.USER)
+    except UserError as error:
+        click.echo(str(error), err=True)
+        ctx.exit(Exit.USER)
+    except KeyboardInterrupt:
+        ctx.exit(Exit.INTERRUPTED)
+
+
 class Commands(click.Group):
     """Reports errors a user can mend as they are, without a traceback. Keeps the arguments, for a verb that
     runs elsewhere."""
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         ctx.meta["arguments"] = list(args)
-        return super().parse_args(ctx, args)
+        with ended(ctx):
+            return super().parse_args(ctx, args)
 
     def invoke(self, ctx: click.Context) -> object:
-        try:
-            with space_needed():
-                return super().invoke(ctx)
-        except UserError as error:
-            click.echo(str(error), err=True)
-            ctx.exit(Exit.USER)
-        except KeyboardInterrupt:
-            ctx.exit(Exit.INTERRUPTED)
+        with ended(ctx), space_needed():
+            return super().invoke(ctx)
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         for title, names in VERBS.items():

@@ -76,8 +76,9 @@ class Display:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.stop()
-        with suppress(Exception):  # what has ended the sweep may keep this from being done too
-            progress.forget(self.run)
+        if kind is None or issubclass(kind, KeyboardInterrupt):  # else what has ended it may be in the way
+            with suppress(Exception):
+                progress.forget(self.run)
 
     def stop(self) -> None:
         if self.live:

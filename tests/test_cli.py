@@ -60,9 +60,23 @@ def test_help_lists_the_verbs_by_what_they_are_for_and_the_exit_codes() -> None:
     assert set(EXITS) == set(Exit)
 
 
-def test_a_misspelt_verb_or_option_is_a_user_error_with_a_hint() -> None:
-    assert "status" in called("statsu", code=Exit.USER).stderr
-    assert "--json" in called("status", "--jsn", code=Exit.USER).stderr
+@pytest.mark.parametrize(
+    ("words", "line"),
+    [
+        (["statsu"], "sweeper: No such command 'statsu'. Did you mean 'status'? `sweeper --help` says"),
+        (
+            ["status", "--jsn"],
+            "sweeper status: No such option '--jsn'. Did you mean '--json'? `sweeper st",
+        ),
+        (["run"], "sweeper run: Missing argument 'FILE'. `sweeper run --help` says what there is."),
+        (["--jsn"], "sweeper: No such option '--jsn'"),
+    ],
+)
+def test_what_is_mistyped_is_a_line_with_a_hint(words: list[str], line: str) -> None:
+    done = called(*words, code=Exit.USER)
+    assert done.stderr.count("\n") == 1
+    assert done.stderr.startswith(line)
+    assert done.stdout == ""
 
 
 @pytest.fixture

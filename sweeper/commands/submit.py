@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING
 
 import click
 
-from sweeper.options import FILE, PROFILE, SET, examples
+from sweeper.options import FILE, JSON, PROFILE, SET, examples
+from sweeper.terminal import print_json
 
 if TYPE_CHECKING:
     from ray.job_submission import JobSubmissionClient
@@ -29,8 +30,15 @@ if TYPE_CHECKING:
     help="The cluster that `ray up` made from this file; by default the one whose head this is.",
 )
 @click.option("--runs", help="The cluster's folder or bucket for runs, in place of its SWEEPER_RUNS.")
+@JSON
 def command(
-    *, file: Path, profile: str | None, overrides: tuple[str, ...], cluster: Path | None, runs: str | None
+    *,
+    file: Path,
+    profile: str | None,
+    overrides: tuple[str, ...],
+    cluster: Path | None,
+    runs: str | None,
+    as_json: bool,
 ) -> None:
     """Run the sweep in FILE as a job of a Ray cluster.
 
@@ -40,13 +48,18 @@ def command(
 
     sweep = spec.load(file, profile, overrides)
     if cluster is not None:
-        sys.exit(remote.submit(cluster, sweep.text(), [] if runs is None else ["--runs", runs]))
+        there = [*(["--runs", runs] if runs is not None else []), *(["--json"] if as_json else [])]
+        sys.exit(remote.submit(cluster, sweep.text(), there))
     client = submission.connect()  # before a run folder is made
-    submit(runner.start(sweep, storage.root(runs or os.environ.get("SWEEPER_RUNS", "runs"))), client)
+    run = runner.start(sweep, storage.root(runs or os.environ.get("SWEEPER_RUNS", "runs")))
+    submit(run, client, as_json=as_json)
 
 
-def submit(run: Run, client: JobSubmissionClient) -> None:
+def submit(run: Run, client: JobSubmissionClient, *, as_json: bool = False) -> None:
     from sweeper import submission
 
     job = submission.submit(run, client)
+    if as_json:
+        print_json({"run": run.name, "path": str(run), "job": job})
+        return
     click.echo(f"run {run.name} goes on as Ray job {job}; sweeper logs, status, stop, pareto {run.name}")
