@@ -154,10 +154,7 @@ def test_a_log_is_followed_from_another_host(
     hosts.move()
     run = a_run(address)
     hosts.move()
-    lines, said = (
-        status.log_lines(Run.load(str(run)), follow=True),
-        [f"line {number}" for number in range(20)],
-    )
+    lines, said = log_lines(Run.load(str(run)), follow=True), [f"line {number}" for number in range(20)]
     seen = ""
     with run.driving():
         for number, line in enumerate(said):
