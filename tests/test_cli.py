@@ -152,6 +152,8 @@ def test_a_plan_as_json(tmp_path: Path) -> None:
     file.write_text(SMALL)
     content = json.loads(called("plan", file, "--profile", "long", "--json").stdout)
     sweep = spec.load(file, "long")
+    told = Path("docs/scripts.md").read_text(encoding="utf-8")
+    assert [key for key in content if f"`{key}`" not in told] == []
     assert (content["trials"], content["epochs"], content["seed"]) == (8, 9, 3)
     assert content["parameters"]["attack.epsilon"] == "!choice [4/255, 8/255]"
     assert content["metrics"] == sweep.metrics

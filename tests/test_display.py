@@ -313,6 +313,9 @@ def test_status_as_json(drive: Drive, driven: Run) -> None:
         "images_per_second", "trials_per_hour", "seconds_left", "budget", "running", "untrained", "front",
         "measured_on", "failed", "log", "runs",
     ]  # fmt: skip
+    told = Path("docs/scripts.md").read_text(encoding="utf-8")
+    for part in (content, content["trials"], content["running"][0], content["front"][0], content["driver"]):
+        assert [key for key in part if f"`{key}`" not in told] == []
     assert (content["run"], content["path"], content["status"]) == (driven.name, str(driven.path), "running")
     assert set(content["driver"]) == {"pid", "host", "started"}
     assert content["stage"] == "searching"

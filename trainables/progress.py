@@ -72,7 +72,7 @@ def part(start: int, stop: int, total: int) -> Iterator[None]:
     around = _works[-1]
     each = (around.high - around.low) / max(total, 1)
     low, high = (around.low + each * min(end, total) for end in (start, stop))
-    with _inside(Work(around.name, low, high)):
+    with _inside(Work(around.name, low, high, at=low)):
         yield
         around.at = high
 
