@@ -3,6 +3,7 @@ process."""
 
 from __future__ import annotations
 
+import itertools
 from collections import deque
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -43,15 +44,19 @@ class Drive:
         self.running: deque[tuple[Trial, MadeUp]] = deque()
         self.started = 0
 
-    def go(self) -> None:
-        """To the end of the sweep."""
-        while True:
+    def go(self, reports: int | None = None) -> None:
+        """To the end of the sweep, or for so many reports; others then run."""
+        left = itertools.count() if reports is None else range(reports)
+        for _ in left:
             self._start()
             if not self.running:
                 break
             trial, job = self.running.popleft()
             self._report(trial, job)
-        self.searcher.search.finish()
+            self.watcher.on_step_end(0, [])
+        self._start()
+        if not self.running:
+            self.searcher.search.finish()
 
     def _start(self) -> None:
         while len(self.running) < self.side:

@@ -2,4 +2,4 @@
 
 from sweeper.cli import main
 
-main()
+main(prog_name="sweeper")

@@ -1,49 +1,73 @@
-"""What the terminal shows while a sweep runs: one live table, or plain lines where there is none. The plain
-lines also go to the run's log, for those who look from elsewhere."""
+"""What the terminal shows while a sweep runs: the live view, or plain lines where nothing can be written
+over. The plain lines also go to the run's log, for those who look from elsewhere."""
 
 from __future__ import annotations
 
+import threading
 import time
+from contextlib import suppress
+from dataclasses import replace
 from types import TracebackType
+from typing import TYPE_CHECKING, Any
 
-from rich.console import Console, Group, RenderableType
 from rich.live import Live
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
-from rich.table import Table
 from rich.text import Text
 
-from sweeper import budget, front
+from sweeper import front, progress
+from sweeper.bars import Sparse
 from sweeper.budget import Clock
+from sweeper.jobs import SEARCHING
+from sweeper.progress import At, Told
 from sweeper.run import Run
-from sweeper.trial import Point, TrialRecord
+from sweeper.state import State, rungs_of, state, summary
+from sweeper.terminal import console, is_live, percent, stamped
+from sweeper.trainable import MEASURING, TRAINING
+from sweeper.trial import Point, TrialRecord, read_trial
+from sweeper.view import About, screen
 
-FRONT_ROWS = 8
+if TYPE_CHECKING:
+    from rich.console import RenderableType
+
+LOOK, LOOK_AWAY = 2.0, 30.0
+"""Seconds between looks at what workers have said; in a bucket each takes a request."""
+HEARTBEAT = 60.0, 300.0
+"""Seconds, at least and at most, after which a log hears of a search again."""
 
 
 class Display:
-    """Progress, running trials, the front so far and the time left. A context manager."""
+    """Progress, what runs, the front so far, time and budget left. A context manager."""
 
     def __init__(self, run: Run, concurrent: int, clock: Clock, *, quiet: bool = False) -> None:
         self.run, self.concurrent, self.clock = run, concurrent, clock
-        self.console = Console(quiet=quiet)
+        self.console = console(quiet=quiet)
         self.trials: dict[int, TrialRecord] = {trial.number: trial for trial in run.outlines()}
-        self.stage_name = ""
-        self.started = time.monotonic()
-        self.epochs_before = sum(len(trial.epochs) for trial in self.trials.values())
+        self.twins: dict[str, TrialRecord] = {}
         self.baseline = run.baseline()
         self.front: list[Point] = []
+        self.turn = threading.Lock()  # of those who bring the front up to date
         self.new = [trial for trial in self.trials.values() if trial.status != "unfinished"]
+        self.at = At()
+        self.told: dict[str, Told] = {}
+        self.rungs = rungs_of(run.spec)
+        self.looked = float("-inf")
+        self.away = time.monotonic()  # since what is in a bucket was last looked at
+        self.heartbeat = Sparse(*HEARTBEAT)
+        self.sparse: dict[tuple[str, str], Sparse] = {}  # by job and what it does
+        self.about = About.of(run, concurrent)
         self.live: Live | None = None
-        if self.console.is_terminal and not quiet:
-            self.live = Live(console=self.console, get_renderable=self._render, refresh_per_second=2)
-        self.notes = self.console if self.live else Console(stderr=True)
+        if not quiet and is_live(self.console):
+            self.live = Live(
+                console=self.console, get_renderable=self._render, refresh_per_second=2, transient=True
+            )
+        self.notes = self.console if self.live else console(stderr=True)
 
     def __enter__(self) -> Display:
-        self.say(f"run {self.run.name}, {self.concurrent} trials at a time, seed {self._seed}")
+        self._progress(self.about.title)
+        self._progress(self.about.protocol)
         for line in self.run.warm_start()["lines"]:
             self.say(line)
-        if left := self._budget_left(list(self.trials.values())):
-            self.say(f"budget: {left}")
+        if left := self.state().budget:
+            self._progress(f"budget: {left}")
         if self.live:
             self.live.start()
         return self
@@ -52,106 +76,129 @@ class Display:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.stop()
+        if kind is None or issubclass(kind, KeyboardInterrupt):  # else what has ended it may be in the way
+            with suppress(Exception):
+                progress.forget(self.run)
 
     def stop(self) -> None:
         if self.live:
             self.live.stop()
 
     def say(self, line: str) -> None:
-        """To the terminal, above the table if there is one, and to the log."""
-        self.console.print(line, soft_wrap=True, highlight=False)
+        """To the terminal, above the live view if there is one, and to the log."""
+        self.console.print(line if self.live else stamped(line), soft_wrap=True)
         self.run.log(line)
 
     def _progress(self, line: str) -> None:
-        """What the table shows by itself."""
+        """What the live view shows by itself."""
         if self.live:
             self.run.log(line)
         else:
             self.say(line)
 
-    @property
-    def _seed(self) -> int:
-        return int(self.run.spec.file.search.seed)
-
-    @property
-    def _planned(self) -> int:
-        return int(self.run.spec.file.search.trials)
-
-    def stage(self, name: str) -> None:
-        """What the sweep is at now."""
-        if name == self.stage_name:
-            return
-        self.stage_name = name
-        if name == "searching":
-            self.started = time.monotonic()
-        self._progress(f"{name} ...")
-
     def note(self, text: str) -> None:
-        """A line to be noticed: above the live table or on stderr, and in the log."""
-        self.notes.print(text, markup=False, highlight=False, soft_wrap=True)
+        """A line to be noticed: above the live view or on stderr, and in the log."""
+        self.notes.print(text, soft_wrap=True)
         self.run.log(text)
 
+    def stage(self, name: str, total: int = 0) -> None:
+        """What the sweep is at now. total: jobs of it; 0 for a search, and for what is none."""
+        if name == self.at.stage:
+            return
+        self.at = At(name, time.time(), 0, total, self.at.running)
+        self._progress(f"{name} ({total}) ..." if total > 1 else f"{name} ...")
+        self._look()
+
+    def begin(self, job: dict[str, Any]) -> None:
+        """A job has a worker."""
+        self.stage(job["stage"], job.get("of", int("measure" in job)))
+        if job["id"] not in self.at.running:
+            self.at.running.append(job["id"])
+
+    def end(self, job: dict[str, Any], *, lost: bool = False) -> None:
+        """It has none any more, as it is done, or the worker was lost."""
+        name = job["id"]
+        if name in self.at.running:
+            self.at.running.remove(name)
+        for known in (self.told, self.twins):
+            known.pop(name, None)
+        for key in [key for key in self.sparse if key[0] == name]:
+            del self.sparse[key]
+        if self.at.total and not lost:
+            self.at.done += 1
+
     def update(self, trial: TrialRecord) -> None:
+        """A trial of the search, as it is now."""
         self.baseline = self.baseline or self.run.baseline()
         before = self.trials.get(trial.number)
         self.trials[trial.number] = trial
-        changed = before is None or (len(before.epochs), before.status) != (len(trial.epochs), trial.status)
-        if changed and trial.status != "unfinished":
-            self.new.append(trial)
-        if changed and trial.epochs:
+        if trial.epochs and (before is None or len(before.epochs) < len(trial.epochs)):
             self._progress(self._line(trial))
+        if trial.status != "unfinished" and (before is None or before.status == "unfinished"):
+            self.new.append(trial)
+            reason = f"failed: {trial.reason}" if trial.status == "failed" else trial.reason or trial.status
+            self._progress(f"{trial.id} {trial.method}: {reason}")
 
     def _line(self, trial: TrialRecord) -> str:
         metrics = trial.metrics or {}
         shown = ", ".join(f"{name} {metrics[name]:.3f}" for name in self.run.spec.file.pareto.metrics)
-        state = "" if trial.status == "unfinished" else f", {trial.status}"
-        return (
-            f"{trial.id} {trial.method}: epoch {len(trial.epochs)}/{trial.config['epochs']}, {shown}{state}"
+        return f"{trial.id} {trial.method}: epoch {len(trial.epochs)}/{trial.config['epochs']}, {shown}"
+
+    def tick(self) -> None:
+        """To be called now and then: looks how far workers are, and tells those who see no live view."""
+        if time.monotonic() - self.looked < LOOK:
+            return
+        self._look()
+        for job, told in self.told.items():
+            if told.doing not in (TRAINING, MEASURING):
+                sparse = self.sparse.setdefault((job, told.doing), Sparse())
+                if sparse.due(told.share):
+                    self._progress(f"{job}: {told.doing}, {percent(told.share)}")
+        now = self.state()
+        if self.at.total and self.sparse.setdefault(("", self.at.stage), Sparse()).due(now.share):
+            self._progress(f"{self.at.stage}: {summary(now)}")
+        elif self.at.stage == SEARCHING and self.heartbeat.due(now.share):
+            self._progress(summary(now))
+
+    def _look(self) -> None:
+        self.looked = time.monotonic()
+        with suppress(Exception):  # as on a full disk
+            if self.run.storage.address is not None and self.looked - self.away > LOOK_AWAY:
+                self.away = self.looked
+                self.run.storage.look(self.run.path / progress.FOLDER)
+            self.told = progress.told(self.run, self.at.running)
+            folders = {job: self.run.path / "seeds" / job for job in self.at.running}
+            self.twins = {job: read_trial(folder) for job, folder in folders.items() if folder.is_dir()}
+            progress.say_at(self.run, self.at)
+
+    def state(self) -> State:
+        """The sweep goes on while another thread draws."""
+        return state(
+            self.run,
+            trials=list(self.trials.values()),
+            twins=dict(self.twins),
+            front=self._front(),
+            untrained=self.baseline,
+            what=replace(self.at, running=list(self.at.running)),
+            told=dict(self.told),
+            seconds=self.clock.seconds,
+            rungs=self.rungs,
         )
 
-    def _time_left(self, trials: list[TrialRecord]) -> str:
-        """From the epochs done by this driver; trials that end early count as done."""
-        done = sum(len(trial.epochs) for trial in trials) - self.epochs_before
-        if not done or self.stage_name != "searching":
-            return "time left: -"
-        per_trial = max(int(trial.config["epochs"]) for trial in trials)
-        unfinished = [trial for trial in trials if trial.status == "unfinished"]
-        left = sum(int(trial.config["epochs"]) - len(trial.epochs) for trial in unfinished)
-        left += per_trial * (self._planned - len(trials))
-        seconds = left * (time.monotonic() - self.started) / done
-        return f"time left: {int(seconds // 60)}:{int(seconds % 60):02d}"
-
-    def _budget_left(self, trials: list[TrialRecord]) -> str:
-        return budget.left(self.run, trials, self.clock.seconds)
+    def _front(self) -> list[Point]:
+        """What has ended since it was last looked at is compared with the front of then: what is dominated
+        stays so."""
+        with self.turn:
+            if self.baseline:
+                new, self.new = self.new, []
+                found = [*self.front, *front.points(new)]
+                best = front.best(self.run.spec, [point.metrics for point in found], self.baseline)
+                self.front = [found[index] for index in best]
+            return self.front
 
     def _render(self) -> RenderableType:
-        trials = list(self.trials.values())  # the sweep goes on while this thread draws
-        ended = sum(trial.status != "unfinished" for trial in trials)
-        progress = Progress(
-            TextColumn("{task.description}"), BarColumn(bar_width=30), MofNCompleteColumn(),
-            TextColumn("trials, {task.fields[left]}"), console=self.console,
-        )  # fmt: skip
-        left = ", budget: ".join(filter(None, (self._time_left(trials), self._budget_left(trials))))
-        progress.add_task(self.stage_name, total=self._planned, completed=ended, left=left)
-        running = [trial for trial in trials if trial.status == "unfinished"]
-        lines = [Text(self._line(t)) for t in running if t.epochs] or [Text("")]
-        return Group(progress, self._front(), *lines)
-
-    def _front(self) -> Table:
-        """What has ended since it was last drawn is compared with the front of then: what is dominated stays
-        so."""
-        metrics = self.run.spec.file.pareto.metrics
-        table = Table(title="Front so far (validation images)", title_justify="left", box=None)
-        for name in ("trial", "method", *metrics):
-            table.add_column(name, justify="left" if name in ("trial", "method") else "right")
-        if self.baseline:
-            table.add_row("", "untrained", *(f"{self.baseline[name]:.3f}" for name in metrics), style="dim")
-            new, self.new = self.new, []
-            found = [*self.front, *front.points(new)]
-            best = front.best(self.run.spec, [point.metrics for point in found], self.baseline)
-            self.front = [found[index] for index in best]
-            shown = sorted(self.front, key=lambda point: -point.metrics[metrics[0]])
-            for point in shown[:FRONT_ROWS]:
-                values = (f"{point.metrics[name]:.3f}" for name in metrics)
-                table.add_row(point.id, point.trial.method, *values)
-        return table
+        width, height = self.console.size
+        try:
+            return screen(self.state(), self.about, width, height)
+        except Exception as error:  # no sweep ends for the sake of what it shows
+            return Text(f"the live view can't be drawn: {type(error).__name__}: {error}")

@@ -4,6 +4,27 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Iterable, Sequence
+from enum import IntEnum
+
+
+class Exit(IntEnum):
+    """What the `sweeper` command ends with."""
+
+    DONE = 0
+    FAILED = 1
+    USER = 2
+    LOST = 3
+    INTERRUPTED = 130
+
+
+EXITS = {
+    Exit.DONE: "Done.",
+    Exit.FAILED: "A check of `evaluate --sanity` failed; with a traceback: a mistake of the program.",
+    Exit.USER: "Something to mend, said in a line on stderr; what was finished is kept.",
+    Exit.LOST: "The Ray cluster was lost; `sweeper resume` goes on.",
+    Exit.INTERRUPTED: "Ended by Ctrl-C, SIGTERM or `sweeper stop`; `sweeper resume` goes on.",
+}
+"""What each of them says."""
 
 
 class UserError(Exception):

@@ -16,6 +16,7 @@ from rich.table import Table
 from rich.text import Text
 
 from sweeper import spec
+from sweeper.bars import shown
 from sweeper.errors import UserError, suggestion
 from sweeper.files import read_json, write_json
 from sweeper.result import described
@@ -89,7 +90,8 @@ class Measurement:
     def _translated(self, function: Any, **arguments: Any) -> Any:
         expected: tuple[type[Exception], ...] = (OSError, *self.trainable.errors)
         try:
-            return function(**arguments)
+            with shown(self.trainable):
+                return function(**arguments)
         except expected as error:
             raise UserError(f"{self.name}: {' '.join(str(error).split())}") from error
 

@@ -3,7 +3,8 @@
 A job has an `id`, which Tune names it by, and the `stage` of the sweep that it belongs to. A measurement has
 the arguments of the trainable's `measure` under that key; a trial of the search has its `number`. `run` and
 `storage` say where the run lies: see `sweeper.site`. Each has the `minutes` that an epoch, or the
-measurement, may take, the file that says where it hung, `stuck`, and the `gpus` that it was given.
+measurement, may take, the file that says where it hung, `stuck`, and the `gpus` that it was given. What comes
+after the search is `of` so many jobs that were left of its stage.
 """
 
 from __future__ import annotations
@@ -42,7 +43,8 @@ class Jobs:
     def following(self, trials: Sequence[TrialRecord]) -> list[Job]:
         """What is to be done next when the search has ended: the first stage that is not done; none if all
         is. The run folder says what is. trials: all of the search, as they ended; outlines will do."""
-        return next((jobs for jobs in self._stages(trials) if jobs), [])
+        jobs = next((jobs for jobs in self._stages(trials) if jobs), [])
+        return [job | {"of": len(jobs)} for job in jobs]
 
     def _stages(self, trials: Sequence[TrialRecord]) -> Iterator[list[Job]]:
         """What is left of each stage: candidates are trained with other seeds, then measured under the final

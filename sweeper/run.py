@@ -2,6 +2,7 @@
 
     sweep.yaml                  the sweep, profile and overrides applied
     run.json                    its id, seed, format, versions, when and where it was started and extended
+    progress.json, progress/    how far driver and workers are, while they run: see `sweeper.progress`
     driver.lock                 held by the process that runs the sweep: its pid, host and start
     concurrency.json            trials side by side, on which a deterministic sweep's draws depend
     clock.json                  for how many seconds it was driven

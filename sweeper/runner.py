@@ -20,13 +20,13 @@ from sweeper import kept, result, space, storage, warm
 from sweeper.budget import Clock
 from sweeper.cluster import Cluster
 from sweeper.display import Display
+from sweeper.errors import Exit
 from sweeper.limits import space_needed
 from sweeper.run import Run
 from sweeper.spec import SweepSpec
 from sweeper.storage import Root
 
 PACKAGES = ("torch", "open_clip_torch", "ray", "optuna", "mlflow", "clip-sweeper")
-EXIT_LOST = 3
 
 
 def start(sweep: SweepSpec, root: Root) -> Run:
@@ -97,7 +97,7 @@ def give_up(run: Run, display: Display) -> None:
         f"the Ray cluster of {run.name} is gone: its head does not answer any more, or was started anew; "
         f"what was finished is there, go on with: sweeper resume {run}"
     )
-    os._exit(EXIT_LOST)
+    os._exit(Exit.LOST)
 
 
 def work(run: Run, cluster: Cluster, concurrent: int, display: Display, notify: Callable[[], None]) -> None:

@@ -7,14 +7,18 @@ its folder earlier but for the records and weights of single epochs; of a measur
 from __future__ import annotations
 
 import fcntl
+import json
 import os
 import shutil
 import socket
 import tempfile
+from dataclasses import asdict
 from pathlib import Path
 from typing import IO, Any
 
+from sweeper.files import write_json
 from sweeper.objects import PATIENCE, Objects, StorageError
+from sweeper.progress import Told, file_of
 from sweeper.storage import LARGE, beside, copy_of, scratch, within
 
 Job = dict[str, Any]
@@ -28,7 +32,12 @@ def of_job(job: Job) -> Site:
 
 
 class Site:
-    """On a run folder that all processes see."""
+    """On a run folder that all processes see.
+
+    every: seconds between two reports of how far the job is.
+    """
+
+    every = 2.0
 
     def __init__(self, job: Job) -> None:
         self.run, self.job = Path(job["run"]), job
@@ -52,6 +61,14 @@ class Site:
         self._store(sorted(new, key=lambda file: (not file.name.startswith("epoch-"), self.files[file][1])))
         return [self._name(file) for file in new if file.suffix == ".json"]
 
+    def tell(self, told: Told | None) -> None:
+        """Says how far the job is; None when it has ended."""
+        file = file_of(self.run, self.job["id"])
+        if told is None:
+            file.unlink(missing_ok=True)
+        else:
+            write_json(file, asdict(told))
+
     def close(self) -> None:
         """Takes away what is not needed any more."""
 
@@ -73,6 +90,8 @@ class Site:
 class BucketSite(Site):
     """On a folder of the job's own, whose files are stored after each step."""
 
+    every = 30.0  # a request each
+
     def __init__(self, job: Job) -> None:
         self.objects = Objects(job["storage"])
         self.folder, self.lock = own_folder(scratch() / "workers")
@@ -88,6 +107,13 @@ class BucketSite(Site):
         self.objects.patience = PATIENCE
         self.files = self._files()
         return self.job
+
+    def tell(self, told: Told | None) -> None:
+        name = self._name(file_of(self.run, self.job["id"]))
+        if told is None:
+            self.objects.delete(name)
+        else:
+            self.objects.write(name, json.dumps(asdict(told)).encode())
 
     def close(self) -> None:
         shutil.rmtree(self.folder, ignore_errors=True)

@@ -9,10 +9,10 @@ stronger attack takes), `sanity` (is its robustness
 to be believed?), `resample` (metrics on resampled images, from record files), `benchmark` (a result as
 clip_benchmark writes it), `errors` (exceptions that are no mistake of the program), `check` and
 `check_measurement` (is all there that a trial, a measurement needs?), `check_unchanged` (are the data still
-those of a sweep?), `ready` (are the GPUs there that a worker was given?), `memory` (how much of it do trials
-need?), `export` (writes a trial's model as a folder) and `serving` (the file with which MLflow serves such a
-folder), each as
-"module:name". The sweeper reaches into nothing else.
+those of a sweep?), `progress` (is given a function that is to be told, at every step, what is being done
+and which share of it is), `ready` (are the GPUs there that a worker was given?), `memory` (how much of it do
+trials need?), `export` (writes a trial's model as a folder) and `serving` (the file with which MLflow serves
+such a folder), each as "module:name". The sweeper reaches into nothing else.
 """
 
 from __future__ import annotations
@@ -33,6 +33,8 @@ if TYPE_CHECKING:
     from pydantic import BaseModel
 
 GROUP = "sweeper.trainables"
+TRAINING, MEASURING = "training", "measuring"
+"""How a trainable calls the parts of an epoch; see `Trainable.listen`."""
 
 
 class Resampled(Protocol):
@@ -90,6 +92,12 @@ class Trainable:
         """A trial: its `step` runs an epoch and returns what there is to report, and its `save` and
         `load` take a folder. config: see `sweeper.tune.Searcher.suggest`."""
         return self._get("trainable")(config)
+
+    def listen(self, listener: Callable[[str, float], None] | None) -> None:
+        """Has this told what the trainable does in this process, and which share of it, in [0, 1], is done:
+        `training` and `measuring` in an epoch, by other names what comes before. It has to return at once.
+        Nobody is told for None."""
+        self._get("progress")(listener)
 
     @property
     def measure(self) -> Callable[..., None]:

@@ -18,6 +18,7 @@ Metrics = dict[str, float]
 Intervals = dict[str, tuple[float, float]]
 
 BASELINE = "baseline"
+OUTLINED = ("epoch", "training_seconds", "evaluation_seconds", "images_per_second")
 STAGES: tuple[Stage, ...] = ("validation", "final", "test")
 SPLIT: dict[Stage, Split] = {"validation": "validation", "final": "validation", "test": "test"}
 
@@ -121,10 +122,10 @@ class TrialRecord:
 
     def outline(self, metrics: Iterable[str]) -> TrialRecord:
         """What a driver keeps of every trial of a sweep: of its configuration the method's name and how many
-        epochs it has, of each epoch the seconds and these metrics."""
+        epochs it has, of each epoch the seconds, the images per second and these metrics."""
         names = list(metrics)
         epochs = [
-            {key: epoch[key] for key in ("epoch", "training_seconds", "evaluation_seconds") if key in epoch}
+            {key: epoch[key] for key in OUTLINED if key in epoch}
             | {"metrics": {name: epoch["metrics"][name] for name in names}}
             for epoch in self.epochs
         ]

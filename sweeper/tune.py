@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -311,7 +312,7 @@ class Watcher(Stateless, Callback):
         self.run, self.display, self.notify, self.ended = run, display, notify, ended
 
     def on_trial_start(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
-        self.display.stage(trial.config["stage"])
+        self.display.begin(trial.config)
         self._refresh(trial)
 
     def on_trial_result(
@@ -320,12 +321,18 @@ class Watcher(Stateless, Callback):
         self._refresh(trial)
 
     def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
+        self.display.end(trial.config)
         self._refresh(trial)
         forget(trial)
+
+    def on_step_end(self, iteration: int, trials: list[Any], **info: Any) -> None:
+        with suppress(Exception):  # no sweep ends for the sake of what it shows
+            self.display.tick()
 
     def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         if trial.error_file:
             self.run.keep_error(trial.config.get("folder"), trial.error_file)
+        self.display.end(trial.config, lost=True)
         self._refresh(trial)
         forget(trial)
 

@@ -16,6 +16,7 @@ from ray import tune
 from sweeper import site
 from sweeper.errors import UserError
 from sweeper.limits import at_most, full_disk
+from sweeper.progress import Reporter
 from sweeper.trainable import Trainable
 
 
@@ -45,6 +46,7 @@ class Worker(tune.Trainable):
 
     job: Any = None
     site: Any = None  # of a worker whose disk is full there may be none
+    reporter: Reporter | None = None
     full: str | None = None
     refused: str | None = None
 
@@ -59,6 +61,8 @@ class Worker(tune.Trainable):
     def start(self, job: dict[str, Any]) -> Any:
         trainable = Trainable.find(job["trainable"])
         trainable.check_worker(job["gpus"])
+        self.reporter = Reporter(self.site)
+        trainable.listen(self.reporter)
         return Measurement(trainable, job["measure"]) if "measure" in job else trainable.start(job)
 
     def step(self) -> dict[str, Any]:
@@ -102,5 +106,8 @@ class Worker(tune.Trainable):
     def cleanup(self) -> None:
         """Takes away what is not needed of the job."""
         self.job = None
+        if self.reporter is not None:
+            self.reporter.close()
+            self.reporter = None
         if self.site is not None:  # as it is where no space was left for one
             self.site.close()

@@ -7,8 +7,9 @@ from pathlib import Path
 import pytest
 
 from sweeper import budget, spec
-from sweeper.plan import print_plan, print_status
+from sweeper.plan import print_plan
 from sweeper.run import Run
+from tests.command import called
 from tests.searching import Workers, members
 from tests.sweeps import SMALL
 
@@ -55,7 +56,7 @@ def test_gpu_hours_are_those_of_epochs_and_survive_interruptions(tmp_path: Path)
 
 
 def test_hours_add_up_over_drivers_and_pauses_do_not_count(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     now = 1000.0
     monkeypatch.setattr("time.monotonic", lambda: now)
@@ -67,8 +68,7 @@ def test_hours_add_up_over_drivers_and_pauses_do_not_count(
     now += 1_000_000  # nobody drives
     second = Workers(run)
     second.go(epochs=3)
-    print_status(run, [run])
-    assert "budget: 1 of 2 hours left" in capsys.readouterr().out
+    assert "budget: 1 of 2 hours left" in called("status", run.path).stdout
     now += 3600  # in the middle of trial 2, which is finished; no other is started
     second.go()
     assert [trial.status for trial in run.trials()] == ["completed"] * 3

@@ -242,14 +242,18 @@ def test_a_tokenizer_of_hugging_face_is_part_of_the_folder(tmp_path, monkeypatch
 
 
 def test_the_front_is_exported_with_its_numbers(run, tmp_path):
-    result = CliRunner().invoke(main, ["export", str(run.path), "--to", str(tmp_path / "to")])
+    arguments = ["export", str(run.path), "--to", str(tmp_path / "to"), "--json"]
+    result = CliRunner().invoke(main, arguments)
     assert result.exit_code == 0, result.output
     content = run.pareto()
     members = [row for row in content["candidates"] if row["pareto"]]
+    written = {each["id"]: each for each in json.loads(result.stdout)}
+    assert set(written) == {trial["id"] for trial in members}
     assert sorted(f.name for f in (tmp_path / "to").iterdir()) == [trial["id"] for trial in members]
     for trial in members:
         folder = tmp_path / "to" / trial["id"]
-        assert str(folder) in result.output
+        assert written[trial["id"]] == {"id": trial["id"], "folder": str(folder), "model": None}
+        assert f"{trial['id']}: {folder}" in result.stderr
         origin = json.loads((folder / "sweep.json").read_text())
         assert origin["config"] == trial["config"]
         assert origin["classes"] == list(registry.load("fashion-mnist-8k", "test", Fit((28, 28))).classes)

@@ -89,7 +89,7 @@ def test_tune_keeps_nothing_of_a_trial_that_has_ended(tmp_path: Path) -> None:
     kept = []
     for end in (workers.watcher.on_trial_complete, workers.watcher.on_trial_error):
         for size in (1, 100):
-            job = {"number": 0} | {f"setting_{index}": index for index in range(size)}
+            job = {"number": 0, "id": "t000"} | {f"setting_{index}": index for index in range(size)}
             trial = WithoutSession("worker", config=job, trial_id="a", stub=True)
             trial.evaluated_params = dict(job)
             trial.set_experiment_tag(f"1_{job}")

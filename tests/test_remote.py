@@ -19,9 +19,9 @@ from sweeper import capacity, cluster, remote, runner, spec, submission
 from sweeper import head as head_module
 from sweeper.cluster import HEAD, Cluster, Have
 from sweeper.errors import UserError
-from sweeper.plan import log_lines
 from sweeper.run import Run
 from sweeper.spec import Resources
+from sweeper.status import log_lines
 from sweeper.trainable import Trainable
 from tests.command import called
 from tests.sweeps import SMALL

@@ -20,7 +20,7 @@ from typing import Any
 
 import pytest
 
-from sweeper import lease, objects, plan, site, storage
+from sweeper import lease, objects, progress, site, storage
 from sweeper import run as run_module
 from sweeper.budget import Clock
 from sweeper.curves import Curves
@@ -29,9 +29,11 @@ from sweeper.files import write_json
 from sweeper.jobs import Jobs
 from sweeper.lease import Lease, clock
 from sweeper.objects import Object, Objects, StorageError
+from sweeper.progress import At, Told
 from sweeper.run import Run
 from sweeper.search import Suggestion, of_run
 from sweeper.spec import from_text, load
+from sweeper.status import log_lines
 from sweeper.trial import Decision, epoch_file
 from sweeper.tune import Arrival, Searcher
 from sweeper.worker import Worker
@@ -106,6 +108,31 @@ def test_what_one_host_writes_another_reads(address: str, hosts: Hosts) -> None:
     assert read.trial(0).kept == []
 
 
+def test_how_far_workers_and_driver_are_is_seen_through_the_bucket(address: str, hosts: Hosts) -> None:
+    hosts.move()
+    run = a_run(address)
+    with run.driving():
+        job = Jobs(run, 1, 1).trial(run.add_trial(suggestion(run, 0)))
+        hosts.move()
+        worker = site.of_job(job)
+        worker.begin()
+        worker.tell(Told("training", 0.5))
+        progress.say_at(run, At("searching", running=["t000"]))
+        run.storage.look(run.path / progress.FOLDER)
+        assert progress.told(run, ["t000"]) == {"t000": Told("training", 0.5)}
+    hosts.move()
+    read = Run.find(None, address)
+    assert progress.at(read).running == ["t000"]
+    assert progress.told(read, ["t000"]) == {"t000": Told("training", 0.5)}
+    worker.tell(None)
+    run.storage.look(run.path / progress.FOLDER)
+    assert progress.told(run, ["t000"]) == {}
+    progress.forget(run)
+    read.storage.refresh()
+    assert not (read.path / progress.FILE).exists()
+    worker.close()
+
+
 def test_a_copy_follows_the_bucket_file_for_file(address: str, hosts: Hosts) -> None:
     hosts.move()
     run = a_run(address)
@@ -121,13 +148,13 @@ def test_a_log_is_followed_from_another_host(
     address: str, hosts: Hosts, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """To its last line, in pieces, and without the rest of the run."""
-    monkeypatch.setattr(plan, "LOOK_AWAY", 0.05)
+    monkeypatch.setattr("sweeper.status.LOOK_AWAY", 0.05)
     monkeypatch.setattr(storage, "PIECE", 100)
     monkeypatch.setattr(lease, "EVERY", 0.05)  # between pushes of what may wait
     hosts.move()
     run = a_run(address)
     hosts.move()
-    lines, said = plan.log_lines(Run.load(str(run)), follow=True), [f"line {number}" for number in range(20)]
+    lines, said = log_lines(Run.load(str(run)), follow=True), [f"line {number}" for number in range(20)]
     seen = ""
     with run.driving():
         for number, line in enumerate(said):

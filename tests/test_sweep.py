@@ -275,14 +275,17 @@ def test_a_resumed_sweep_is_in_mlflow_once(whole: Finished, broken: Finished) ->
 
 def test_delivering_again_changes_nothing(whole: Finished) -> None:
     before = {trial: dict(each.data.metrics) for trial, each in mlflow_runs(whole.run).items()}
-    called("track", whole.run.path)
+    sent = json.loads(called("track", whole.run.path, "--json").stdout)
+    assert set(sent["trials"]) | {""} == set(before)
+    assert sent["parent"] == mlflow_runs(whole.run)[""].info.run_id
     assert {trial: dict(each.data.metrics) for trial, each in mlflow_runs(whole.run).items()} == before
 
 
 def test_status_report_and_resume_of_a_finished_run(whole: Finished) -> None:
     assert "5 of 5 trials (5 completed); finished" in called("status", whole.run.path).stdout
-    page = Path(called("report", whole.run.path).stdout.strip())
-    assert page.stat().st_size > 50_000
+    written = json.loads(called("report", whole.run.path, "--json").stdout)
+    assert Path(written["page"]).stat().st_size > 50_000
+    assert written["page"] in written["files"]
     before = json.loads((whole.run.path / "pareto.json").read_text())
     sweeper("resume", whole.run.path)
     assert json.loads((whole.run.path / "pareto.json").read_text()) == before

@@ -24,4 +24,5 @@ FINETUNE = {
     "serving": "trainables.export:SERVING",
     "ready": "trainables.training:check_device",
     "memory": "trainables.memory:plan",
+    "progress": "trainables.progress:listen",
 }

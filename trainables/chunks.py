@@ -10,6 +10,7 @@ from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
 from trainables.errors import MemoryShortage
+from trainables.progress import report
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -81,6 +82,7 @@ def batchwise(compute: Callable[[slice], T], count: int, size: int) -> Iterator[
         else:
             yield result
             first = rows.stop
+            report(first, count)
             continue
         release_memory()
 

@@ -280,6 +280,12 @@ class FurtherAttack(Settings):
     def ball(self, config: EvaluationConfig) -> Norm:
         return self.norm or config.attack.norm
 
+    @property
+    def cost(self) -> int:
+        """Roughly how long it takes, in steps: the targeted attack aims at up to nine classes."""
+        targets = {"standard": 10, "apgd-t": 9}.get(self.name, 1)
+        return targets * self.restarts * (self.steps or 100)
+
     def arguments(self, config: EvaluationConfig) -> dict[str, Any]:
         """Settings of a torchattacks attack, with radius and norm where it has them."""
         from trainables.attacks.external import parameters

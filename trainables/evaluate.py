@@ -31,6 +31,7 @@ from trainables.metrics.summary import Summary, summarize
 from trainables.metrics.temperature import fit_temperature, scaled
 from trainables.models import Classifier, PixelClip
 from trainables.pixels import batch
+from trainables.progress import MEASURING, named, part
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -100,10 +101,11 @@ def evaluate(
     Where memory runs out, batches are halved, on which no result depends.
     Raises Diverged if the model's output is not finite, MemoryShortage if a single image is too much.
     """
-    with attacked(model), precision(model, config):
+    with attacked(model), precision(model, config), named(MEASURING):
         results = []
-        for images in sets:
-            results.append(SetEvaluation(model, images, config, temperature))
+        for index, images in enumerate(sets):
+            with part(index, index + 1, len(sets)):
+                results.append(SetEvaluation(model, images, config, temperature))
             temperature = results[0].temperature
         return Evaluation(
             pd.concat([result.records() for result in results], ignore_index=True),
@@ -115,7 +117,7 @@ def evaluate(
 def calibrate(model: PixelClip, images: ImageSet, config: EvaluationConfig) -> float:
     """The temperature of lowest NLL on clean images: validation images of the training distribution."""
     images = images.sample(config.images)
-    with attacked(model), precision(model, config):
+    with attacked(model), precision(model, config), named("temperature"):
         classifier = classifier_of(model, images)
         logits = batchwise(
             lambda rows: classifier(batch(images, rows, model.device)[0]).cpu(),
@@ -133,6 +135,14 @@ def precision(model: PixelClip, config: EvaluationConfig) -> Iterator[None]:
         yield
     finally:
         model.mixed_precision = before
+
+
+def costs(config: EvaluationConfig) -> list[int]:
+    """How long what an evaluation does takes, in steps of an attack: the versions of the images, then each
+    further attack, as if no image was broken before."""
+    stress = config.confidence_attack
+    versions = 1 + config.attack.steps + (2 * stress.steps if stress else 0)
+    return [versions, *(attack.cost for attack in config.further_attacks)]
 
 
 def classifier_of(model: PixelClip, images: ImageSet) -> Classifier:
@@ -155,7 +165,9 @@ class SetEvaluation:
         self.classifier = classifier_of(model, images)
         self.scale = float(model.scale)
         self.device = model.device
-        self.cosines = self._measure()
+        self.costs = costs(config)
+        with part(0, self.costs[0], sum(self.costs)):
+            self.cosines = self._measure()
         self.temperature = temperature or fit_temperature(self._logits("clean").numpy(), self.images.labels)
         self.broken_by = self._worst_case()
 
@@ -226,9 +238,10 @@ class SetEvaluation:
         for version, name in (("clean", "clean"), ("robust", str(self.config.attack))):
             wrong = (self.cosines[version].argmax(-1) != labels).numpy()
             broken[wrong & (broken == "")] = name
-        for further in self.config.further_attacks:
+        for index, further in enumerate(self.config.further_attacks):
             left = np.flatnonzero(broken == "")
-            correct = still_correct(further, self.classifier, self.images.take(left), self.config)
+            with part(sum(self.costs[: index + 1]), sum(self.costs[: index + 2]), sum(self.costs)):
+                correct = still_correct(further, self.classifier, self.images.take(left), self.config)
             broken[left[~correct]] = further.name
         return broken
 

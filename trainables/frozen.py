@@ -18,6 +18,7 @@ from torch import Tensor
 
 from trainables.once import NOWHERE, Store, array_kind
 from trainables.pixels import batches, to_device
+from trainables.progress import named, report
 from trainables.views import Batch, ImageView
 
 if TYPE_CHECKING:
@@ -88,10 +89,12 @@ class FrozenCache:
     @torch.no_grad()
     def _compute(self, compute: Callable[[View], Tensor]) -> NDArray[Any]:
         outputs = []
-        for _, pixels, labels in batches(self._images, BATCH_SIZE, self._model.device):
-            batch = Batch(pixels, labels)
-            view = ImageView(self._model, pixels, lambda: self._class_text, batch, gradient=False)
-            outputs.append(compute(view).cpu().numpy())
+        with named("frozen features"):
+            for rows, pixels, labels in batches(self._images, BATCH_SIZE, self._model.device):
+                batch = Batch(pixels, labels)
+                view = ImageView(self._model, pixels, lambda: self._class_text, batch, gradient=False)
+                outputs.append(compute(view).cpu().numpy())
+                report(rows.stop, len(self._images))
         return np.concatenate(outputs)
 
 

@@ -10,7 +10,7 @@ import copy
 import hashlib
 import logging
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from functools import lru_cache
 from typing import Any, TypeAlias
@@ -27,6 +27,7 @@ from trainables.data.fit import Fit
 from trainables.errors import ModelError
 from trainables.once import NOWHERE, Store, array_kind
 from trainables.pixels import to_device
+from trainables.progress import counted, named
 from trainables.sources import RANDOM, check_source, open_clip_name
 
 Clip: TypeAlias = open_clip.CLIP | open_clip.CustomTextCLIP
@@ -192,13 +193,14 @@ class PixelClip(nn.Module):
 
     @torch.no_grad()
     def _encode_classes(self, classes: Sequence[str], templates: Sequence[str]) -> Tensor:
-        return self.class_texts(self.class_tokens(classes, templates))
+        with named("class texts"):
+            return self.class_texts(counted(self.class_tokens(classes, templates)))
 
     def class_tokens(self, classes: Sequence[str], templates: Sequence[str]) -> list[Tensor]:
         """(K, L) tokens of K classes in each template."""
         return [self.tokens(class_prompts(template, classes)) for template in templates]
 
-    def class_texts(self, tokens: Sequence[Tensor], chunk: int | None = None) -> Tensor:
+    def class_texts(self, tokens: Iterable[Tensor], chunk: int | None = None) -> Tensor:
         """(K, D) class texts as `encode_classes` gives them, with gradient.  tokens: see `class_tokens`."""
         texts = [self.text_features(each, chunk) for each in tokens]
         return texts[0] if len(texts) == 1 else F.normalize(torch.stack(texts).mean(0), dim=-1)

@@ -32,6 +32,7 @@ from trainables.models import PixelClip
 from trainables.once import NOWHERE, Store
 from trainables.optimization import build_optimizer, set_learning_rate, update_average
 from trainables.pixels import augment, prefetched, to_device, to_pixels
+from trainables.progress import TRAINING, named, report
 from trainables.views import Batch, BatchViews, ClassText, ModelViews
 
 if TYPE_CHECKING:
@@ -207,10 +208,12 @@ class Trainer:
         generator = torch.Generator(self.device).manual_seed(seed)
         totals: dict[str, Tensor] = {}
         step = self.epoch * self.steps_per_epoch
-        for indices, stored in prefetched(self.images, self._batches(seed)):
-            for name, value in self.train_step(step, indices, generator, stored).items():
-                totals[name] = totals.get(name, torch.zeros((), device=self.device)) + value
-            step += 1
+        with named(TRAINING):
+            for indices, stored in prefetched(self.images, self._batches(seed)):
+                for name, value in self.train_step(step, indices, generator, stored).items():
+                    totals[name] = totals.get(name, torch.zeros((), device=self.device)) + value
+                step += 1
+                report(step - self.epoch * self.steps_per_epoch, self.steps_per_epoch)
         self.epoch += 1
         parts = {name: float(total) / self.steps_per_epoch for name, total in totals.items()}
         loss = sum(parts.values())

@@ -15,6 +15,7 @@ from trainables.attacks.pgd import pgd, uniform_start_per_image
 from trainables.attacks.standard import Attack, standard
 from trainables.chunks import batchwise, in_memory
 from trainables.pixels import batch, batches
+from trainables.progress import part
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -74,7 +75,8 @@ def survivors_of_apgd(
             steps=attack.steps or 100,
             restarts=attack.restarts,
         )
-        outcome = in_memory(attack_all, config.batch_size)
+        with part(rows.start, rows.stop, len(images)):
+            outcome = in_memory(attack_all, config.batch_size)
         survived.append(outcome.robust.cpu().numpy())
     return np.concatenate(survived)
 

@@ -20,6 +20,7 @@ from trainables.attacks.monitor import Monitor
 from trainables.attacks.norms import Norm
 from trainables.attacks.pgd import uniform_start_per_image
 from trainables.methods.base import cross_entropy
+from trainables.progress import report
 
 Attack = Literal["apgd-ce", "apgd-t"]
 STREAMS: dict[Attack, int] = {"apgd-ce": 0, "apgd-t": 1}
@@ -100,11 +101,13 @@ def standard(
     monitor = Monitor()
     robust, aims = clean_pass(logits_of, images, labels, targets, batch_size, device=device, monitor=monitor)
     adversarial = images.clone()
-    for number, stage in enumerate(stages(attacks if epsilon > 0 else (), restarts, aims.shape[1])):
+    plan = list(stages(attacks if epsilon > 0 else (), restarts, aims.shape[1]))
+    for number, stage in enumerate(plan):
         left = robust.nonzero().squeeze(1) if drop else torch.arange(len(images), device=images.device)
         if len(left) == 0:
             break
-        for rows in left.split(batch_size):
+        batches = left.split(batch_size)
+        for index, rows in enumerate(batches):
             clean = images[rows].to(device)
             points, survived = apgd(
                 logits_of,
@@ -125,6 +128,7 @@ def standard(
             found = robust[rows] & (~survived if number else True)  # the first stage's stand for survivors
             adversarial[rows[found]] = points.to(images.device)[found]
             robust[rows] &= survived
+            report(number * len(batches) + index + 1, len(plan) * len(batches))
     monitor.warn(" + ".join(attack.upper() for attack in attacks))
     return Outcome(adversarial, robust, monitor.image_passes, monitor.zero_gradients)
 

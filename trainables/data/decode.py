@@ -26,6 +26,7 @@ from trainables.data.cache import cache_root, locked, whole
 from trainables.data.fit import Fit
 from trainables.data.images import Held
 from trainables.errors import DataError
+from trainables.progress import named, report
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -135,7 +136,7 @@ def write(name: str, items: Sequence[Item], fit: Fit, file: Path) -> None:
             return ""
         return kind
 
-    with whole(file) as partial:
+    with whole(file) as partial, named(f"decoding {name}"):
         shape, digest = (len(items), *fit.size, 3), hashlib.sha256()
         array = np.lib.format.open_memmap(partial, mode="w+", dtype=np.uint8, shape=shape)
         reserve(partial)
@@ -144,6 +145,7 @@ def write(name: str, items: Sequence[Item], fit: Fit, file: Path) -> None:
                 chunk = range(first, min(first + CHUNK, len(items)))
                 found.update(threads.map(decode, chunk))
                 digest.update(array[chunk.start : chunk.stop].reshape(-1).data)
+                report(chunk.stop, len(items))
         if failures:
             raise unreadable(name, sorted(failures), len(items), file.with_suffix(".unreadable.txt"))
         array.flush()
