@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from sweeper import pages
 from sweeper.errors import Obstacle, UserError
 from sweeper.limits import space_needed
 
@@ -87,7 +88,7 @@ class Commands(click.Group):
             with space_needed():
                 return super().invoke(ctx)
         except UserError as error:
-            click.echo(str(error), err=True)
+            click.echo(error.told(), err=True)
             ctx.exit(2)
 
 
@@ -201,7 +202,7 @@ def _drive(run: Run) -> None:
         click.echo(f"interrupted; go on with: sweeper resume {run}", err=True)
         sys.exit(EXIT_INTERRUPTED)
     except Obstacle as error:
-        raise UserError(f"{error}; nothing is lost, go on with: sweeper resume {run}") from error
+        raise UserError(f"{error}; nothing is lost, go on with: sweeper resume {run}", error.page) from error
     _print_front(read_json(run.path / "pareto.json"))
     click.echo(f"report: {run.path / 'report' / 'index.html'}\nmlflow: sweeper ui {run}")
 
@@ -449,7 +450,7 @@ def track(run: str | None, runs: Root) -> None:
     try:
         Mirror(found).deliver()
     except Exception as error:  # whatever a server or its client raises
-        raise UserError(trouble(found, error)) from error
+        raise UserError(trouble(found, error), pages.MLFLOW) from error
 
 
 @main.command()

@@ -5,9 +5,25 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterable, Sequence
 
+from sweeper import pages
+
 
 class UserError(Exception):
-    """One line: what, where, what was expected, what to do."""
+    """One line: what, where, what was expected, what to do.
+
+    page: of the documentation, that says more: a file under docs/, with #SECTION. Empty if there is none.
+    """
+
+    page = ""
+
+    def __init__(self, message: str, page: str | None = None) -> None:
+        super().__init__(message)
+        if page is not None:
+            self.page = page
+
+    def told(self) -> str:
+        """What is shown of it: the message, and where to read on."""
+        return f"{self} (see docs/{self.page})" if self.page else str(self)
 
 
 class Obstacle(UserError):
@@ -17,8 +33,10 @@ class Obstacle(UserError):
 class SpecError(UserError):
     """All that is wrong with a sweep file, one line per mistake."""
 
-    def __init__(self, lines: Sequence[str]) -> None:
-        super().__init__("\n".join(lines))
+    page = pages.SWEEP_FILE
+
+    def __init__(self, lines: Sequence[str], page: str | None = None) -> None:
+        super().__init__("\n".join(lines), page)
         self.lines = list(lines)
 
 

@@ -45,7 +45,7 @@ from itertools import count, takewhile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from sweeper import spec
+from sweeper import pages, spec
 from sweeper.errors import UserError
 from sweeper.files import drop_torn_line, read_json, write_json, write_text
 from sweeper.lease import Who
@@ -141,7 +141,9 @@ class Run:
         runs = cls.all(root)
         if not runs:
             raise UserError(
-                f"no runs under {root}; start one with `sweeper run search_spaces/quickstart.yaml`"
+                f"no runs under {root}; start one with `sweeper run quickstart`, or name their "
+                "folder with --runs",
+                pages.QUICKSTART,
             )
         return cls.load(runs[-1].storage)
 
