@@ -124,7 +124,7 @@ class Method(BaseModel):
         """(B,) what the inner attack ascends for each image: the cross-entropy by default.
 
         attacked: the trained model on the images as they are while under attack; of `views`, all but
-        `adversarial` is known by then.
+        `adversarial` is known by then, and none has a gradient.
         """
         return cross_entropy(attacked.logits, views.labels)
 
