@@ -103,7 +103,7 @@ class Run:
                 name = f"{sweep.file.name}-{stamp}-{serial}"
             except OSError as error:
                 raise UserError(
-                    f"{root} can't hold runs: {error.strerror}; choose another with --runs"
+                    f"{root} can't hold runs: {error.strerror}; choose another with --runs", pages.STORAGE
                 ) from None
         run = cls(storage)
         run.write_sweep(sweep)
@@ -120,7 +120,9 @@ class Run:
         link that leads out of it."""
         run = cls(place if isinstance(place, Storage) else Storage.at(place))
         if not run.storage.bring("run.json"):
-            raise UserError(f"{run}: not a run folder (no run.json in it); `sweeper status` lists the runs")
+            raise UserError(
+                f"{run}: not a run folder (no run.json in it); `sweeper status` lists the runs", pages.STORAGE
+            )
         run.check_format()
         run.storage.check_links()
         run.storage.refresh()
@@ -155,7 +157,8 @@ class Run:
             version = self.about.get("versions", {}).get("clip-sweeper", "another version")
             raise UserError(
                 f"{self}: a run folder of format {found}, by clip-sweeper {version}, and this version reads "
-                f"format {FORMAT}; go on with it by the version that made it"
+                f"format {FORMAT}; go on with it by the version that made it",
+                pages.STORAGE,
             )
 
     @property
