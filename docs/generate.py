@@ -152,15 +152,14 @@ def bounds(schema: dict[str, Any]) -> str:
 
 
 def command_line() -> str:
-    verbs = [f"\n## {name}\n\n{helped(main.commands[name], f'sweeper {name}')}" for name in main.commands]
-    return f"{COMMAND_LINE}\n{helped(main, 'sweeper')}{''.join(verbs)}"
+    top = click.Context(main, info_name="sweeper", terminal_width=100, color=False, **main.context_settings)
+    own = {name: click.Context(verb, top, info_name=name) for name, verb in main.commands.items()}
+    verbs = [f"\n## {name}\n\n{helped(context)}" for name, context in own.items()]
+    return f"{COMMAND_LINE}\n{helped(top)}{''.join(verbs)}"
 
 
-def helped(command: click.Command, name: str) -> str:
-    context = click.Context(
-        command, info_name=name, terminal_width=100, help_option_names=["-h", "--help"], color=False
-    )
-    return f"```text\n{command.get_help(context)}\n```\n"
+def helped(context: click.Context) -> str:
+    return f"```text\n{context.get_help()}\n```\n"
 
 
 def troubleshooting() -> str:
