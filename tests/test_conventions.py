@@ -16,6 +16,7 @@ import pytest
 import yaml
 
 from benchmarks.driven import finished_run
+from sweeper.errors import EXITS
 from tests.pages import REPOSITORY
 
 VARIABLE = re.compile(r"_?(SWEEPER|MLFLOW|RAY|TUNE|XDG|AWS|HF|HUGGING_FACE|DATABRICKS|AZURE)_\w+")
@@ -79,6 +80,12 @@ def test_every_variable_that_is_read_is_told() -> None:
                     found.add(str(node.value))
     assert len(found) > 40
     assert not [name for name in found - set(NOT_READ) if f"`{name}`" not in told]
+
+
+def test_every_exit_code_is_told() -> None:
+    told = text("docs/environment.md")
+    for code, meaning in EXITS.items():
+        assert f"| {int(code)} | {meaning} |" in told
 
 
 @pytest.fixture(scope="module")

@@ -8,6 +8,7 @@ import importlib.util
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 import typing
@@ -22,6 +23,7 @@ from pydantic import BaseModel
 
 from sweeper import Sweep, spec, tree
 from sweeper.cli import main
+from sweeper.files import read_json, write_json
 from sweeper.run import Run
 from sweeper.spec import SweepFile
 from tests.command import called
@@ -46,10 +48,11 @@ from trainables.data.config import DataSet
 from trainables.methods import METHODS
 from trainables.metrics import names
 
-READ = ("status", "pareto", "logs", "report", "export", "plan")
+READ = ("status", "pareto", "logs", "report", "export", "plan", "compare")
 """Verbs that are run as they stand, on a finished run. The others are parsed; what they do takes longer."""
-EXAMPLES = {"t001@2": "t001@1", "t003": "t001"}
-"""What the pages call a trial, and one that the finished run has."""
+EXAMPLES = {"t001@2": "t001@1", "quickstart-20261124-142522": "RUN"}
+"""What the pages call a trial and a run, and what there is in their place."""
+OTHER_RUN = "dirichlet-20261125-091500"
 ELSEWHERE = {"mlflow.pyfunc.load_model": "tests/test_export.py"}
 """Calls that take a server: the test that makes them."""
 OWN_METHOD = DOCS / "your-method.md"
@@ -66,7 +69,12 @@ OTHERS = {
 
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory: pytest.TempPathFactory) -> Run:
-    return finished_run(tmp_path_factory.mktemp("docs") / "runs")
+    """Beside it lies another run, which has the same trials."""
+    run = finished_run(tmp_path_factory.mktemp("docs") / "runs")
+    other = run.path.parent / OTHER_RUN
+    shutil.copytree(run.path, other)
+    write_json(other / "run.json", read_json(other / "run.json") | {"id": OTHER_RUN})
+    return run
 
 
 def load_page_maker() -> Any:
@@ -93,8 +101,10 @@ class Reader:
         rule(block)
 
     def read_text(self, block: Block) -> None:
-        """Output, or a picture: nothing to run, so nothing that looks like a command."""
-        assert not re.search(r"^\s*(\$|sweeper (run|plan|report)\b)", block.text, re.MULTILINE), block
+        """Output, or a picture. Examples in it, as the help has them, are parsed."""
+        for line in re.findall(r"^ +(sweeper \w.*)$", block.text, re.MULTILINE):
+            for words in commands(line.partition(" | ")[0]):
+                parsed(words[1:])
 
     def read_toctree(self, _: Block) -> None:
         """Built by Sphinx, which warns of what is wrong: see the test below."""
@@ -198,12 +208,12 @@ def test_a_page_does_what_it_says(
     reader = Reader(finished)
     for block in blocks(page):
         if page != OWN_METHOD:  # which has tests of its own, for each of its blocks
-            reader.read(replace(block, text=as_in_the_run(block.text)))
+            reader.read(replace(block, text=as_there(block.text, finished)))
 
 
-def as_in_the_run(text: str) -> str:
+def as_there(text: str, run: Run) -> str:
     for name, there in EXAMPLES.items():
-        text = text.replace(name, there)
+        text = text.replace(name, run.name if there == "RUN" else there)
     return text
 
 
