@@ -81,17 +81,19 @@ def anchors(page: Path) -> list[str]:
 
 
 def commands(text: str) -> Iterator[list[str]]:
-    """The words of each command of a shell block, without comments."""
+    """The words of each command of a shell block, without comments, and without what is done with its output."""
     for line in text.replace("\\\n", " ").splitlines():
         words: list[str] = []
-        for word in shlex.split(line, comments=True):
-            if word in ("&&", ";"):
-                yield words
-                words = []
-            else:
+        own = True
+        for word in [*shlex.split(line, comments=True), "&&"]:
+            if word == "&&":
+                if words:
+                    yield words
+                words, own = [], True
+            elif word in ("|", ">", ">>"):
+                own = False
+            elif own:
                 words.append(word)
-        if words:
-            yield words
 
 
 def messages(page: Path) -> list[str]:

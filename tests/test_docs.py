@@ -62,6 +62,7 @@ OTHERS = {
     "pip": r"install (\.|--no-deps torchattacks==[\d.]+)",
     "uv": r"(tool install \.|venv \S+|pip install --python \S+ \S+)",
     "source": r"\.venv/bin/activate",
+    "eval": r"\$\(sweeper completion (bash|zsh)\)",
     "optuna-dashboard": r"runs/\S+/study\.journal",
 }
 """Commands of others, and what we tell to call them with."""
@@ -103,7 +104,7 @@ class Reader:
     def read_text(self, block: Block) -> None:
         """Output, or a picture. Examples in it, as the help has them, are parsed."""
         for line in re.findall(r"^ +(sweeper \w.*)$", block.text, re.MULTILINE):
-            for words in commands(line.partition(" | ")[0]):
+            for words in commands(line):
                 parsed(words[1:])
 
     def read_toctree(self, _: Block) -> None:
