@@ -2,6 +2,7 @@
 # make test         lint, types and tests
 # make slow         further sweeps: full size, a bucket and Ctrl-C, other attacks, images of one's own; minutes
 # make hosts        a cluster of three hosts on this machine; as root, with iproute2, openssh-server and rsync
+# make docs         these pages as HTML in docs/_build/html; warnings are errors
 # make audit        are there known vulnerabilities? needs the network
 # All make .venv first, from nothing but Python 3.10+ and a package index.
 
@@ -9,7 +10,7 @@ PYTHON ?= python3
 UV_VERSION := 0.13.9
 BIN := .venv/bin
 
-.PHONY: quickstart test slow hosts audit lock clean
+.PHONY: quickstart test slow hosts docs audit lock clean
 
 quickstart: .venv/ready
 	$(BIN)/sweeper run search_spaces/quickstart.yaml
@@ -25,6 +26,10 @@ slow: .venv/ready
 
 hosts: .venv/ready
 	$(BIN)/pytest -m hosts
+
+docs: .venv/ready
+	$(BIN)/python docs/generate.py
+	$(BIN)/sphinx-build --quiet --fail-on-warning --keep-going docs docs/_build/html
 
 # Known vulnerabilities of what is pinned, from a service on the network; fails where that can't be reached.
 audit: .venv/ready

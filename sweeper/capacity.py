@@ -9,6 +9,7 @@ from typing import Any
 
 import yaml
 
+from sweeper import pages
 from sweeper.errors import UserError
 from sweeper.spec import Resources
 
@@ -84,9 +85,11 @@ def content(path: Path) -> dict[str, Any]:
         config = yaml.safe_load(path.expanduser().read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
         reason = " ".join(str(getattr(error, "strerror", None) or error).split())
-        raise UserError(f"{path}: can't be read as a cluster file: {reason}") from None
+        raise UserError(f"{path}: can't be read as a cluster file: {reason}", pages.CLUSTERS) from None
     if not isinstance(config, dict) or not isinstance(config.get("provider"), dict):
-        raise UserError(f"{path}: no cluster file of Ray's: it has no `provider`; see cluster.yaml")
+        raise UserError(
+            f"{path}: no cluster file of Ray's: it has no `provider`; see cluster.yaml", pages.CLUSTERS
+        )
     return config
 
 
@@ -99,7 +102,7 @@ def read(path: Path) -> Capacity:
         return Capacity("head", [NodeType("worker", len(addresses), None, None)], len(addresses), prices)
     kinds, head = config.get("available_node_types") or {}, str(config.get("head_node_type"))
     if head not in kinds:
-        raise UserError(f"{path}: head_node_type {head!r} is not among available_node_types")
+        raise UserError(f"{path}: head_node_type {head!r} is not among available_node_types", pages.CLUSTERS)
     most = int(config.get("max_workers", MOST))
     workers = [_node_type(name, kind, most) for name, kind in kinds.items() if name != head]
     return Capacity(head, workers, most, prices)

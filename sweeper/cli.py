@@ -34,7 +34,7 @@ def ended(ctx: click.Context) -> Iterator[None]:
         click.echo(f"{verb}: {error.format_message()} `{verb} --help` says what there is.", err=True)
         ctx.exit(Exit.USER)
     except UserError as error:
-        click.echo(str(error), err=True)
+        click.echo(error.told(), err=True)
         ctx.exit(Exit.USER)
     except KeyboardInterrupt:
         ctx.exit(Exit.INTERRUPTED)

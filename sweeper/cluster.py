@@ -10,7 +10,7 @@ from contextlib import contextmanager, nullcontext
 from functools import cached_property
 from typing import Any
 
-from sweeper import capacity
+from sweeper import capacity, pages
 from sweeper.capacity import Capacity, NodeType
 from sweeper.errors import UserError
 from sweeper.head import CLIENT, Watch, names_port, nodes, reach, refused
@@ -55,7 +55,9 @@ def located() -> str | None:
         try:
             given = services.canonicalize_bootstrap_address_or_die(given)
         except (ConnectionError, ValueError) as error:
-            raise UserError(f"no Ray cluster answers at RAY_ADDRESS={given}: {one_line(error)}") from None
+            raise UserError(
+                f"no Ray cluster answers at RAY_ADDRESS={given}: {one_line(error)}", pages.CLUSTERS
+            ) from None
     reach(given)
     return given
 
@@ -89,7 +91,8 @@ def _awaited(resources: Resources, have: Sequence[Have]) -> list[NodeType]:
     grown = f" and can grow by {capacity.listed(growth.workers)}" if growth and up < growth.most else ""
     raise UserError(
         f"resources: {capacity.need_of(resources)}, and the cluster has {cpus:g} CPUs and {gpus:g} GPUs "
-        f"in all{grown}; lower `resources` or connect to a larger cluster with RAY_ADDRESS"
+        f"in all{grown}; lower `resources` or connect to a larger cluster with RAY_ADDRESS",
+        pages.GPUS,
     )
 
 
@@ -132,10 +135,10 @@ class Cluster:
             with nullcontext() if address else on_loopback():
                 ray.init(log_to_driver=False, logging_level=logging.ERROR, configure_logging=True, **local)
         except ray.exceptions.AuthenticationError:
-            raise UserError(refused(f"at RAY_ADDRESS={address}")) from None
+            raise UserError(refused(f"at RAY_ADDRESS={address}"), pages.CLUSTERS) from None
         except Exception as error:  # Ray's are of many classes
             where = f"connect to the cluster at RAY_ADDRESS={address}" if address else "start here"
-            raise UserError(f"Ray can't {where}: {one_line(error)}") from None
+            raise UserError(f"Ray can't {where}: {one_line(error)}", pages.CLUSTERS) from None
         logging.getLogger("ray.tune").setLevel(logging.CRITICAL)
         logging.getLogger("ray.train").setLevel(logging.CRITICAL)
         try:
@@ -206,7 +209,8 @@ class Cluster:
                 if waited > PATIENCE:
                     raise UserError(
                         f"resources: none of {coming} came in {PATIENCE // 60} minutes; `ray status` on the "
-                        "head says why (quota, no spot capacity, failed setup); then: sweeper resume"
+                        "head says why (quota, no spot capacity, failed setup); then: sweeper resume",
+                        pages.CLUSTERS,
                     )
                 # Again and again, as another driver that connects withdraws it. At length for more trials
                 # than one kind of node holds: only so Ray tries another where AWS refuses the first.

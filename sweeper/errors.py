@@ -6,6 +6,8 @@ import difflib
 from collections.abc import Iterable, Sequence
 from enum import IntEnum
 
+from sweeper import pages
+
 
 class Exit(IntEnum):
     """What the `sweeper` command ends with."""
@@ -28,7 +30,21 @@ EXITS = {
 
 
 class UserError(Exception):
-    """One line: what, where, what was expected, what to do."""
+    """One line: what, where, what was expected, what to do.
+
+    page: of the documentation, that says more: a file under docs/, with #SECTION. Empty if there is none.
+    """
+
+    page = ""
+
+    def __init__(self, message: str, page: str | None = None) -> None:
+        super().__init__(message)
+        if page is not None:
+            self.page = page
+
+    def told(self) -> str:
+        """What is shown of it: the message, and where to read on."""
+        return f"{self} (see docs/{self.page})" if self.page else str(self)
 
 
 class Obstacle(UserError):
@@ -38,8 +54,10 @@ class Obstacle(UserError):
 class SpecError(UserError):
     """All that is wrong with a sweep file, one line per mistake."""
 
-    def __init__(self, lines: Sequence[str]) -> None:
-        super().__init__("\n".join(lines))
+    page = pages.SWEEP_FILE
+
+    def __init__(self, lines: Sequence[str], page: str | None = None) -> None:
+        super().__init__("\n".join(lines), page)
         self.lines = list(lines)
 
 

@@ -15,7 +15,7 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from sweeper import spec
+from sweeper import pages, spec
 from sweeper.bars import shown
 from sweeper.errors import UserError, suggestion
 from sweeper.files import read_json, write_json
@@ -93,7 +93,8 @@ class Measurement:
             with shown(self.trainable):
                 return function(**arguments)
         except expected as error:
-            raise UserError(f"{self.name}: {' '.join(str(error).split())}") from error
+            page = getattr(error, "page", None)
+            raise UserError(f"{self.name}: {' '.join(str(error).split())}", page) from error
 
     def table(self, file: Path) -> RenderableType:
         """The result as a table: a row per quantity, a column per version of the images."""
@@ -181,7 +182,7 @@ def find_points(run: Run, names: Sequence[str]) -> list[Point]:
             own = points.get(name.partition("@")[0])
             known = f"; kept are the epochs {', '.join(map(str, own.trial.kept))}" if own else ""
             known = known or suggestion(name, [BASELINE, *points])
-            raise UserError(f"{run.name} has no trial {name!r} with kept weights{known}")
+            raise UserError(f"{run.name} has no trial {name!r} with kept weights{known}", pages.RESULTS)
     return [points[name] for name in names]
 
 
@@ -238,7 +239,9 @@ def model_of(text: str) -> dict[str, Any]:
         return {"name": f"local-dir:{text}"}
     name, slash, tag = text.partition("/")
     if slash and (text.startswith((".", "/", "~")) or "/" in tag or not tag):
-        raise UserError(f"{text}: no such folder; expected an exported model, or ARCHITECTURE/TAG")
+        raise UserError(
+            f"{text}: no such folder; expected an exported model, or ARCHITECTURE/TAG", pages.MODELS
+        )
     return {"name": name, "pretrained": tag} if slash else {"name": name}
 
 

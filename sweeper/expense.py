@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from sweeper import pages
 from sweeper.budget import busy
 from sweeper.capacity import Capacity, NodeType, listed, need_of
 from sweeper.errors import UserError
@@ -17,7 +18,9 @@ def lines(sweep: SweepSpec, capacity: Capacity, like: Run | None) -> Iterator[st
     need = need_of(resources)
     able = capacity.fitting(resources)
     if not able:
-        raise UserError(f"resources: {need}, and the cluster can grow by {listed(capacity.workers)}")
+        raise UserError(
+            f"resources: {need}, and the cluster can grow by {listed(capacity.workers)}", pages.CLUSTERS
+        )
     yield f"cluster: can grow by {listed(capacity.workers)}, {capacity.most} nodes at a time"
     known = all(kind.slots(resources) is not None for kind in able)
     if known:

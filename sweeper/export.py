@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+from sweeper import pages
 from sweeper.errors import UserError
 from sweeper.evaluation import find_points
 from sweeper.result import row
@@ -30,7 +31,8 @@ def exported(run: Run, names: Sequence[str] = (), to: Path | None = None) -> Ite
         try:
             export(**trial, target=str(folder.absolute()), about=about(run, content, point))
         except expected as error:
-            raise UserError(f"{point.id}: {' '.join(str(error).split())}") from error
+            page = getattr(error, "page", None)
+            raise UserError(f"{point.id}: {' '.join(str(error).split())}", page) from error
         if to is None:
             run.storage.push(folder)
         yield point, folder
@@ -41,12 +43,14 @@ def pareto_set(content: dict[str, Any]) -> list[str]:
     if not names and content["candidates"]:
         raise UserError(
             f"{content['run']}: no candidate keeps {', '.join(content['subject_to'])} by `final`'s measure, "
-            "so the Pareto set is empty; --trial exports a trial all the same"
+            "so the Pareto set is empty; --trial exports a trial all the same",
+            pages.RESULTS,
         )
     if not names:
         raise UserError(
             f"{content['run']} has no Pareto set yet; `sweeper resume {content['run']}` goes on with it, "
-            "--trial exports a trial that has finished an epoch"
+            "--trial exports a trial that has finished an epoch",
+            pages.RESULTS,
         )
     return names
 

@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
+from sweeper import pages
 from sweeper.errors import UserError
 from sweeper.redact import one_line
 
@@ -28,11 +29,15 @@ def reach(address: str) -> None:
             greet(place) if address.startswith(CLIENT) else identity(place)
     except OSError as error:
         reason = error.strerror or str(error)
-        raise UserError(f"no Ray cluster answers at RAY_ADDRESS={address}: {reason}") from None
+        raise UserError(
+            f"no Ray cluster answers at RAY_ADDRESS={address}: {reason}", pages.CLUSTERS
+        ) from None
     except Exception as error:
         if "token" not in str(error).lower():
-            raise UserError(f"no Ray cluster answers at RAY_ADDRESS={address}: {one_line(error)}") from None
-        raise UserError(refused(f"at RAY_ADDRESS={address}")) from None
+            raise UserError(
+                f"no Ray cluster answers at RAY_ADDRESS={address}: {one_line(error)}", pages.CLUSTERS
+            ) from None
+        raise UserError(refused(f"at RAY_ADDRESS={address}"), pages.CLUSTERS) from None
 
 
 def refused(where: str) -> str:

@@ -16,6 +16,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from typing import Any
 
+from sweeper import pages
 from sweeper.errors import UserError
 from sweeper.objects import Object, Objects, StorageError
 
@@ -67,7 +68,9 @@ class Lease:
                 return self
             self.objects.delete(self.name)
             time.sleep(random.uniform(0.1, 2.0))
-        raise UserError(f"{self.objects.url} is being claimed by several processes at once; try again")
+        raise UserError(
+            f"{self.objects.url} is being claimed by several processes at once; try again", pages.DRIVERS
+        )
 
     def __exit__(self, *_: object) -> None:
         self.ended.set()
@@ -92,7 +95,8 @@ class Lease:
             raise UserError(
                 f"{self.objects.url} is being run by another process ({told(read(self.objects, others[0]))}; "
                 f"heard of {age:.0f} seconds ago); stop that one first, or if it is gone, wait until it was "
-                f"silent for {STALE:.0f} seconds"
+                f"silent for {STALE:.0f} seconds",
+                pages.DRIVERS,
             )
 
     def _renew(self) -> None:

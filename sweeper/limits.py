@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from sweeper import pages
 from sweeper.errors import UserError
 
 if TYPE_CHECKING:
@@ -48,7 +49,8 @@ def full_disk(error: BaseException | None) -> OSError | None:
 def no_space(run: Run, reason: str) -> UserError:
     return UserError(
         f"no space is left for {run.path}: {reason}; what was finished is there. Make space, and go on with: "
-        f"sweeper resume {run}"
+        f"sweeper resume {run}",
+        pages.FAILURES,
     )
 
 
@@ -64,5 +66,7 @@ def space_needed(run: Run | None = None) -> Iterator[None]:
         if full is None:
             raise
         if run is None:
-            raise UserError(f"no space is left for what this writes: {full}; make space") from error
+            raise UserError(
+                f"no space is left for what this writes: {full}; make space", pages.FAILURES
+            ) from error
         raise no_space(run, str(full)) from error

@@ -13,6 +13,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import TextIO
 
+from sweeper import pages
 from sweeper.errors import UserError
 from sweeper.lease import Who, told
 
@@ -54,10 +55,11 @@ def taken(lock: TextIO, run: str) -> Who:
     except BlockingIOError:
         raise UserError(
             f"{run} is being run by another process ({told(before)}); stop that one first, "
-            f"with: sweeper stop {run}"
+            f"with: sweeper stop {run}",
+            pages.DRIVERS,
         ) from None
     except OSError as error:
-        raise UserError(f"{lock.name} can't be locked: {error.strerror}; see docs/storage.md") from None
+        raise UserError(f"{lock.name} can't be locked: {error.strerror}", pages.STORAGE) from None
     return before
 
 

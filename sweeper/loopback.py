@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from sweeper import pages
 from sweeper.errors import UserError
 
 
@@ -39,7 +40,8 @@ def check_token() -> None:
     if wanted and not os.environ.get("RAY_AUTH_TOKEN") and not token_file().is_file():
         raise UserError(
             f"there is no token for the Ray cluster: {token_file()} is missing; copy it from the cluster's "
-            "head, or set RAY_AUTH_TOKEN to what it holds"
+            "head, or set RAY_AUTH_TOKEN to what it holds",
+            pages.CLUSTERS,
         )
 
 

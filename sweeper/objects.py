@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from sweeper import pages
 from sweeper.errors import Obstacle
 
 if TYPE_CHECKING:
@@ -62,6 +63,8 @@ SOURCES = ("AWS_ACCESS_KEY_ID", "AWS_PROFILE", "AWS_WEB_IDENTITY_TOKEN_FILE", "A
 
 class StorageError(Obstacle):
     """Storage does not answer, refuses, or is not what it should be: why, in one line."""
+
+    page = pages.STORAGE
 
 
 @dataclass(frozen=True)

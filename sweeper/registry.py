@@ -18,6 +18,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+from sweeper import pages
 from sweeper.errors import UserError
 from sweeper.redact import one_line, redacted
 from sweeper.run import Run
@@ -42,7 +43,9 @@ def register(run: Run, point: Point, folder: Path, name: str) -> str:
         return _register(run, point, folder, name)
     except Exception as error:  # whatever a server or its client raises
         server, reason = redacted(tracking_uri(run)), one_line(error)
-        raise UserError(f"{point.id} can't be registered with MLflow at {server}: {reason}") from error
+        raise UserError(
+            f"{point.id} can't be registered with MLflow at {server}: {reason}", pages.MLFLOW
+        ) from error
 
 
 def _register(run: Run, point: Point, folder: Path, name: str) -> str:

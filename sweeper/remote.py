@@ -19,7 +19,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-from sweeper import capacity
+from sweeper import capacity, pages
 from sweeper.errors import UserError
 
 PATIENCE = 25  # seconds until the head has answered
@@ -91,8 +91,10 @@ def run(cluster: Path, command: str) -> int:
             else:
                 before.append(line)
     if answered.is_set():
-        raise UserError("the connection to the cluster's head was lost; what was submitted there goes on")
-    raise UserError(_explained(cluster, before))
+        raise UserError(
+            "the connection to the cluster's head was lost; what was submitted there goes on", pages.CLUSTERS
+        )
+    raise UserError(_explained(cluster, before), pages.CLUSTERS)
 
 
 @contextmanager

@@ -46,7 +46,7 @@ from itertools import count, takewhile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from sweeper import spec
+from sweeper import pages, spec
 from sweeper.errors import UserError
 from sweeper.files import drop_torn_line, read_json, write_json, write_text
 from sweeper.lease import Who
@@ -104,7 +104,7 @@ class Run:
                 name = f"{sweep.file.name}-{stamp}-{serial}"
             except OSError as error:
                 raise UserError(
-                    f"{root} can't hold runs: {error.strerror}; choose another with --runs"
+                    f"{root} can't hold runs: {error.strerror}; choose another with --runs", pages.STORAGE
                 ) from None
         run = cls(storage)
         run.write_sweep(sweep)
@@ -121,7 +121,9 @@ class Run:
         link that leads out of it."""
         run = cls(place if isinstance(place, Storage) else Storage.at(place))
         if not run.storage.bring("run.json"):
-            raise UserError(f"{run}: not a run folder (no run.json in it); `sweeper status` lists the runs")
+            raise UserError(
+                f"{run}: not a run folder (no run.json in it); `sweeper status` lists the runs", pages.STORAGE
+            )
         run.check_format()
         run.storage.check_links()
         run.storage.refresh()
@@ -142,7 +144,9 @@ class Run:
         runs = cls.all(root)
         if not runs:
             raise UserError(
-                f"no runs under {root}; start one with `sweeper run search_spaces/quickstart.yaml`"
+                f"no runs under {root}; start one with `sweeper run quickstart`, or name their "
+                "folder with --runs",
+                pages.QUICKSTART,
             )
         return cls.load(runs[-1].storage)
 
@@ -154,7 +158,8 @@ class Run:
             version = self.about.get("versions", {}).get("clip-sweeper", "another version")
             raise UserError(
                 f"{self}: a run folder of format {found}, by clip-sweeper {version}, and this version reads "
-                f"format {FORMAT}; go on with it by the version that made it"
+                f"format {FORMAT}; go on with it by the version that made it",
+                pages.STORAGE,
             )
 
     @property

@@ -32,7 +32,7 @@ from pydantic import (
     ValidationError,
 )
 
-from sweeper import checks, space, tree
+from sweeper import checks, pages, shipped, space, tree
 from sweeper.constraints import Constraint, parse_constraint
 from sweeper.errors import SpecError, suggestion
 from sweeper.mistakes import explain
@@ -120,8 +120,10 @@ class Budget(Section):
 class SearchConfig(Section):
     """How many trials, chosen how."""
 
-    trials: PositiveInt = 20
-    budget: Budget = Budget()
+    trials: PositiveInt = Field(20, description="Configurations that are tried, at most.")
+    budget: Budget = Field(
+        Budget(), description="What may be spent beside; the first that is used up ends the search."
+    )
     sampler: Literal["forest", "tpe", "nsga2", "gp", "random", "grid"] = Field(
         "forest",
         description="forest: randomised trees that learn from every epoch, of stopped trials too. "
@@ -131,7 +133,7 @@ class SearchConfig(Section):
     startup_trials: PositiveInt = Field(
         10, description="Trials drawn at random before the forest, TPE or GP learns."
     )
-    seed: int = Field(0, ge=0)
+    seed: int = Field(0, ge=0, description="Of what is drawn, and of the seeds of the trials.")
     seeds: PositiveInt = Field(
         1,
         description="Trainings of each configuration on the front, the search's own included, whose mean and "
@@ -143,7 +145,9 @@ class SearchConfig(Section):
         description="The same trials and decisions whatever the timing, with as many trials at a time. The "
         "sampler knows less when it draws, and trials wait for each other at the rungs of early stopping.",
     )
-    early_stopping: EarlyStopping | None = None
+    early_stopping: EarlyStopping | None = Field(
+        None, description="None by default; `{}` stops with the defaults of its keys."
+    )
     warm_start: list[str] = Field(
         [], description="Runs, by name or folder, whose results the sampler knows from the start."
     )
@@ -172,22 +176,35 @@ class Resources(Section):
 class Tracking(Section):
     """MLflow. The server or database is MLFLOW_TRACKING_URI, by default a SQLite file in the run."""
 
-    mlflow: bool = True
+    mlflow: bool = Field(True, description="Whether trials are delivered to MLflow.")
     experiment: str = Field("clip-sweeper", description="MLflow experiment the runs belong to.")
 
 
 class SweepFile(Section):
     """The top level of a sweep file. The trainable's sections are validated by its own types."""
 
-    name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
-    trial: dict[str, Any]
-    evaluation: dict[str, Any] = {}
-    final: dict[str, Any] | None = None
-    pareto: ParetoConfig = ParetoConfig()
-    search: SearchConfig = SearchConfig()
-    resources: Resources = Resources()
-    tracking: Tracking = Tracking()
-    profiles: dict[str, Any] = {}
+    name: str = Field(
+        pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$",
+        description="Run folders are called by it and the time. Letters, digits, `.`, `_` and `-`.",
+    )
+    trial: dict[str, Any] = Field(
+        description="What is trained, on what, how: one trial, with distributions in place of some values."
+    )
+    evaluation: dict[str, Any] = Field(
+        {}, description="How every trial is measured, on validation images. The same for all: never searched."
+    )
+    final: dict[str, Any] | None = Field(
+        None,
+        description="How candidates of the front are measured before they are called optimal; by default as "
+        "`evaluation`, on all images, with the attack `standard` beside the search's.",
+    )
+    pareto: ParetoConfig = Field(ParetoConfig(), description="What is better.")
+    search: SearchConfig = Field(SearchConfig(), description="How many trials, chosen how.")
+    resources: Resources = Field(Resources(), description="What one trial takes.")
+    tracking: Tracking = Field(Tracking(), description="What is delivered to MLflow.")
+    profiles: dict[str, Any] = Field(
+        {}, description="Named partial overrides of all of these, for `--profile NAME`."
+    )
 
 
 @dataclass(frozen=True)
@@ -254,12 +271,15 @@ class SweepSpec:
 
 
 def load(path: Path, profile: str | None = None, overrides: AbstractSequence[str] = ()) -> SweepSpec:
-    """Reads and validates a sweep file. Raises SpecError with one line for every mistake."""
+    """Reads and validates a sweep file, or the shipped one of that name. Raises SpecError with one line for
+    every mistake."""
+    file = shipped.file(path)
     try:
-        text = path.read_text(encoding="utf-8")
+        text = file.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
-        raise SpecError([f"{path}: can't be read: {getattr(error, 'strerror', None) or error}"]) from None
-    return from_text(text, str(path), profile, overrides)
+        reason = getattr(error, "strerror", None) or error
+        raise SpecError([f"{path}: can't be read: {reason}{shipped.hint(path)}"]) from None
+    return from_text(text, str(file), profile, overrides)
 
 
 def from_text(
@@ -281,7 +301,7 @@ def apply_profile(root: Node, profile: str, source: str) -> Node:
     known = list(profiles.items) if isinstance(profiles, Mapping) else []
     if not isinstance(profiles, Mapping) or profile not in known:
         hint = suggestion(profile, known) if known else "; the file has no profiles"
-        raise SpecError([f"{source}: no profile {profile!r}{hint}"])
+        raise SpecError([f"{source}: no profile {profile!r}{hint}"], pages.PROFILES)
     return tree.merge(without(root, "profiles"), profiles.items[profile])
 
 
@@ -316,9 +336,12 @@ def validate(root: Node) -> SweepSpec:
         raise SpecError(list(dict.fromkeys(lines)))
     lines += check_profiles(root)
     metrics = []
+    page = pages.SWEEP_FILE
     if trials and not mistakes:
         metrics = trainable.metric_names(trials, trainable.evaluation.model_validate(file.evaluation))
-        lines += checks.metrics(file, metrics, resolved.places)
+        unknown = list(checks.metrics(file, metrics, resolved.places))
+        page = pages.METRICS if unknown and not lines else page
+        lines += unknown
         if file.final is not None:
             measured = trainable.metric_names(trials, trainable.evaluation.model_validate(file.final))
             lines += checks.final(file, metrics, measured, resolved.places)
@@ -331,7 +354,7 @@ def validate(root: Node) -> SweepSpec:
         lines += checks.known(root.items["trial"], file, resolved.places)
         lines += checks.finite(root.items["trial"], file, resolved.places)
     if lines:
-        raise SpecError(list(dict.fromkeys(lines)))
+        raise SpecError(list(dict.fromkeys(lines)), page)
     evaluation = trainable.evaluation.model_validate(file.evaluation).model_dump(mode="json")
     final = (
         trainable.final(evaluation)

@@ -7,6 +7,7 @@ import signal
 import socket
 import time
 
+from sweeper import pages
 from sweeper.errors import UserError
 from sweeper.lease import told
 from sweeper.run import Run
@@ -19,12 +20,15 @@ def stop_driver(run: Run) -> None:
     if driver is None:
         raise UserError(f"{run.name} is not being run; nothing to stop")
     if driver["host"] != socket.gethostname():
-        raise UserError(f"{run.name} is run by {told(driver)}; stop it there, with: sweeper stop {run}")
+        raise UserError(
+            f"{run.name} is run by {told(driver)}; stop it there, with: sweeper stop {run}", pages.DRIVERS
+        )
     try:
         os.kill(driver["pid"], signal.SIGINT)
     except ProcessLookupError:
         raise UserError(
-            f"{run.name} is run by {told(driver)}, which can't be seen from here; stop it there"
+            f"{run.name} is run by {told(driver)}, which can't be seen from here; stop it there",
+            pages.DRIVERS,
         ) from None
     while run.driver() == driver:
         time.sleep(0.2)

@@ -24,6 +24,7 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path, PurePosixPath
 
+from sweeper import pages
 from sweeper.lease import FOLDER as CLAIMS
 from sweeper.lease import Lease, Who, holder
 from sweeper.lock import locked_by
@@ -112,7 +113,9 @@ class Storage:
         for link in links(self.path):
             there = os.path.realpath(link)
             if os.path.commonpath((own, there)) != own:
-                raise StorageError(f"{link} leads out of the run folder, to {there}; delete this link")
+                raise StorageError(
+                    f"{link} leads out of the run folder, to {there}; delete this link", pages.SECURITY
+                )
 
     def refresh(self) -> None:
         """Makes sure that the files are those that other processes have written, as far as they are told."""

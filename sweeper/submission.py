@@ -7,6 +7,7 @@ import shlex
 import sys
 from typing import TYPE_CHECKING
 
+from sweeper import pages
 from sweeper.cluster import QUIET
 from sweeper.errors import UserError
 from sweeper.head import refused
@@ -32,12 +33,13 @@ def connect() -> JobSubmissionClient:
     except ConnectionError:
         raise UserError(
             "no Ray answers here: this is no cluster's head, or its Ray has ended; "
-            "`ray up` on the laptop starts it"
+            "`ray up` on the laptop starts it",
+            pages.CLUSTERS,
         ) from None
     except AuthenticationError:
-        raise UserError(refused("of this machine")) from None
+        raise UserError(refused("of this machine"), pages.CLUSTERS) from None
     except RuntimeError as error:
-        raise UserError(f"Ray takes no jobs: {one_line(error)}") from None
+        raise UserError(f"Ray takes no jobs: {one_line(error)}", pages.CLUSTERS) from None
     os.environ["RAY_ADDRESS"] = "auto"
     return client
 
@@ -46,7 +48,7 @@ def submit(run: Run, client: JobSubmissionClient) -> str:
     """Starts a job that drives what is left of the run, and returns the job's id. Raises UserError if it is
     being driven, or submitted by another."""
     if run.is_driven():
-        raise UserError(f"{run.name} is being run by another process; stop that one first")
+        raise UserError(f"{run.name} is being run by another process; stop that one first", pages.DRIVERS)
     known = [job.submission_id or "" for job in client.list_jobs()]
     attempt = sum(name.startswith(f"{run.id}.") for name in known) + 1
     try:

@@ -64,7 +64,12 @@ class Trainable:
 
     def _get(self, what: str) -> Any:
         module, _, attribute = self.names[what].partition(":")
-        return getattr(importlib.import_module(module), attribute)
+        try:
+            return getattr(importlib.import_module(module), attribute)
+        except Exception as error:
+            if what == "errors" or not isinstance(error, self.errors):
+                raise
+            raise _as_user_error(error) from error
 
     @cached_property
     def trial(self) -> type[BaseModel]:
@@ -85,7 +90,7 @@ class Trainable:
         try:
             first, *others = [names_of(trial, evaluation) for trial in trials]
         except self.errors as error:
-            raise UserError(str(error)) from error
+            raise _as_user_error(error) from error
         return [name for name in first if all(name in names for names in others)]
 
     def start(self, config: dict[str, Any]) -> Any:
@@ -164,7 +169,7 @@ class Trainable:
         try:
             lines: list[str] = self._get("memory")(trials, **own)
         except self.errors as error:
-            raise UserError(str(error)) from error
+            raise _as_user_error(error) from error
         return lines
 
 
@@ -172,4 +177,9 @@ def one_line(check: Callable[..., None], *arguments: Any) -> None:
     try:
         check(*arguments)
     except Exception as error:
-        raise UserError(str(error)) from error
+        raise _as_user_error(error) from error
+
+
+def _as_user_error(error: Exception) -> UserError:
+    """In its words. page: a trainable's exceptions may name one."""
+    return UserError(str(error), getattr(error, "page", None))

@@ -14,6 +14,7 @@ from typing import Any, Union
 
 import yaml
 
+from sweeper import pages
 from sweeper.errors import SpecError, suggestion
 
 
@@ -136,7 +137,9 @@ def _build(loader: _Loader, node: yaml.Node, path: str) -> Node:
     if node.tag.startswith("!"):
         return _distribution(loader, node, place, path)
     if node.tag.removeprefix("tag:yaml.org,2002:") not in PLAIN:
-        raise SpecError([f"{place}: {path}: unknown tag {node.tag}{suggestion(node.tag, TAGS)}"])
+        raise SpecError(
+            [f"{place}: {path}: unknown tag {node.tag}{suggestion(node.tag, TAGS)}"], pages.DISTRIBUTIONS
+        )
     if isinstance(node, yaml.MappingNode):
         items: dict[str, Node] = {}
         keys: dict[str, Place] = {}
@@ -162,9 +165,13 @@ def _build(loader: _Loader, node: yaml.Node, path: str) -> Node:
 
 def _distribution(loader: _Loader, node: yaml.Node, place: Place, path: str) -> Node:
     if node.tag not in TAGS:
-        raise SpecError([f"{place}: {path}: unknown tag {node.tag}{suggestion(node.tag, TAGS)}"])
+        raise SpecError(
+            [f"{place}: {path}: unknown tag {node.tag}{suggestion(node.tag, TAGS)}"], pages.DISTRIBUTIONS
+        )
     if not isinstance(node, yaml.SequenceNode):
-        raise SpecError([f"{place}: {path}: {node.tag} needs a list, as in {node.tag} [1, 2]"])
+        raise SpecError(
+            [f"{place}: {path}: {node.tag} needs a list, as in {node.tag} [1, 2]"], pages.DISTRIBUTIONS
+        )
     options = tuple(_build(loader, option, path) for option in node.value)
     return distribution(node.tag, options, place, path)
 
@@ -173,20 +180,27 @@ def distribution(tag: str, options: tuple[Node, ...], place: Place, path: str) -
     """The distribution that `tag` makes of a list. Raises SpecError if the list does not fit it."""
     if tag in ("!choice", "!grid"):
         if not options:
-            raise SpecError([f"{place}: {path}: {tag} is empty; give at least one value"])
+            raise SpecError(
+                [f"{place}: {path}: {tag} is empty; give at least one value"], pages.DISTRIBUTIONS
+            )
         return Choice(options, tag == "!grid", place)
     texts = [str(option.value) if isinstance(option, Scalar) else None for option in options]
     bounds = [number(text) for text in texts]
     if len(bounds) != 2 or None in bounds:
-        raise SpecError([f"{place}: {path}: {tag} needs two numbers, low and high, as in {tag} [1, 10]"])
+        raise SpecError(
+            [f"{place}: {path}: {tag} needs two numbers, low and high, as in {tag} [1, 10]"],
+            pages.DISTRIBUTIONS,
+        )
     low, high = (float(bound) for bound in bounds if bound is not None)
     shown = f"{tag} [{texts[0]}, {texts[1]}]"
     if low >= high:
-        raise SpecError([f"{place}: {path}: {shown} is reversed or empty; low must be below high"])
+        raise SpecError(
+            [f"{place}: {path}: {shown} is reversed or empty; low must be below high"], pages.DISTRIBUTIONS
+        )
     if tag == "!int" and not (low.is_integer() and high.is_integer()):
-        raise SpecError([f"{place}: {path}: {shown} needs whole numbers"])
+        raise SpecError([f"{place}: {path}: {shown} needs whole numbers"], pages.DISTRIBUTIONS)
     if tag == "!loguniform" and low <= 0:
-        raise SpecError([f"{place}: {path}: {shown} needs bounds above 0"])
+        raise SpecError([f"{place}: {path}: {shown} needs bounds above 0"], pages.DISTRIBUTIONS)
     return Range(low, high, log=tag == "!loguniform", integer=tag == "!int", place=place)
 
 
@@ -246,7 +260,7 @@ def override(root: Node, assignment: str) -> Node:
     source = f"--set {assignment}"
     key, equals, text = assignment.partition("=")
     if not equals or not key.strip():
-        raise SpecError([f"{source}: expected KEY=VALUE, as in trial.epochs=5"])
+        raise SpecError([f"{source}: expected KEY=VALUE, as in trial.epochs=5"], pages.OVERRIDES)
     value = parse(text, source, key.strip()) if text.strip() else Scalar(None, Place(source))
     return _set(root, key.strip().split("."), value, Place(source))
 

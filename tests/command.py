@@ -30,10 +30,10 @@ def sweeper(*arguments: object, code: int = 0) -> str:
     return done.stdout
 
 
-def called(*arguments: object, code: int = 0) -> Result:
+def called(*arguments: object, code: int = 0, **environment: str | None) -> Result:
     """The same command in this process: for what needs none of its own, which takes seconds to start."""
     without = dict.fromkeys(("MLFLOW_TRACKING_URI",))
-    done = CliRunner(env=WIDE | without).invoke(main, list(map(str, arguments)))
+    done = CliRunner(env=WIDE | without | environment).invoke(main, list(map(str, arguments)))
     assert done.exit_code == code, done.output
     return done
 

@@ -79,8 +79,10 @@ def test_the_image_takes_what_is_installed_and_no_environment_of_the_laptop() ->
     assert set(copied) == {
         "Makefile",
         "README.md",
+        "LICENSE",
         "pyproject.toml",
         "requirements.txt",
+        "search_spaces",
         "sweeper",
         "trainables",
     }

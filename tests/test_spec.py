@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import subprocess
 import sys
 import time
@@ -313,10 +312,3 @@ def test_plan_says_what_fits_if_it_is_asked(tmp_path: Path) -> None:
     assert done.returncode == 2
     assert done.stderr.count("\n") == 1
     assert "has no transformer blocks" in done.stderr
-
-
-def test_the_sweep_files_in_the_readme_are_valid() -> None:
-    blocks = re.findall(r"```yaml\n(.*?)```", Path("README.md").read_text(), flags=re.DOTALL)
-    assert len(blocks) == 2
-    for block in blocks:
-        spec.from_text(block, "README.md")

@@ -16,6 +16,8 @@ from trainables.config import EvaluationConfig, OptimizerConfig, TrialConfig
 from trainables.data import registry
 from trainables.data.fit import Fit
 from trainables.evaluate import evaluate
+from trainables.methods import METHODS as METHODS_BY_NAME
+from trainables.methods.base import cross_entropy, kl_divergence
 from trainables.models import cosines
 from trainables.training import (
     Diverged,
@@ -239,6 +241,24 @@ def test_only_the_trained_model_receives_gradient(method):
     trained = {name for name, p in run.model.clip.named_parameters() if p.requires_grad}
     assert received == trained
     assert not views.adversarial.pixels.requires_grad
+
+
+def test_what_an_attack_asks_for_first_has_its_gradient_in_the_loss():
+    class Both(METHODS_BY_NAME["tecoa"]):
+        """Its attack moves away from the clean logits, its loss is of nothing else."""
+
+        def attack_loss(self, attacked, views):
+            return kl_divergence(views.clean.logits, attacked.logits)
+
+        def loss(self, views):
+            assert not torch.equal(views.adversarial.logits, views.clean.logits)
+            return {"clean": cross_entropy(views.clean.logits, views.labels)}
+
+    subject = trainer()
+    subject.method = Both()
+    before = weights(subject.model)
+    subject.train_epoch()
+    assert changed(before, weights(subject.model))
 
 
 def test_pmgs_clean_logits_are_a_target_and_in_its_released_code_are_not():

@@ -151,11 +151,13 @@ class AttackConfig(Ball):
 class OptimizerConfig(Settings):
     """Optimiser and learning-rate schedule: linear warm-up, then cosine to zero."""
 
-    name: Literal["sgd", "adamw"] = "sgd"
+    name: Literal["sgd", "adamw"] = Field("sgd", description="torch.optim's SGD or AdamW.")
     learning_rate: PositiveFloat = Field(1e-3, description="Peak learning rate.")
     momentum: float = Field(0.9, ge=0, lt=1, description="SGD only.")
-    weight_decay: NonNegativeFloat = 0.0
-    warmup_steps: NonNegativeInt = 0
+    weight_decay: NonNegativeFloat = Field(0.0, description="Of all parameters that are trained.")
+    warmup_steps: NonNegativeInt = Field(
+        0, description="Steps in which the learning rate rises from zero to its peak."
+    )
     gradient_clip: PositiveFloat | None = Field(None, description="Largest gradient norm; none by default.")
 
 
@@ -182,14 +184,14 @@ else:
 class TrialConfig(Settings):
     """One trial: what is trained, on what, how."""
 
-    model: ModelConfig = ModelConfig()
-    data: DataConfig = DataConfig()
+    model: ModelConfig = Field(ModelConfig(), description="Which CLIP, and what of it is trained.")
+    data: DataConfig = Field(DataConfig(), description="What is trained on, and what is evaluated on.")
     attack: AttackConfig = Field(AttackConfig(), description="The inner attack of training.")
-    method: MethodConfig
-    optimizer: OptimizerConfig = OptimizerConfig()
-    runtime: RuntimeConfig = RuntimeConfig()
-    batch_size: int = Field(128, ge=2)
-    epochs: PositiveInt = 3
+    method: MethodConfig = Field(description="The objective; its `name` says which other keys it has.")
+    optimizer: OptimizerConfig = Field(OptimizerConfig(), description="Optimiser and learning rate.")
+    runtime: RuntimeConfig = Field(RuntimeConfig(), description="How the loop is executed.")
+    batch_size: int = Field(128, ge=2, description="Images of a step.")
+    epochs: PositiveInt = Field(3, description="Passes over the training images.")
 
     @model_validator(mode="after")
     def attack_fits_method(self) -> TrialConfig:
@@ -315,7 +317,9 @@ def by_suite(value: Any) -> Any:
 class EvaluationConfig(Settings):
     """How a model is measured. One ruler for all trials of a sweep, never searched."""
 
-    attack: EvaluationAttack = EvaluationAttack()
+    attack: EvaluationAttack = Field(
+        EvaluationAttack(), description="The attack that all `robust_` metrics are of."
+    )
     further_attacks: list[FurtherAttack] = Field(
         [], description="`robust_accuracy` is the worst case over these too: [standard, torchattacks.Square]."
     )
@@ -326,7 +330,7 @@ class EvaluationConfig(Settings):
         "is the sixteen of the publications.",
     )
     images: PositiveInt | None = Field(None, description="Images of each set, stratified; all by default.")
-    batch_size: PositiveInt = 256
+    batch_size: PositiveInt = Field(256, description="Images measured at a time; no result depends on it.")
     seed: NonNegativeInt = Field(0, description="Seed of the attacks' random starts.")
     precision: Literal["float32", "bfloat16"] = Field(
         "float32", description="Of evaluation, on any device. Training is in bfloat16 on CUDA."

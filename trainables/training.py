@@ -337,10 +337,10 @@ class Trainer:
         return torch.cat([self._part(drawn, part).trained.batch.adversarial for part in parts])
 
     def _attack(self, views: BatchViews, start: Tensor) -> Tensor:
-        attack = self.config.attack
+        attack, known = self.config.attack, views.without_gradient()
         with attacked(self.model):
             return pgd(
-                lambda pixels: self.method.attack_loss(views.trained.view(pixels), views),
+                lambda pixels: self.method.attack_loss(views.trained.view(pixels), known),
                 views.trained.batch.clean,
                 start=start,
                 epsilon=attack.epsilon,

@@ -190,6 +190,11 @@ class BatchViews:
         self.trained, self.detached = trained, detached
         self._frozen, self._average = frozen, average
 
+    def without_gradient(self) -> BatchViews:
+        """The same batch as an attack's loss may see it: what it is the first to ask for stays, and no weight
+        asks for a gradient meanwhile."""
+        return BatchViews(self.detached, self.detached, lambda: self.frozen, lambda: self.average)
+
     @property
     def clean(self) -> ImageView:
         return self.trained.clean

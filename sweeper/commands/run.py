@@ -46,7 +46,7 @@ def drive(run: Run) -> None:
         click.echo(f"interrupted; go on with: sweeper resume {run}", err=True)
         sys.exit(Exit.INTERRUPTED)
     except Obstacle as error:
-        raise UserError(f"{error}; nothing is lost, go on with: sweeper resume {run}") from error
+        raise UserError(f"{error}; nothing is lost, go on with: sweeper resume {run}", error.page) from error
     print_front(read_json(run.path / "pareto.json"))
     click.echo(f"report: {run.path / 'report' / 'index.html'}\nmlflow: sweeper ui {run}")
 

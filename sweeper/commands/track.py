@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from sweeper import pages
 from sweeper.errors import UserError
 from sweeper.options import CLUSTER, JSON, RUN, RUNS, examples
 from sweeper.terminal import print_json
@@ -30,7 +31,7 @@ def command(run: str | None, runs: Root, as_json: bool) -> None:
         mirror = Mirror(found)
         mirror.deliver()
     except Exception as error:  # whatever a server or its client raises
-        raise UserError(trouble(found, error)) from error
+        raise UserError(trouble(found, error), pages.MLFLOW) from error
     if as_json:
         sent = mirror.ids
         parent = sent.pop("", None)

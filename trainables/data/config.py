@@ -60,9 +60,16 @@ class DataSet(Settings):
     """
 
     dataset: KnownSet | None = Field(None, description="A known data set.")
-    image_folder: AbsolutePath | None = None
-    webdataset: AbsolutePath | None = None
-    huggingface: AbsolutePath | None = None
+    image_folder: AbsolutePath | None = Field(
+        None,
+        description="A folder with one sub-folder of images per class, or with `train/`, `val/`, `test/`.",
+    )
+    webdataset: AbsolutePath | None = Field(
+        None, description="WebDataset shards, as clip_benchmark has them."
+    )
+    huggingface: AbsolutePath | None = Field(
+        None, description="What `save_to_disk` of the library `datasets` wrote."
+    )
     image_column: str | None = Field(None, description="Of `huggingface`, if several have images.")
     label_column: str | None = Field(None, description="Of `huggingface`, if several have classes.")
     name: str | None = Field(None, description="Name in tables; the folder's name by default.")

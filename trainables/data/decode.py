@@ -173,7 +173,8 @@ def unreadable(name: str, failures: list[str], count: int, file: Path) -> DataEr
         file.write_text("\n".join(failures) + "\n", encoding="utf-8")
         shown += f"; and {rest} more, listed in {file}"
     return DataError(
-        f"{len(failures)} of {count} images of {name!r} can't be read: {shown}; remove or replace them"
+        f"{len(failures)} of {count} images of {name!r} can't be read: {shown}; remove or replace them",
+        "data.md#what-is-wrong-with-the-data-is-told",
     )
 
 

@@ -18,13 +18,14 @@ if TYPE_CHECKING:
 
 VALIDATION_NAMES = ("val", "validation", "valid")
 SPLIT_NAMES = ("train", "test", *VALIDATION_NAMES)
+PAGE = "data.md#sets-of-your-own"
 
 
 def image_folder(root: Path) -> Parts:
     """`train/`, `val/` and `test/` where they are there, all of it as `train` otherwise.
     Raises DataError if a class has no images."""
     if not root.is_dir():
-        raise DataError(f"{root} is not a folder; expected one with a sub-folder of images per class")
+        raise DataError(f"{root} is not a folder; expected one with a sub-folder of images per class", PAGE)
     there = sub_folders(root)
     without_splits = "train" not in there and bool(set(there) - set(SPLIT_NAMES))
     splits: Mapping[Split, str] = {"train": ""} if without_splits or not there else splits_of(there)
@@ -56,7 +57,7 @@ def class_folders(root: Path) -> list[str]:
     """Names of the class folders, in the order of the labels. Raises DataError if there are not two."""
     names = sub_folders(root)
     if len(names) < 2:
-        raise DataError(f"{root} has {len(names)} sub-folders; expected one per class, two or more")
+        raise DataError(f"{root} has {len(names)} sub-folders; expected one per class, two or more", PAGE)
     return names
 
 
@@ -77,7 +78,8 @@ def class_listing(
     strange = sorted(set(sub_folders(root)) - set(folders) - set(unused))
     if strange:
         raise DataError(
-            f"{root / strange[0]} is no class of this set; remove it, or add it to the training images"
+            f"{root / strange[0]} is no class of this set; remove it, or add it to the training images",
+            PAGE,
         )
     items: list[File] = []
     labels: list[int] = []
@@ -85,7 +87,7 @@ def class_listing(
     for label, name in enumerate(folders):
         files, others = files_below(root / name) if (root / name).is_dir() else ([], [])
         if not files:
-            raise DataError(f"{root / name} holds no images ({', '.join(sorted(IMAGE_SUFFIXES))})")
+            raise DataError(f"{root / name} holds no images ({', '.join(sorted(IMAGE_SUFFIXES))})", PAGE)
         items += map(File, files)
         labels += [label] * len(files)
         unread += others

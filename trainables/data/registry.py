@@ -100,7 +100,7 @@ def _listed(data: str, root: Path, split: Split) -> Listing:
     try:
         listing = split_of(parts_of(config, root, split), split)
     except DataError as error:
-        raise DataError(f"data set {set_name(config)!r}: {error}") from error
+        raise DataError(f"data set {set_name(config)!r}: {error}", error.page) from error
     return prompts.with_class_names(listing, config.classes) if config.classes else listing
 
 

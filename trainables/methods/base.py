@@ -7,9 +7,11 @@ hyper-parameters can be validated without importing torch.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, ClassVar, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol, TypeVar, get_args
 
 from pydantic import BaseModel, ConfigDict
+
+from trainables.errors import MethodError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -122,7 +124,7 @@ class Method(BaseModel):
         """(B,) what the inner attack ascends for each image: the cross-entropy by default.
 
         attacked: the trained model on the images as they are while under attack; of `views`, all but
-        `adversarial` is known by then.
+        `adversarial` is known by then, and none has a gradient.
         """
         return cross_entropy(attacked.logits, views.labels)
 
@@ -143,9 +145,16 @@ M = TypeVar("M", bound=type[Method])
 
 
 def register(name: str) -> Callable[[M], M]:
-    """Makes a method known under its name, which is also the value of its `name` field."""
+    """Makes a method known under its name, which is also the value of its `name` field. Raises MethodError if
+    another one has it, or the field does not."""
 
     def add(cls: M) -> M:
+        own: type[Method] = cls
+        field = own.model_fields["name"]
+        if get_args(field.annotation) != (name,) or field.default != name:
+            raise MethodError(f'{cls.__name__} needs the field `name: Literal["{name}"] = "{name}"`')
+        if name in METHODS:
+            raise MethodError(f"{cls.__module__}: {METHODS[name].__module__} has a method {name!r}, too")
         METHODS[name] = cls
         return cls
 

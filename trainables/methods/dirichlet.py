@@ -120,7 +120,9 @@ class Dirichlet(Method):
     weight_normalisation: WeightNormalisation = Field(
         "none", description="`evidence`: a weight means the same at every scale and number of classes."
     )
-    direction: Direction = "trained_to_frozen"
+    direction: Direction = Field(
+        "trained_to_frozen", description="Of the divergence; the other one was found to collapse."
+    )
 
     @property
     def couples_images(self) -> bool:

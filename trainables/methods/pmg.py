@@ -60,7 +60,9 @@ class PMG(Method):
     name: Literal["pmg"] = "pmg"
     alpha: NonNegativeFloat = Field(1.0, description="Weight of the divergence from the frozen model.")
     beta: NonNegativeFloat = Field(1.0, description="Weight of the divergence from the clean logits.")
-    kl_direction: KLDirection = "teacher_to_student"
+    kl_direction: KLDirection = Field(
+        "teacher_to_student", description="Of both divergences; `student_to_teacher` swaps their arguments."
+    )
     variant: Variant = Field(
         "paper", description="`official_code`: as released, see trainables/methods/pmg.py."
     )

@@ -78,7 +78,9 @@ class TGA(Method):
     name: Literal["tga"] = "tga"
     alpha: NonNegativeFloat = Field(0.08, description="Weight of the attacked image's attention.")
     beta: NonNegativeFloat = Field(0.05, description="Weight of the clean image's attention.")
-    variant: Variant = "paper"
+    variant: Variant = Field(
+        "paper", description="`official_code`: as released, see trainables/methods/tga.py."
+    )
 
     def loss(self, views: Views) -> LossParts:
         def attention(view: View) -> Tensor:

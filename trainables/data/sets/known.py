@@ -35,7 +35,8 @@ class Known:
             if not (root / expected).exists():
                 raise DataError(
                     f"not there: expected {root / expected}; unpack {self.archive} in {root / self.into}, so "
-                    f"that {root} holds {', '.join(needed)}, or set SWEEPER_DATA to the folder that does"
+                    f"that {root} holds {', '.join(needed)}, or set SWEEPER_DATA to the folder that does",
+                    "data.md#known-sets",
                 )
 
 

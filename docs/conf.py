@@ -1,0 +1,41 @@
+"""Sphinx's configuration: `make docs` builds these pages to docs/_build, without a network."""
+
+from __future__ import annotations
+
+from importlib.metadata import version as installed
+from typing import TYPE_CHECKING
+
+from docutils import nodes
+from docutils.utils.math.latex2mathml import tex2mathml
+
+if TYPE_CHECKING:
+    from sphinx.application import Sphinx
+    from sphinx.writers.html5 import HTML5Translator
+
+project = "clip-sweeper"
+author = "the clip-sweeper authors"
+copyright = "the clip-sweeper authors"
+release = version = installed("clip-sweeper")
+
+extensions = ["myst_nb"]
+exclude_patterns = ["_build"]
+myst_enable_extensions = ["dollarmath"]
+myst_heading_anchors = 4
+nb_execution_mode = "off"  # the notebook is stored executed, and tests execute it
+
+html_theme = "furo"
+html_title = "clip-sweeper"
+html_show_sphinx = False
+html_math_renderer = "mathml"
+
+
+def mathml(translator: HTML5Translator, node: nodes.math | nodes.math_block) -> None:
+    """Formulas as MathML, which browsers draw by themselves: no script from elsewhere."""
+    block = isinstance(node, nodes.math_block)
+    formula = tex2mathml(node.astext().replace("'", r"^{\prime}"), as_block=block)
+    translator.body.append(f'<div class="math">{formula}</div>' if block else formula)
+    raise nodes.SkipNode
+
+
+def setup(app: Sphinx) -> None:
+    app.add_html_math_renderer("mathml", (mathml, None), (mathml, None))
