@@ -10,10 +10,11 @@ within moments leaves nothing.
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Iterable
 from contextlib import suppress
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from threading import Event, Thread
 from typing import TYPE_CHECKING, Protocol
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
     from sweeper.run import Run
 
 FOLDER, FILE = "progress", "progress.json"
+JOB = re.compile(r"[\w@-]+")
 
 
 @dataclass(frozen=True)
@@ -98,8 +100,9 @@ def told(run: Run, jobs: Iterable[str]) -> dict[str, Told]:
 
 
 def at(run: Run) -> At:
-    """What the driver said last."""
-    return At(**(read_json(run.path / FILE) or {}))
+    """What the driver said last. A job's name is a file's here, so it is one, whoever wrote it."""
+    what = At(**(read_json(run.path / FILE) or {}))
+    return replace(what, running=[job for job in what.running if JOB.fullmatch(job)])
 
 
 def say_at(run: Run, what: At) -> None:

@@ -60,7 +60,7 @@ class Looker:
     def look(self, *, whole: bool = False) -> Status:
         """whole: with the front of a run that nobody drives, too."""
         run, driver = self.run, self.run.driver()
-        trials = list(self._trials())
+        trials = sorted(self._trials(), key=lambda trial: trial.number)
         what = progress.at(run) if driver is not None else At()
         folders = {job: run.path / "seeds" / job for job in what.running}
         untrained = run.baseline()
@@ -78,14 +78,12 @@ class Looker:
         return Status(run, driver, trials, now)
 
     def _trials(self) -> Iterator[TrialRecord]:
-        for folder in sorted((self.run.path / "trials").glob("t*"), key=lambda each: int(each.name[1:])):
-            if folder.name in self.ended:
-                yield self.ended[folder.name]
-            elif (folder / "config.json").is_file():
-                trial = read_trial(folder)
-                if trial.status != "unfinished":
-                    self.ended[folder.name] = trial
-                yield trial
+        for file in self.run.path.glob("trials/t*/config.json"):
+            name = file.parent.name
+            trial = self.ended[name] if name in self.ended else read_trial(file.parent)
+            if trial.status != "unfinished":
+                self.ended[name] = trial
+            yield trial
 
 
 def searched(run: Run, what: At) -> float:

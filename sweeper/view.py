@@ -101,7 +101,7 @@ def progress(of: State, width: int) -> list[RenderableType]:
     bar.add_column(width=len(shown), no_wrap=True)
     bar.add_column(width=max(width - len(shown) - len(at) - 2, 1))
     bar.add_column(width=len(at), no_wrap=True)
-    bar.add_row(shown, ProgressBar(total=1, completed=of.share), at)
+    bar.add_row(shown, share_bar(of.share), at)
     lines = [", ".join([running, *counts]), ", ".join(pace(of)), f"budget: {of.budget}" if of.budget else ""]
     return [bar, *(line(each, width) for each in lines if each)]
 
@@ -167,12 +167,17 @@ def how_far(task: Task, width: int) -> RenderableType:
     grid.add_column(width=width, no_wrap=True)
     grid.add_column(width=6, no_wrap=True)
     if task.doing in ("", TRAINING, MEASURING):
-        grid.add_row(ProgressBar(total=1, completed=task.done, width=width), count)
+        grid.add_row(share_bar(task.done, width), count)
     else:
         share = percent(task.share)
         name = task.doing if len(f"{task.doing} {share}") <= width else task.doing.partition(" ")[0]
         grid.add_row(f"{fitting(name, width - len(share) - 1)} {share}".strip(), count)
     return grid
+
+
+def share_bar(share: float, width: int | None = None) -> ProgressBar:
+    """width: all there is for None."""
+    return ProgressBar(total=1, completed=share, width=width, complete_style="cyan", finished_style="green")
 
 
 def rung(task: Task) -> str:

@@ -15,7 +15,7 @@ from rich.console import Console
 
 from benchmarks.driven import Drive, new_run
 from sweeper import progress, status, terminal
-from sweeper.bars import Sparse
+from sweeper.bars import Sparse, shown
 from sweeper.budget import Clock
 from sweeper.display import Display
 from sweeper.progress import At, Reporter, Told, file_of
@@ -23,8 +23,10 @@ from sweeper.run import Run
 from sweeper.site import Site
 from sweeper.state import State, Task, state, summary
 from sweeper.terminal import duration, is_live, percent, strict
+from sweeper.trainable import Trainable
 from sweeper.view import About, screen
 from tests.command import called
+from trainables.progress import named, report
 
 SIDE = 4
 
@@ -411,6 +413,8 @@ def test_what_workers_and_driver_say_lies_in_the_run_folder(tmp_path: Path) -> N
     what = At("searching", 1000.0, 1, 2, ["t000"])
     progress.say_at(run, what)
     assert progress.at(run) == what
+    progress.say_at(run, replace(what, running=["../../t000", "t000@2-final"]))
+    assert progress.at(run).running == ["t000@2-final"]
     assert progress.told(run, ["t000", "t002"]) == {"t000": Told("training", 0.25)}
     site.tell(None)
     site.tell(None)
@@ -418,6 +422,29 @@ def test_what_workers_and_driver_say_lies_in_the_run_folder(tmp_path: Path) -> N
     progress.forget(run)
     assert not file_of(run.path, "t001").exists()
     assert progress.at(run).stage == ""
+
+
+@pytest.mark.parametrize("live", [True, False])
+def test_what_a_verb_does_by_itself_has_a_bar_or_lines(live: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    plain(monkeypatch)
+    stream = Screen() if live else io.StringIO()
+    monkeypatch.setattr("sys.stderr", stream)
+    monkeypatch.setattr("sweeper.bars.Sparse", Always)
+    trainable = Trainable.find("finetune")
+    with shown(trainable):
+        with named("decoding digits"):
+            report(1, 2)
+        with named("measuring"):
+            report(1, 4)
+    with named("measuring"):
+        report(1, 3)  # nobody listens any more
+    said = re.sub(r"\x1b\[[\d;?]*\w", "", stream.getvalue())
+    assert ("\x1b" in stream.getvalue()) == live
+    if live:
+        assert re.search(r"measuring ━+.* 25%", said)
+    else:
+        lines = [line[9:] for line in said.splitlines()]
+        assert lines == ["decoding digits, 0 %", "decoding digits, 50 %", "measuring, 0 %", "measuring, 25 %"]
 
 
 def test_durations_and_shares_in_words() -> None:
