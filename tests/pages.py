@@ -81,7 +81,7 @@ def anchors(page: Path) -> list[str]:
 
 
 def commands(text: str) -> Iterator[list[str]]:
-    """The words of each command of a shell block, without comments, and without what is done with its output."""
+    """The words of each command of a shell block, without comments and what is done with its output."""
     for line in text.replace("\\\n", " ").splitlines():
         words: list[str] = []
         own = True
