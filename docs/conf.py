@@ -21,6 +21,7 @@ extensions = ["myst_nb"]
 exclude_patterns = ["_build"]
 myst_enable_extensions = ["dollarmath"]
 myst_heading_anchors = 4
+smartquotes = False  # so that messages are found as they are said
 nb_execution_mode = "off"  # the notebook is stored executed, and tests execute it
 
 html_theme = "furo"
