@@ -28,6 +28,8 @@ suppress_warnings = ["mystnb.unknown_mime_type"]  # plotly's figures are shown b
 html_theme = "furo"
 html_title = "clip-sweeper"
 html_show_sphinx = False
+html_static_path = ["_static"]
+html_css_files = ["pages.css"]
 html_math_renderer = "mathml"
 
 
