@@ -21,11 +21,15 @@ extensions = ["myst_nb"]
 exclude_patterns = ["_build"]
 myst_enable_extensions = ["dollarmath"]
 myst_heading_anchors = 4
+smartquotes = False  # so that messages are found as they are said
 nb_execution_mode = "off"  # the notebook is stored executed, and tests execute it
+suppress_warnings = ["mystnb.unknown_mime_type"]  # plotly's figures are shown by the picture beside them
 
 html_theme = "furo"
 html_title = "clip-sweeper"
 html_show_sphinx = False
+html_static_path = ["_static"]
+html_css_files = ["pages.css"]
 html_math_renderer = "mathml"
 
 

@@ -7,6 +7,7 @@ python docs/generate.py        # `make docs` does it before it builds
 from __future__ import annotations
 
 import inspect
+import re
 import types
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -36,7 +37,8 @@ SWEEP_FILE = """\
 
 Made from the types that validate the file, by `docs/generate.py`. [A sweep file](sweep-file.md) says how
 one is written. Below `trial` a distribution may stand in place of any value: `!choice`, `!grid`, `!uniform`,
-`!loguniform`, `!int`. Numbers may be written as fractions, `8/255`. A key without a default is required.
+`!loguniform`, `!int`. Numbers may be written as fractions, `8/255`. Where no default stands, the key may be
+left out all the same, and its description says what holds then.
 """
 TROUBLESHOOTING = """\
 # Troubleshooting
@@ -66,10 +68,14 @@ def section(path: str, model: type[BaseModel], depth: int) -> Iterator[str]:
     if path:
         yield f"\n{heading(path, depth)}\n\n{inspect.cleandoc(model.__doc__ or '')}\n"
     properties = model.model_json_schema(mode="serialization")["properties"]
-    rows = [row(name, field, properties[name]) for name, field in model.model_fields.items()]
+    rows = [row(join(path, name), field, properties[name]) for name, field in model.model_fields.items()]
     yield "\n".join(["\n| key | value | default | what it is |", "| --- | --- | --- | --- |", *rows]) + "\n"
     for name, field in model.model_fields.items():
-        yield from below(f"{path}.{name}" if path else name, field, depth + 1)
+        yield from below(join(path, name), field, depth + 1)
+
+
+def join(path: str, name: str) -> str:
+    return f"{path}.{name}" if path else name
 
 
 def below(path: str, field: FieldInfo, depth: int) -> Iterator[str]:
@@ -77,10 +83,16 @@ def below(path: str, field: FieldInfo, depth: int) -> Iterator[str]:
     if path in ELSEWHERE:
         yield f"\n{heading(path, depth)}\n\n{ELSEWHERE[path]}\n"
         return
+    for title, model in sections(path, field):
+        yield from section(title, model, depth)
+
+
+def sections(path: str, field: FieldInfo) -> list[tuple[str, type[BaseModel]]]:
+    """Titles and models of a key's sections."""
     models = [TYPES[path]] if path in TYPES else list(models_in(field.annotation))
-    for model in models:
-        own = model.model_fields["name"].default if len(models) > 1 else None
-        yield from section(f"{path}: {own}" if own else path, model, depth)
+    if len(models) == 1:
+        return [(path, models[0])]
+    return [(f"{path}: {model.model_fields['name'].default}", model) for model in models]
 
 
 def heading(path: str, depth: int) -> str:
@@ -96,9 +108,14 @@ def models_in(annotation: Any) -> Iterator[type[BaseModel]]:
             yield from models_in(inner)
 
 
-def row(name: str, field: FieldInfo, schema: dict[str, Any]) -> str:
+def row(path: str, field: FieldInfo, schema: dict[str, Any]) -> str:
     what = "Says which method these keys are of." if "const" in schema else field.description or ""
-    cells = (f"`{name}`", value(schema), default(field, schema), what)
+    titles = [path] if path in ELSEWHERE else [title for title, _ in sections(path, field)]
+    kind = value(schema)
+    if titles:
+        anchor = re.sub(r"[^\w -]", "", titles[0]).replace(" ", "-").lower()
+        kind = kind.replace("keys", f"[keys](#{anchor})")
+    cells = (f"`{path.rpartition('.')[2]}`", kind, default(field, schema), what)
     return f"| {' | '.join(cell.replace('|', '&#124;') for cell in cells)} |"
 
 

@@ -9,7 +9,7 @@ first n / eta, rounded up, in the order of `sweeper.ranking`. It goes on in any 
   measured: the trial is recorded, and those that come after the measurement are compared with it.
 
 A first front that is larger than that is not protected, though of few points of several objectives most are
-non-dominated: when it was, up to 27 trials a rung, the front cost half as much again (docs/search.md).
+non-dominated: when it was, up to 27 trials a rung, the front cost half as much again (docs/searching.md).
 
 Nobody is called back: a trial that was stopped stays so. What is decided depends on the order in which
 trials arrive, on their metrics and on the sweep's seed; the past decisions, in their order, and which trials

@@ -55,6 +55,7 @@ EXAMPLES = {"t001@2": "t001@1", "quickstart-20261124-142522": "RUN"}
 OTHER_RUN = "dirichlet-20261125-091500"
 ELSEWHERE = {"mlflow.pyfunc.load_model": "tests/test_export.py"}
 """Calls that take a server: the test that makes them."""
+CODE = ("sweeper", "trainables", "tests", "benchmarks", "clusters", "search_spaces")
 OWN_METHOD = DOCS / "your-method.md"
 OTHERS = {
     "ray": r"(up|get-auth-token|attach|exec|dashboard|down) ?.*",
@@ -282,7 +283,8 @@ def test_a_command_in_a_sentence_is_one(page: Path) -> None:
     for code in codes(page):
         words = re.sub(r"\bN\b", "1", re.sub(r"[\[\]]", "", code)).split()
         if len(words) > 1 and words[0] == "sweeper" and words[1].isalpha() and words[1].islower():
-            with suppress(click.MissingParameter):  # a sentence may leave out what it is about
+            # a sentence may leave out what it is about, and may be about --help
+            with suppress(click.MissingParameter, click.exceptions.Exit):
                 parsed(words[1:])
 
 
@@ -398,6 +400,14 @@ def test_messages_that_are_explained_are_those_of_the_program() -> None:
         if words not in said
     ]
     assert not unsaid
+
+
+def test_pages_that_the_code_mentions_are_there() -> None:
+    files = [*REPOSITORY.glob("*.*"), *(f for d in CODE for f in (REPOSITORY / d).rglob("*.*"))]
+    for file in files:
+        if file.suffix in (".py", ".yaml", ".toml", ".cff", ".md"):
+            for name in re.findall(r"\bdocs/([\w-]+\.md)", file.read_text(encoding="utf-8")):
+                assert (DOCS / name).is_file(), f"{file}: docs/{name}"
 
 
 def test_pages_that_errors_name_are_there() -> None:
