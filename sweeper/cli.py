@@ -308,13 +308,67 @@ def down(file: Path) -> None:
 @main.command()
 @RUN
 @RUNS
+@click.option(
+    "--figure",
+    "figures",
+    metavar="NAME",
+    multiple=True,
+    help="Write a figure as a file instead: front, reliability, importance, ... as below each in the report.",
+)
+@click.option(
+    "--format",
+    "formats",
+    type=click.Choice(["pdf", "svg", "png", "html"]),
+    multiple=True,
+    help="Of figures, pdf by default; without --figure all of them.",
+)
+@click.option(
+    "--table", type=click.Choice(["latex", "markdown", "csv"]), help="Print the Pareto set instead."
+)
+@click.option(
+    "--stage",
+    type=click.Choice(["search", "final", "test"]),
+    help="Whose numbers: of figures the search's by default, of tables the last's.",
+)
+@click.option(
+    "--trial",
+    "trials",
+    metavar="ID",
+    multiple=True,
+    help="The models in figures with a row for each: t003@5, t003, baseline.",
+)
+@click.option(
+    "--to", type=click.Path(path_type=Path), help="Folder, or file for one; RUN/report/figures by default."
+)
 @CLUSTER
-def report(run: str | None, runs: Root) -> None:
-    """Write the HTML report and its pictures."""
+def report(
+    *,
+    run: str | None,
+    runs: Root,
+    figures: tuple[str, ...],
+    formats: tuple[str, ...],
+    table: str | None,
+    stage: str | None,
+    trials: tuple[str, ...],
+    to: Path | None,
+) -> None:
+    """Write the HTML report; or its figures and tables, for papers."""
     from sweeper.report import write_report
+    from sweeper.report.files import Wish, write_figures, write_table
     from sweeper.run import Run
 
-    click.echo(write_report(Run.find(run, runs)))
+    found = Run.find(run, runs)
+    if table is not None:
+        if figures or formats or trials:
+            raise UserError("--table goes with --stage and --to alone; ask for figures by themselves")
+        click.echo(write_table(found, table, stage, to), nl=to is not None)
+    elif figures or formats:
+        for file, caption in write_figures(found, Wish(figures, formats, stage, trials, to)):
+            click.echo(f"{file}\n    {caption}")
+    elif stage or trials or to:
+        raise UserError("--stage, --trial and --to go with --figure NAME, --format or --table")
+    else:
+        click.echo(write_report(found))
 
 
 @main.command()
