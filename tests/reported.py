@@ -84,7 +84,7 @@ class Maker:
     clock: float = START
 
     def measure(self, file: Path, seed: int, clean: float, robust: float, **more: Any) -> dict[str, float]:
-        records, metrics, ends = measured(seed % 5, round(clean, 2), round(robust, 2))
+        records, metrics, ends = measured(seed % 12, round(clean, 2), round(robust, 2))
         file.parent.mkdir(parents=True, exist_ok=True)
         file.with_suffix(".parquet").write_bytes(records)
         write_json(file, {"metrics": metrics, "intervals": ends, **more})

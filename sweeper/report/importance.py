@@ -126,7 +126,8 @@ def with_beneath(encoding: Encoding, parameters: Mapping[str, Choice | Range]) -
 def grown(x: Array, y: Array, seed: int) -> Any:
     from sklearn.ensemble import ExtraTreesRegressor
 
-    return ExtraTreesRegressor(TREES, min_samples_leaf=2, max_features=0.7, random_state=seed).fit(x, y)
+    forest = ExtraTreesRegressor(TREES, min_samples_leaf=2, max_features=0.7, random_state=seed)
+    return forest.fit(x, y if y.shape[1] > 1 else y[:, 0])
 
 
 @dataclass(frozen=True)
