@@ -23,8 +23,8 @@ from sweeper.report.interaction import pair, side, together
 from sweeper.report.interactive import drawn
 from sweeper.report.methods import QUANTITIES, best_of_each, difference, verdict
 from sweeper.report.prepare import Material, sample, words
-from sweeper.report.progress import arrivals, plausible, segments
 from sweeper.report.settings import number_upright, option_upright, parallel, spread
+from sweeper.report.timing import arrivals, plausible, segments
 from sweeper.tree import Choice, Place, Range, Scalar
 from tests.reported import EPOCH_SECONDS, SWEEP, finished, records_of
 from trainables.metrics import intervals

@@ -15,9 +15,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sweeper.report.chart import (
-    GAP,
     GREY,
     INK,
+    VERMILION,
     Absent,
     Axis,
     Boxes,
@@ -171,7 +171,7 @@ def reliability_marks(of: Material, model: Model, shown: Reliability) -> list[Ma
     low, high = np.minimum(accuracy, confidence), np.maximum(accuracy, confidence)
     return [
         Boxes(left, right, np.zeros(len(filled)), accuracy, Style(colour, opacity=0.8), hover=told),
-        Boxes(left, right, low, high, Style(GAP, hatch=True, edge=GAP)),
+        Boxes(left, right, low, high, Style(VERMILION, hatch=True, edge=VERMILION)),
         Lines([([0, 1], [0, 1])], Style(INK, dash="dash", width=1)),
     ]
 
@@ -220,7 +220,7 @@ def confidence_panel(of: Material, model: Model, columns: Columns, version: str,
             EDGES[1:],
             -wrong,
             zeros,
-            Style(GAP, hatch=True, edge=GAP),
+            Style(VERMILION, hatch=True, edge=VERMILION),
             hover=shares(wrong, "wrong"),
         ),
         Rule("y", 0, Style(GREY, width=1)),

@@ -19,8 +19,8 @@ Numbers = Sequence[float] | NDArray[np.float64]
 INK, GREY, PALE, PAPER = "#1d2125", "#6b7580", "#cfd4d9", "#ffffff"
 DARK = {INK: "#e4e7ea", GREY: "#9aa4ae", PALE: "#434b53", PAPER: "#16191c"}
 """What stands for these on a dark page."""
-OKABE_ITO = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", INK)
-GAP = "#D55E00"
+BLUE, SKY, VERMILION = "#0072B2", "#56B4E9", "#D55E00"
+OKABE_ITO = (BLUE, "#E69F00", "#009E73", "#CC79A7", SKY, VERMILION, INK)
 MARKERS = ("o", "s", "^", "D", "v", "P", "X", "h")
 DASHES = ("solid", "dash", "dot", "dashdot", "longdash", "longdashdot")
 UNTRAINED = "untrained"

@@ -13,8 +13,9 @@ from sweeper.report.interaction import interaction_chart
 from sweeper.report.interactive import drawn
 from sweeper.report.methods import methods_chart
 from sweeper.report.prepare import Material
-from sweeper.report.progress import curves_chart, hypervolume_chart, rungs_chart, timeline_chart
+from sweeper.report.progress import curves_chart, hypervolume_chart
 from sweeper.report.settings import settings_chart
+from sweeper.report.timing import rungs_chart, timeline_chart
 
 if TYPE_CHECKING:
     from plotly.graph_objects import Figure

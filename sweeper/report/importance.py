@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from sweeper import space
 from sweeper.forest import Encoding
-from sweeper.report.chart import INK, Absent, Axis, Boxes, Chart, Mark, Panel, Points, Style
+from sweeper.report.chart import INK, SKY, Absent, Axis, Boxes, Chart, Mark, Panel, Points, Style
 from sweeper.report.prepare import Material
 from sweeper.tree import Choice, Range
 
@@ -235,7 +235,7 @@ def importance_panel(
             np.maximum(values, 0),
             [y - 0.32 for y in at],
             [y + 0.32 for y in at],
-            Style(BAR),
+            Style(SKY),
             hover=told,
         ),
         Points(list(values), at, Style(INK, size=4), x_intervals=ends, hover=told),
@@ -243,9 +243,6 @@ def importance_panel(
     axis = Axis(low=-0.6, high=len(at) - 0.4, ticks=heights if objective % 3 == 0 else {}, grid=False)
     title = f"{of.labels[of.names[objective]]}\nR² {score:.2f} ({low:.2f} to {high:.2f})"
     return Panel(marks, Axis("R² lost", low=min(0, float(values.min()))), axis, title)
-
-
-BAR = "#56B4E9"
 
 
 def over_seeds(values: Array) -> tuple[Array, list[tuple[float, float]]]:

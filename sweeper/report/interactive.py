@@ -8,10 +8,25 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-from sweeper.report.chart import GREY, INK, PALE, PAPER, Axis, Chart, Frame, Panel, Rule, Scale, Scene, frame
+from sweeper.report.chart import (
+    GREY,
+    INK,
+    PALE,
+    PAPER,
+    Axis,
+    Chart,
+    Frame,
+    Lines,
+    Panel,
+    Rule,
+    Scale,
+    Scene,
+    frame,
+)
 from sweeper.report.traces import CLEAR, Drawn, in_space, lines, plain, traced
 
 FONT = 'system-ui, -apple-system, "Segoe UI", Roboto, "Liberation Sans", sans-serif'
+FEW = 10
 
 
 def drawn(chart: Chart) -> Drawn:
@@ -81,9 +96,16 @@ def axes(panel: Panel, placed: Frame, index: int, number: str) -> Drawn:
     x = [(left - placed.left) / across, (left - placed.left + width) / across]
     y = [(bottom - placed.bottom) / up, (bottom - placed.bottom + height) / up]
     return {
-        f"xaxis{number}": axis(panel.x, x) | {"anchor": f"y{number}"},
+        f"xaxis{number}": axis(panel.x, x) | whole(panel) | {"anchor": f"y{number}"},
         f"yaxis{number}": axis(panel.y, y) | {"anchor": f"x{number}"},
     }
+
+
+def whole(panel: Panel) -> Drawn:
+    """Ticks at whole numbers: plotly would set some between few of them."""
+    corners = [x for mark in panel.marks if isinstance(mark, Lines) for path in mark.paths for x in path[0]]
+    few = panel.x.whole and corners and max(corners) - min(corners) <= FEW
+    return {"tick0": 0, "dtick": 1} if few else {}
 
 
 def axis(of: Axis, domain: list[float]) -> Drawn:
@@ -173,7 +195,7 @@ def space(scene: Scene) -> Drawn:
         f"{name}axis": {"title": {"text": plain(text)}, **look}
         for name, text in zip("xyz", scene.titles, strict=True)
     }
-    layout["scene"] |= {"camera": {"eye": {"x": 1.35, "y": 1.35, "z": 0.7}}, "aspectmode": "cube"}
+    layout["scene"] |= {"camera": {"eye": {"x": 1.5, "y": 1.5, "z": 0.8}}, "aspectmode": "cube"}
     named: set[str] = set()
     data = []
     for cloud in scene.clouds:

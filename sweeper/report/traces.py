@@ -107,6 +107,8 @@ def _(mark: Lines) -> Drawn:
         y += [*numbers(up), None]
         models += [mark.models[index] if mark.models else ""] * len(across) + [""]
         hover += [*(mark.hover[index] if mark.hover else [""] * len(across)), ""]
+    if not mark.paths:  # in the legend alone
+        x, y = [None], [None]
     style = mark.style
     line = {"color": style.colour, "dash": style.dash, "width": style.width}
     line["shape"] = "hv" if mark.steps else "linear"
