@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 import json
 import os
 import re
@@ -20,7 +21,7 @@ from sweeper.report.chart import INK, OKABE_ITO, UNTRAINED, Axis, Chart, Lines, 
 from sweeper.report.figures import FIGURES
 from sweeper.report.importance import EPOCHS, Trials, importance
 from sweeper.report.interaction import pair, side, together
-from sweeper.report.interactive import drawn
+from sweeper.report.interactive import alone, drawn
 from sweeper.report.methods import QUANTITIES, best_of_each, difference, verdict
 from sweeper.report.prepare import Material, sample, words
 from sweeper.report.settings import number_upright, option_upright, parallel, spread
@@ -297,6 +298,8 @@ def test_every_figure_is_valid_to_plotly_and_to_matplotlib(of: Material) -> None
         shown = drawn(made)
         assert Figure(shown).to_dict()["data"]
         json.dumps(shown, allow_nan=False)
+        told = json.dumps(alone(made)["layout"]["annotations"][-1]["text"]).replace("<br>", " ")
+        assert html.escape(made.caption.split(". ")[0], quote=False) in json.loads(told)
         with static.mpl.rc_context(static.STYLE):
             axes = static.drawn(made).axes
         assert len(axes) == len(made.panels) + sum(panel.scale is not None for panel in made.panels)

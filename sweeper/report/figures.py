@@ -10,7 +10,7 @@ from sweeper.report.chart import Absent, Chart
 from sweeper.report.front import front, front_3d
 from sweeper.report.importance import importance_chart
 from sweeper.report.interaction import interaction_chart
-from sweeper.report.interactive import drawn
+from sweeper.report.interactive import alone
 from sweeper.report.methods import methods_chart
 from sweeper.report.prepare import Material
 from sweeper.report.progress import curves_chart, hypervolume_chart
@@ -51,7 +51,8 @@ def figures(
     stage: Stage = "validation",
     models: Sequence[str] = (),
 ) -> dict[str, Figure]:
-    """The report's interactive figures, for a notebook; those for which there are no numbers are left out.
+    """The report's interactive figures with their captions, for a notebook; those for which there are no
+    numbers are left out.
 
     content: of `run.pareto()`, if it is known.  stage, models: what figures of models show; see `Material`.
     """
@@ -59,4 +60,4 @@ def figures(
 
     of = Material(run, run.pareto() if content is None else content).at(stage, models)
     charts = [chart(of) for chart in FIGURES.values()]
-    return {chart.name: Figure(drawn(chart)) for chart in charts if isinstance(chart, Chart)}
+    return {chart.name: Figure(alone(chart)) for chart in charts if isinstance(chart, Chart)}

@@ -10,7 +10,7 @@ from pathlib import Path
 from sweeper.errors import UserError, suggestion
 from sweeper.report.chart import Absent, Chart
 from sweeper.report.figures import FIGURES, OF_MODELS, STAGED
-from sweeper.report.interactive import drawn
+from sweeper.report.interactive import alone
 from sweeper.report.prepare import Material
 from sweeper.report.static import FORMATS, save
 from sweeper.report.tables import latex, markdown
@@ -110,7 +110,7 @@ def interactive(chart: Chart, file: Path) -> None:
     """As a page of its own."""
     from plotly.graph_objects import Figure
 
-    Figure(drawn(chart)).write_html(file)
+    Figure(alone(chart)).write_html(file)
 
 
 def table(run: Run, kind: str, stage: str | None = None) -> str:

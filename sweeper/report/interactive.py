@@ -6,11 +6,14 @@ A dictionary, because plotly checks each value of a figure, and a page of hundre
 from __future__ import annotations
 
 import math
+import textwrap
 from collections.abc import Sequence
 
 from sweeper.report.chart import (
+    CHARACTER,
     GREY,
     INK,
+    LINE,
     PALE,
     PAPER,
     Axis,
@@ -26,12 +29,29 @@ from sweeper.report.chart import (
 from sweeper.report.traces import CLEAR, Drawn, in_space, lines, plain, traced
 
 FONT = 'system-ui, -apple-system, "Segoe UI", Roboto, "Liberation Sans", sans-serif'
-FEW = 10
+FEW, HEAD = 10, 34
 
 
 def drawn(chart: Chart) -> Drawn:
     """`data` and `layout`."""
     return space(chart.scene) if chart.scene else flat(chart)
+
+
+def alone(chart: Chart) -> Drawn:
+    """As `drawn`, with its title above and its caption below: for where no page has them."""
+    shown = drawn(chart)
+    layout, told = shown["layout"], textwrap.wrap(chart.caption, int(chart.width / CHARACTER))
+    below, margin = layout["margin"]["b"], layout["margin"]
+    layout["height"] += HEAD + LINE * len(told)
+    margin |= {"t": margin["t"] + HEAD, "b": below + LINE * len(told)}
+    layout["title"] = {"text": f"<b>{plain(chart.title)}</b>", "font": {"size": 15}, "x": 0, "xref": "paper"}
+    layout["title"] |= {"y": 1, "yref": "container", "yanchor": "top", "pad": {"t": 10}}
+    layout["legend"] |= {"y": 1 - HEAD / layout["height"], "yref": "container"}
+    place = {"x": 0, "xref": "paper", "xanchor": "left", "xshift": -margin["l"] + 8}
+    place |= {"y": 0, "yref": "paper", "yanchor": "top", "yshift": -below}
+    note = {"text": lines("\n".join(told)), "showarrow": False, "align": "left", **place}
+    layout.setdefault("annotations", []).append(note | {"font": {"size": 11, "color": GREY}})
+    return shown
 
 
 def flat(chart: Chart) -> Drawn:

@@ -95,7 +95,7 @@ def methods_chart(of: Material) -> Chart | Absent:
     pairs = [
         (a, b) for a, b in itertools.combinations(known, 2) if np.array_equal(a[1]["index"], b[1]["index"])
     ]
-    if not pairs:
+    if not pairs or not any(difference(each, pairs[0][0][1], pairs[0][1][1]) for each in QUANTITIES):
         reason = "Two methods are needed, each with a model whose per-image records are there."
         return Absent("methods", TITLE, reason)
     heights = {float(len(pairs) - 1 - index): against(a, b) for index, ((a, _), (b, _)) in enumerate(pairs)}
