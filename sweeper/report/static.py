@@ -19,6 +19,7 @@ from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch, Rectangle
+from matplotlib.patheffects import withStroke
 from matplotlib.text import Text
 from matplotlib.ticker import FixedLocator, MaxNLocator, NullFormatter
 from matplotlib.transforms import Bbox
@@ -260,8 +261,10 @@ def _(mark: Rule, on: Canvas) -> None:
 
 @draw.register
 def _(mark: Notes, on: Canvas) -> None:
+    look: dict[str, Any] = {"ha": mark.align, "va": "center", "fontsize": 8, "zorder": 5}
+    halo = [withStroke(linewidth=2, foreground="white")]
     for x, y, text in zip(mark.x, mark.y, mark.text, strict=True):
-        on.axes.text(x, y, text, ha=mark.align, va="center", fontsize=8, color=mark.style.colour, zorder=5)
+        on.axes.text(x, y, text, color=mark.style.colour, path_effects=halo, **look)
 
 
 # legend
