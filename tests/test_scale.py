@@ -111,7 +111,7 @@ def test_fronts_are_the_same_when_only_the_first_are_asked_for() -> None:
 
 def test_a_report_shows_a_sample_and_says_so(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(prepare, "SHOWN", 40)
-    monkeypatch.setattr("sweeper.report.plots.DRAWN_MEMBERS", 2)
+    monkeypatch.setattr("sweeper.report.PICTURED", 2)
     content = run.pareto()
     page = write_report(run, content).read_text()
     members = sum(row["pareto"] for row in content["trials"])

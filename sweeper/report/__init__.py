@@ -1,81 +1,63 @@
-"""The report of a run: one HTML page that needs nothing else, and its pictures as PNG files."""
+"""The report of a run: one HTML page that needs nothing else, and its figures as files for papers."""
 
 from __future__ import annotations
 
-import base64
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from sweeper.files import read_json
 from sweeper.run import Run
-from sweeper.table import ARROW, LABEL, images_of, interval, number, remarks, settings
-from sweeper.trial import STAGES
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from sweeper.report.prepare import Material
 
-    from sweeper.report.plots import Picture
+PICTURED = 20
+"""Members of the front that have a picture of their own."""
 
 
 def write_report(run: Run, content: dict[str, Any] | None = None) -> Path:
-    """Writes RUN/report/index.html and the pictures beside it; returns the page's path.
+    """Writes RUN/report/index.html, and beside it `front.png` and the reliability of the first members of the
+    front, `t003@5-reliability.png`; returns the page's path.
 
     A run that is not finished is reported as far as it is.  content: of `run.pareto()`, if it is known.
     """
-    from sweeper.report.plots import pictures, trial_pictures
+    from sweeper.report.chart import Chart
+    from sweeper.report.front import front
+    from sweeper.report.page import render
+    from sweeper.report.prepare import Material
+    from sweeper.report.static import save
 
-    content = run.pareto() if content is None else content
+    of = Material(run, run.pareto() if content is None else content)
     folder = run.path / "report"
     folder.mkdir(exist_ok=True)
     run.storage.remove(*folder.glob("*.png"))  # of an earlier one
-    shown = list(pictures(run, content))
-    for picture in (*shown, *trial_pictures(run, content)):
-        picture.figure.savefig(folder / picture.file)
+    chart, picture = front(of), folder / "front.png"
+    if isinstance(chart, Chart):
+        save(chart, picture)
+    for chart, file in member_charts(of, folder):
+        save(chart, file)
     page = folder / "index.html"
-    page.write_text(render(run, content, shown), encoding="utf-8")
+    page.write_text(render(of, picture.read_bytes() if picture.exists() else None), encoding="utf-8")
     run.storage.push(folder)
     return page
 
 
-def render(run: Run, content: dict[str, Any], pictures: Sequence[Picture]) -> str:
-    """The page, with the pictures' files as part of it. The template escapes what comes from the run."""
-    from jinja2 import Environment, FileSystemLoader, StrictUndefined
+def member_charts(of: Material, folder: Path) -> Iterator[tuple[Any, Path]]:
+    """The reliability of each of the first members of the front, and its file."""
+    from sweeper.report.calibration import reliability_chart
+    from sweeper.report.chart import Chart
 
-    from sweeper.report.prepare import sample, words
-    from sweeper.result import objectives, ranked_members
+    for model in of.members[:PICTURED]:
+        chart, point = reliability_chart(of.at("validation", [model.id])), of.point(model)
+        if isinstance(chart, Chart) and point:
+            yield chart, folder / f"{point.id}-reliability.png"
 
-    def embedded(picture: Picture) -> str:
-        data = (run.path / "report" / picture.file).read_bytes()
-        return f"data:image/png;base64,{base64.b64encode(data).decode('ascii')}"
 
-    environment = Environment(
-        autoescape=True,
-        loader=FileSystemLoader(Path(__file__).parent),
-        lstrip_blocks=True,
-        trim_blocks=True,
-        undefined=StrictUndefined,
-    )
-    environment.filters |= {
-        "embedded": embedded,
-        "number": number,
-        "interval": interval,
-        "settings": settings,
-        "words": words,
-    }
-    return environment.get_template("page.html").render(
-        content=content,
-        sweep=run.spec.file,
-        sweep_text=(run.path / "sweep.yaml").read_text(encoding="utf-8"),
-        about=run.about,
-        concurrent=read_json(run.path / "concurrency.json"),
-        objectives=objectives(content),
-        arrows={name: ARROW[way] for way in ARROW for name in content[way]},
-        members=ranked_members(content),
-        stages=STAGES,
-        labels=LABEL,
-        ended=sum(trial["status"] != "unfinished" for trial in content["trials"]),
-        shown=sample(content["trials"]),
-        pictures=pictures,
-        images=list(images_of(content)),
-        remarks=list(remarks(content)),
-    )
+def figures(run: Run, content: dict[str, Any] | None = None, **chosen: Any) -> dict[str, Any]:
+    """The report's interactive figures by name; see `sweeper.report.figures`."""
+    from sweeper.report.figures import figures as drawn
+
+    return drawn(run, content, **chosen)
+
+
+__all__: Sequence[str] = ("figures", "write_report")
