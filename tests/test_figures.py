@@ -154,14 +154,14 @@ def seen(values: dict[str, np.ndarray], y: np.ndarray) -> Trials:
 
 def test_importance_finds_what_matters_and_says_how_sure_it_is() -> None:
     draw = np.random.default_rng(0)
-    values = {name: draw.random(120) for name in ("much", "little", "none")}
+    values = {name: draw.random(80) for name in ("much", "little", "none")}
     trials = seen(values, 3 * values["much"] + values["little"])
     found = importance(trials)
     much, little, none = (found.loss[:, found.names.index(name), 0].mean() for name in values)
     assert found.names == list(values)  # the epoch is the same for all
     assert found.score.mean() > 0.8
     assert much > 3 * little > 0.1 > 3 * abs(none)
-    noise = importance(seen(values, draw.normal(size=120)))
+    noise = importance(seen(values, draw.normal(size=80)))
     assert noise.score.mean() < 0.1  # held-out trials are not told from the noise of others
     assert (importance(trials).loss == found.loss).all()
 

@@ -323,7 +323,9 @@ def test_a_figure_as_files(run: Run, tmp_path: Path) -> None:
     assert SAID in told
     called(run, "--figure", "curves", "--to", str(tmp_path / "one.png"))
     assert (tmp_path / "one.png").read_bytes().startswith(b"\x89PNG")
-    told = called(run, "--figure", "reliability", "--stage", "test", "--trial", "t000", "--format", "html")
+    told = called(
+        run, "--figure", "reliability", "--stage", "test", "--trial", "baseline", "--format", "html"
+    )
     assert "test images" in told
     assert "plotly" in (run.path / "report" / "figures" / "reliability.html").read_text(encoding="utf-8")
 
