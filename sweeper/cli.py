@@ -204,6 +204,14 @@ def _drive(run: Run) -> None:
         raise UserError(f"{error}; nothing is lost, go on with: sweeper resume {run}") from error
     _print_front(read_json(run.path / "pareto.json"))
     click.echo(f"report: {run.path / 'report' / 'index.html'}\nmlflow: sweeper ui {run}")
+    _print_links(run)
+
+
+def _print_links(run: Run, **own: int) -> None:
+    from sweeper.tracking.links import lines
+
+    for line in lines(run, **own):
+        click.echo(line)
 
 
 def _print_front(content: dict[str, Any]) -> None:
@@ -450,6 +458,7 @@ def track(run: str | None, runs: Root) -> None:
         Mirror(found).deliver()
     except Exception as error:  # whatever a server or its client raises
         raise UserError(trouble(found, error)) from error
+    _print_links(found)
 
 
 @main.command()
@@ -460,15 +469,20 @@ def ui(run: str | None, runs: Root, port: int) -> None:
     """Open MLflow's web page on a run."""
     from sweeper.redact import redacted
     from sweeper.run import Run
-    from sweeper.tracking import tracking_uri
+    from sweeper.tracking.server import is_server, tracking_uri
 
-    uri = tracking_uri(Run.find(run, runs))
-    if uri.startswith(("http:", "https:")):
+    found = Run.find(run, runs)
+    uri = tracking_uri(found)
+    if is_server(uri):
         click.launch(redacted(uri))
         click.echo(redacted(uri))
+        _print_links(found)
         return
     command = [sys.executable, "-m", "mlflow", "ui", "--host", "127.0.0.1", "--port", str(port)]
+    command += ["--workers", "1"]  # of four, each takes seconds to start
     click.echo(f"MLflow on http://127.0.0.1:{port} (Ctrl-C ends it)")
+    _print_links(found, port=port)
     # not as an argument, which everybody on the machine can read
     own = {"MLFLOW_BACKEND_STORE_URI": uri, "MLFLOW_DISABLE_TELEMETRY": "true"}
+    own["MLFLOW_SERVER_ENABLE_JOB_EXECUTION"] = "false"  # several processes, for what no sweep has
     sys.exit(subprocess.call(command, env={**os.environ, **own}))

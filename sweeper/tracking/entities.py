@@ -24,12 +24,12 @@ EXTERNAL = "mlflow.model.isExternal"
 NOT_FOUND = 404
 
 
-def data_sets(sets: Iterable[Mapping[str, Any]], data: Mapping[str, Any]) -> list[Any]:
+def data_sets(sets: Iterable[Mapping[str, Any]], config: Mapping[str, Any]) -> list[Any]:
     """As MLflow has them. sets: what a trial or a measurement recorded of its images, by split and set.
-    data: the trial's `data`, which says in which folders they are."""
+    config: the trial's, which says in which folders they are."""
     from mlflow.entities import Dataset, DatasetInput, InputTag
 
-    found, folders = [], dict(_folders(data))
+    found, folders = [], dict(_folders(config.get("data", {})))
     for of in sets:
         place = folders.get(of["set"])
         height, width = of.get("size", (None, None))
@@ -43,7 +43,8 @@ def data_sets(sets: Iterable[Mapping[str, Any]], data: Mapping[str, Any]) -> lis
             schema=json.dumps({"mlflow_colspec": [_column("image", "binary"), _column("label", "long")]}),
             profile=json.dumps({key: value for key, value in profile.items() if value is not None}),
         )
-        found.append(DatasetInput(dataset, [InputTag("mlflow.data.context", CONTEXT[of["split"]])]))
+        context = CONTEXT.get(of.get("split", ""))
+        found.append(DatasetInput(dataset, [InputTag("mlflow.data.context", context)] if context else []))
     return found
 
 

@@ -67,8 +67,10 @@ class Links:
         address = page(uri) if is_server(uri) else None
         file = self.run.path / FILE
         links = {name: getattr(self, name) for name in names}
-        write_json(file, {"address": address, **links, "members": len(self.members)})
-        self.run.storage.push_later(file)
+        content = {"address": address, **links, "members": len(self.members)}
+        if read_json(file) != content:
+            write_json(file, content)
+            self.run.storage.push_later(file)
 
 
 def _list(values: Sequence[str]) -> str:

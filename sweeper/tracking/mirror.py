@@ -13,7 +13,7 @@ from sweeper.run import Run
 from sweeper.tracking import notes, views
 from sweeper.tracking.entities import Models, data_sets, of_trial
 from sweeper.tracking.ledger import Ledger, Sent
-from sweeper.tracking.links import FILE, Links
+from sweeper.tracking.links import Links
 from sweeper.tracking.metrics import PROBABILITY, milliseconds, named, numbers, of_epoch
 from sweeper.tree import walk
 from sweeper.trial import BASELINE, SPLIT, Point, Stage, TrialRecord, read_trial
@@ -67,10 +67,10 @@ class Mirror:
                     self.begun.discard(number)
             for folder in sorted(self.run.path.glob("seeds/*/config.json")):
                 self._deliver_twin(folder.parent)
-            if final is not None and self.ledger.sent[""].complete != self.complete:
-                self._deliver_result(final)
-            if final is not None and not (self.run.path / FILE).exists():
-                self._links(final).write(self.uri)
+            if final is not None:
+                if self.ledger.sent[""].complete != self.complete:
+                    self._deliver_result(final)
+                self._links(final).write(self.uri)  # of the last server that it was delivered to
 
     def _trials(self) -> list[int]:
         """Those that may have something new: the ones that run, and the ones that were started since."""
@@ -106,7 +106,7 @@ class Mirror:
         sent = self.ledger.open(BASELINE, "untrained", tags, self._created)
         if sent.epochs == 0:
             base = self.run.spec.base_trial()
-            self.ledger.inputs(sent, data_sets(validation.get("sets", []), base["data"]))
+            self.ledger.inputs(sent, data_sets(validation.get("sets", []), base))
             metrics = named("validation", validation["metrics"], self.objectives) | {"epoch": 1}
             self.ledger.log(
                 sent,
@@ -122,7 +122,7 @@ class Mirror:
             self.ledger.upload(sent, trial.folder / "config.json")
         new = trial.epochs[sent.epochs :]
         if new and sent.epochs == 0:
-            self.ledger.inputs(sent, data_sets(of_trial(new[0]), trial.config["data"]))
+            self.ledger.inputs(sent, data_sets(of_trial(new[0]), trial.config))
         metrics = [each for epoch in new for each in of_epoch(trial.folder, epoch, self.objectives)]
         marks = {} if trial.status == "unfinished" else self._end(sent, trial)
         parameters = {"seed": trial.seed, **walk(trial.config)}
@@ -186,7 +186,6 @@ class Mirror:
         marks = {notes.NOTE: notes.of_result(run, final, links), "complete": self.complete}
         ledger.log(parent, metrics=numbers(count, step=0, file=run.path / "pareto.json"), tags=marks)
         parent.complete = self.complete
-        links.write(self.uri)
 
     def _deliver_front(self, final: Row) -> None:
         """Which trials are on the front, and how probable that is. Before a run was extended, others may have
@@ -233,13 +232,13 @@ class Mirror:
                 metrics += numbers(own, step=step, file=file, model=model)
                 sets += measured.get("sets", [])
                 self._upload_records(sent, file, f"records/{stage}")
-        self.ledger.inputs(sent, data_sets(sets, config["data"]))
+        self.ledger.inputs(sent, data_sets(sets, config))
         self.ledger.log(sent, metrics=metrics, tags=tags)
 
     def _all_data_sets(self) -> list[Any]:
         """Those that trials were measured on in any stage."""
         sets = [of for stage in SPLIT for of in self.run.sets(stage)]
-        return data_sets(sets, self.run.spec.base_trial()["data"])
+        return data_sets(sets, self.run.spec.base_trial())
 
     def _upload_records(self, sent: Sent, result: Path, folder: str) -> None:
         """The Parquet files that lie beside a result."""
