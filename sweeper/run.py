@@ -25,6 +25,7 @@
     pareto.json                 the result; pareto-1.json, ... what it was before each extension
     evaluations/                what `sweeper evaluate` measured
     exports/t000/               what `sweeper export` wrote
+    mlflow.json                 where MLflow shows the result
     report/  mlflow.db  mlartifacts/
 
 It lies on a path that all processes share, or in a bucket: see `sweeper.storage`. Nothing else is needed to

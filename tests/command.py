@@ -20,11 +20,11 @@ def environment() -> dict[str, str]:
     return {k: v for k, v in os.environ.items() if k != "MLFLOW_TRACKING_URI"} | WIDE
 
 
-def sweeper(*arguments: object, code: int = 0) -> str:
+def sweeper(*arguments: object, code: int = 0, patience: float = PATIENCE) -> str:
     """What the command prints as a process."""
     command = [sys.executable, "-m", "sweeper", *map(str, arguments)]
     done = subprocess.run(
-        command, capture_output=True, text=True, check=False, env=environment(), timeout=PATIENCE
+        command, capture_output=True, text=True, check=False, env=environment(), timeout=patience
     )
     assert done.returncode == code, done.stdout + done.stderr
     return done.stdout

@@ -20,6 +20,8 @@ from typing import Any
 from werkzeug.serving import make_server
 
 PATIENCE = 120  # seconds
+READY = 2
+"""Of a model: LoggedModelStatus."""
 Fault = Callable[[int], bool]
 
 
@@ -67,6 +69,24 @@ class Server:
             query = "select key, step, value from metrics where run_uuid = ? order by key, step"
             for name, step, value in database.execute(query, (run_id,)):
                 found.setdefault(name, []).append((step, value))
+        return found
+
+    def models(self, run_id: str) -> dict[str, list[tuple[str, int, float]]]:
+        """Name, step and value of what was logged of each model of a run that is not deleted, by its name;
+        fails if a model is there twice, or not whole."""
+        found: dict[str, list[tuple[str, int, float]]] = {}
+        with closing(sqlite3.connect(self.folder / "mlflow.db")) as database:
+            query = (
+                "select model_id, name, status, lifecycle_stage from logged_models where source_run_id = ?"
+            )
+            for model, name, status, stage in database.execute(query, (run_id,)).fetchall():
+                if stage == "deleted":
+                    continue
+                assert name not in found
+                assert status == READY
+                query = "select metric_name, metric_step, metric_value from logged_model_metrics"
+                metrics = database.execute(f"{query} where model_id = ?", (model,)).fetchall()
+                found[name] = sorted(metrics)
         return found
 
     def artifacts(self, run_id: str) -> list[str]:

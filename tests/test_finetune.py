@@ -128,6 +128,7 @@ def test_every_epoch_is_reported_with_all_metrics_and_stored(finished):
         again = Evaluation.load(folder / f"epoch-{report['epoch']:03d}.parquet").summary
         assert again.metrics == pytest.approx(stored["metrics"])
         assert {name: list(ends) for name, ends in again.intervals.items()} == stored["intervals"]
+        assert stored["system"]["process_memory_megabytes"] > 0
         assert all(report[name] == value for name, value in stored["metrics"].items())
     assert not list(folder.glob("*.partial"))
 

@@ -13,7 +13,7 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
@@ -25,9 +25,14 @@ from sweeper import Run
 from sweeper.cli import main
 from sweeper.evaluation import find_point
 from sweeper.trial import SPLIT, STAGES, Stage
+from tests.browser import browser, page  # noqa: F401
 from tests.command import PATIENCE, called, environment, sweeper, wait_for
 from tests.finished import finished_run
+from tests.mlflow_page import Visit, shown
 from tests.sweeps import SMALL
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Page
 
 pytestmark = pytest.mark.sweeps
 
@@ -169,9 +174,9 @@ def steps(run: Run, run_id: str, stage: str) -> dict[tuple[str, int], float]:
     from mlflow import MlflowClient
 
     client = MlflowClient(tracking_uri=f"sqlite:///{run.path / 'mlflow.db'}")
-    names = [name for name in client.get_run(run_id).data.metrics if name.startswith(f"{stage}.")]
+    names = [name for name in client.get_run(run_id).data.metrics if name.startswith(f"{stage}/")]
     return {
-        (name.removeprefix(f"{stage}."), each.step): each.value
+        (name.removeprefix(f"{stage}/").replace("/", "."), each.step): each.value
         for name in names
         for each in client.get_metric_history(run_id, name)
     }
@@ -211,13 +216,21 @@ def test_mlflow_has_parameters_steps_tags_and_artifacts(whole: Finished) -> None
         assert each.data.tags["pareto"] == str(trial["pareto"]).lower()
         assert each.data.params["attack.epsilon"] == trial["config"]["attack"]["epsilon"]
         assert each.data.params["method.name"] == trial["method"]
-        history = client.get_metric_history(each.info.run_id, "validation.robust_accuracy")
+        history = client.get_metric_history(each.info.run_id, "validation/robust_accuracy")
         assert [point.step for point in history] == [1, 2]
         names = {item.path for item in client.list_artifacts(each.info.run_id)}
         assert {"config.json", "records"} <= names
         assert ("plots" in names) == trial["pareto"]
     parent = {item.path for item in client.list_artifacts(tracked[""].info.run_id)}
     assert {"sweep.yaml", "pareto.json", "report"} <= parent
+
+
+@pytest.mark.browser
+def test_mlflows_page_shows_the_sweep(whole: Finished, page: Page, tmp_path: Path) -> None:  # noqa: F811
+    with shown(whole.run) as links:
+        for name, address in links.items():
+            assert f"{name}: http://127.0.0.1:5000/#{address.partition('#')[2]}" in whole.output
+        Visit(page, whole.run, links, tmp_path).all()
 
 
 def test_test_images_were_touched_by_the_front_and_the_untrained_model_only(whole: Finished) -> None:

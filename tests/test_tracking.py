@@ -7,9 +7,11 @@ import json
 import os
 import shutil
 import threading
+import zlib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import pytest
 from mlflow import MlflowClient
@@ -19,12 +21,22 @@ from sweeper.files import read_json, write_json
 from sweeper.redact import redacted
 from sweeper.run import Run
 from sweeper.search import Suggestion
-from sweeper.tracking import Mirror, Tracker
+from sweeper.tracking import Mirror, Tracker, lines, notes
 from sweeper.trial import TrialRecord, epoch_file
 from tests.mlflow_server import Server, served
 from tests.sweeps import SMALL
 
-METRICS = {"robust_accuracy": 0.25, "clean_accuracy": 0.75, "robust_ece": 0.125}
+METRICS = {"clean_accuracy": 0.75, "robust_accuracy": 0.25, "robust_ece": 0.125}
+ABOUT_IMAGES = {
+    "set": "digits",
+    "split": "validation",
+    "origin": "20 % of them",
+    "images": 40,
+    "classes": 10,
+    "size": [8, 8],
+    "notes": [],
+    "digest": "0",
+}
 SECRET = "k9-secret-word"
 
 
@@ -54,10 +66,15 @@ def add_trial(run: Run, number: int, epochs: int = 2, status: str | None = "comp
 
 
 def add_epochs(trial: TrialRecord, epochs: range) -> None:
+    """Each better than the one before."""
     for epoch in epochs:
         file = epoch_file(trial.folder, epoch, "json")
-        more = {"training": {"loss": 1.5 / epoch}, "images_per_second": 100.0}
-        write_json(file, {"epoch": epoch, "metrics": METRICS, **more})
+        metrics = METRICS | {"robust_accuracy": 0.2 * epoch, "digits.clean_ece": 0.5}
+        more = {"training": {"loss": 1.5 / epoch, "loss.kl": 0.5}, "images_per_second": 100.0}
+        more |= {"sets": [ABOUT_IMAGES], "training_set": ABOUT_IMAGES | {"split": "train", "digest": "1"}}
+        more |= {"system": {"gpu_0_utilization_percentage": 90.0}}
+        intervals = {"robust_accuracy": [0.2 * epoch - 0.1, 0.2 * epoch + 0.1]}
+        write_json(file, {"epoch": epoch, "metrics": metrics, "intervals": intervals, **more})
         file.with_suffix(".parquet").write_bytes(b"records")
         file.with_suffix(".safetensors").touch()
 
@@ -66,19 +83,24 @@ def finish(run: Run) -> None:
     """Its one candidate is the first trial after its second epoch."""
     for name in ("baseline", "t000@2"):
         for split in ("validation", "test"):
-            write_json(run.path / "final" / split / f"{name}.json", {"metrics": METRICS})
+            sets = [ABOUT_IMAGES | {"split": split, "digest": split}]
+            write_json(run.final_file(name, split), {"metrics": METRICS, "sets": sets})  # type: ignore[arg-type]
     (run.path / "report").mkdir(exist_ok=True)
     (run.path / "report" / "index.html").write_text("a page")
     (run.path / "report" / "t000@2.png").write_bytes(b"a picture")
-    candidates = [{"id": "t000@2", "trial": "t000", "epoch": 2, "pareto": True}]
-    write_json(run.path / "pareto.json", {"candidates": candidates, "trials": list(map(str, run.trials()))})
+    content = run.pareto()
+    for row in (content["candidates"][0], content["trials"][0]):
+        row["probability"] = 0.875
+    write_json(run.path / "pareto.json", content)
 
 
-def a_finished_run(root: Path, name: str | None = None) -> Run:
+def a_finished_run(root: Path, name: str | None = None, trials: int = 2) -> Run:
+    """The second trial of two has failed."""
     run = a_run(root, name)
     write_json(run.baseline_file, {"metrics": METRICS})
     add_trial(run, 0)
-    add_trial(run, 1, epochs=1, status="failed")
+    if trials == 2:
+        add_trial(run, 1, epochs=1, status="failed")
     finish(run)
     return run
 
@@ -97,7 +119,7 @@ def tracked(run: Run, server: Server) -> dict[str, dict[str, Any]]:
     found = client.search_runs(experiments, f"tags.sweep_id = '{run.id}'")
     by_trial = {each.data.tags.get("trial_id", ""): each for each in found}
     assert len(by_trial) == len(found)
-    own = ("sweep_id", "mlflow.parentRunId", "mlflow.runName", "mlflow.user", "mlflow.artifactLocation")
+    own = ("sweep_id", "mlflow.parentRunId", "mlflow.runName", "mlflow.note.content")
     parents = {e.data.tags.get("mlflow.parentRunId") for trial, e in by_trial.items() if trial}
     assert parents <= {by_trial[""].info.run_id}
     return {
@@ -107,6 +129,11 @@ def tracked(run: Run, server: Server) -> dict[str, dict[str, Any]]:
             "tags": {name: value for name, value in each.data.tags.items() if name not in own},
             "metrics": server.metrics(each.info.run_id),
             "artifacts": server.artifacts(each.info.run_id),
+            "data": [
+                (of.dataset.name, of.dataset.digest, [tag.value for tag in of.tags])
+                for of in sorted(each.inputs.dataset_inputs, key=lambda of: of.dataset.digest)
+            ],
+            "models": server.models(each.info.run_id),
         }
         for trial, each in by_trial.items()
     }
@@ -125,24 +152,102 @@ def test_a_finished_run_is_there_as_it_lies_in_its_folder(tmp_path: Path, server
     }
     first = there["t000"]
     assert first["metrics"]["epoch"] == [(1, 1.0), (2, 2.0)]
-    assert first["metrics"]["training.loss"] == [(1, 1.5), (2, 0.75)]
-    assert first["metrics"]["test.robust_ece"] == [(2, 0.125)]
+    assert first["metrics"]["training/loss"] == [(1, 1.5), (2, 0.75)]
+    assert first["metrics"]["training/loss/kl"] == [(1, 0.5), (2, 0.5)]
+    assert first["metrics"]["validation/digits/clean_ece"] == [(1, 0.5), (2, 0.5)]
+    assert first["metrics"]["system/gpu_0_utilization_percentage"] == [(1, 90.0), (2, 90.0)]
+    assert first["metrics"]["test/robust_ece"] == [(2, 0.125)]
+    assert first["metrics"]["pareto_probability"] == [(0, 0.875)]
     assert first["parameters"]["method.name"] == "tecoa"
-    assert (first["tags"]["pareto"], first["tags"]["pareto_epochs"]) == ("true", "2")
+    assert first["tags"] == {
+        "trial_id": "t000",
+        "method": "tecoa",
+        "status": "completed",
+        "pareto": "true",
+        "pareto_epochs": "2",
+        "pareto_probability": "0.875",
+        "complete": "true",
+    }
     assert there["t001"]["tags"]["pareto"] == "false"
+    assert there["t001"]["tags"]["status"] == "failed"
+    assert first["data"] == [
+        ("digits", "0", ["validation"]),
+        ("digits", "1", ["training"]),
+        ("digits", "test", ["test"]),
+        ("digits", "validation", ["validation"]),
+    ]
+    measured = [
+        (f"{stage}/{name}", 2, value) for stage in ("final", "test") for name, value in METRICS.items()
+    ]
+    assert first["models"] == {"t000@2": sorted(measured)}
+    assert there["t001"]["models"] == {}
     assert {"config.json", "records/epoch-001.parquet", "plots/t000@2.png"} <= set(first["artifacts"])
     assert {"pareto.json", "sweep.yaml", "report/index.html"} <= set(there[""]["artifacts"])
     assert there[""]["metrics"]["trials"] == [(0, 2.0)]
 
 
+def test_what_is_written_about_a_run_says_what_its_numbers_are(tmp_path: Path) -> None:
+    run = a_finished_run(tmp_path)
+    mirror = Mirror(run)
+    mirror.deliver()
+
+    def note(trial: str) -> str:
+        return str(client_of_server().get_run(mirror.ids[trial]).data.tags["mlflow.note.content"])
+
+    attack = "PGD-3 at epsilon 8/255, pixels of native size, ECE with 15 equal-width bins, attack seed 0"
+    for written in (note(""), note("baseline"), note("t000")):
+        assert "test images (40 of each set), PGD-5 at epsilon 8/255" in written
+    assert "| t000@2 tecoa | &ensp;test | &ensp;0.2500 | &ensp;0.7500 | &ensp;0.1250 | &ensp;88 % |" in note(
+        ""
+    )
+    assert f"mlflow artifacts download --run-id {mirror.ids['']} --artifact-path sweep.yaml" in note("")
+    assert f"validation images (40 of each set), {attack}" in note("t000")
+    assert "**Pareto-optimal** after epoch 2." in note("t000")
+    assert "| 2 | &ensp;search | &ensp;0.4000 .300–.500 |" in note("t000")
+    assert f"sweeper export {run.name} --trial t000@2" in note("t000")
+    assert "Failed after epoch 1." in note("t001")
+
+
+def test_a_long_description_has_fewer_rows() -> None:
+    rows = [[f"t{index}", "x" * 100] for index in range(100)]
+    text = notes._fitting(["words"], ["model", "value"], rows, ["after"])
+    assert len(text) <= notes.LONGEST
+    assert text.startswith("words")
+    assert text.endswith("after")
+    assert "| t30 |" in text
+    assert "more are in artifact `pareto.json`." in text
+
+
+def test_views_begin_with_the_objectives_and_links_open_the_front(tmp_path: Path, server: Server) -> None:
+    run = a_finished_run(tmp_path)
+    mirror = Mirror(run)
+    mirror.deliver()
+    experiment = client_of_server().get_experiment(mirror.experiment)
+    saved = json.loads(experiment.tags[f"mlflow.sharedViewState.{run.id}-front"])
+    state = json.loads(zlib.decompress(base64.b64decode(saved["state"].removeprefix("deflate;"))))
+    assert state["searchFilter"] == f"tags.pareto = 'true' and tags.sweep_id = '{run.id}'"
+    names = ("robust_accuracy", "clean_accuracy", "robust_ece")
+    assert state["columnOrder"][1:4] == [f"metrics.`test/{name}`" for name in names]
+    assert {"params.`method.name`", "params.`method.alpha`"} <= set(state["selectedColumns"])
+    assert state["compareRunCharts"][0]["selectedParams"] == [
+        "attack.epsilon",
+        "method.name",
+        "optimizer.learning_rate",
+    ]
+    front, compared = lines(run)
+    assert f"{server.uri}/#/experiments/{mirror.experiment}/runs?" in front
+    assert f"viewStateShareKey={run.id}-front" in front
+    assert f"runs={quote(json.dumps([mirror.ids['t000']]))}&experiments=" in compared
+
+
 def test_whichever_answer_is_lost_the_next_delivery_makes_it_good(tmp_path: Path, server: Server) -> None:
     """A request that never arrived is as one before it whose answer was lost."""
-    whole = a_finished_run(tmp_path / "whole", f"{tmp_path.name}-whole")
+    whole = a_finished_run(tmp_path / "whole", f"{tmp_path.name}-whole", trials=1)
     Mirror(whole).deliver()
     count, expected = len(server.requests), tracked(whole, server)
     server.forget()
     for lost in range(count):
-        run = a_finished_run(tmp_path / str(lost), f"cut-{lost}")
+        run = a_finished_run(tmp_path / str(lost), f"cut-{lost}", trials=1)
         server.forget(lambda index, lost=lost: index == lost)  # type: ignore[misc]
         with pytest.raises(Exception, match=r"\S"):
             Mirror(run).deliver()
@@ -244,6 +349,7 @@ def test_what_ran_when_a_mirror_began_is_followed_to_its_end(tmp_path: Path, ser
     mirror.deliver()
     first = tracked(run, server)["t000"]
     assert (first["status"], first["tags"]["reason"]) == ("FINISHED", "stopped early")
+    assert (first["tags"]["status"], first["tags"]["stopped_at"]) == ("stopped", "2")
     assert first["metrics"]["epoch"] == [(1, 1.0), (2, 2.0)]
 
 
@@ -277,8 +383,8 @@ def killed(*_: Any, **__: Any) -> None:
 def test_a_server_that_is_away_is_one_line_and_so_is_its_return(
     tmp_path: Path, server: Server, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("sweeper.tracking.EVERY_SECONDS", 0.05)
-    monkeypatch.setattr("sweeper.tracking.AT_MOST_SECONDS", 0.1)
+    monkeypatch.setattr("sweeper.tracking.tracker.EVERY_SECONDS", 0.05)
+    monkeypatch.setattr("sweeper.tracking.tracker.AT_MOST_SECONDS", 0.1)
     run, said, told = a_finished_run(tmp_path), [], threading.Event()
 
     def say(line: str) -> None:
@@ -371,5 +477,5 @@ def test_what_a_result_of_others_names_is_in_the_run(tmp_path: Path, names: dict
     content = json.loads((run.path / "pareto.json").read_text())
     content["candidates"][0].update(names)
     write_json(run.path / "pareto.json", content)
-    with pytest.raises(ValueError, match=r"invalid literal|format code"):
+    with pytest.raises((ValueError, KeyError), match=r"elsewhere|format code"):
         Mirror(run).deliver()

@@ -38,6 +38,7 @@ from trainables.evaluate import Evaluation, calibrate, classifier_of, evaluate, 
 from trainables.once import NOWHERE, Kind, Store
 from trainables.pixels import to_device, to_pixels
 from trainables.training import Trainer, default_device
+from trainables.usage import Usage
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -99,10 +100,12 @@ class Finetune:
             return self._failure(self.refusal, epoch=0)
         if self.trainer.epoch >= self.until:  # restarted after its last epoch was committed
             return self._report(json.loads(epoch_file(self.folder, self.trainer.epoch).read_text()))
+        usage = Usage(self.trainer.device)
         try:
-            summary = self.trainer.train_epoch()
-            started = time.perf_counter()
-            result = evaluate(self.trainer.model, self.sets, self.evaluation)
+            with usage:
+                summary = self.trainer.train_epoch()
+                started = time.perf_counter()
+                result = evaluate(self.trainer.model, self.sets, self.evaluation)
         except EXPECTED as error:
             return self._failure(str(error), self.trainer.epoch)
         except torch.OutOfMemoryError as error:  # where no smaller micro-batch would help
@@ -125,6 +128,7 @@ class Finetune:
             "micro_batch": summary.micro_batch,
             "out_of_memory": summary.out_of_memory,
             "evaluation_seconds": time.perf_counter() - started,
+            "system": usage.means(),
         }
         file, state = epoch_file(self.folder, summary.epoch), self.trainer.state()
         write_results(file, epoch, result)

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import click
 
 from sweeper.commands.pareto import print_front
+from sweeper.commands.ui import print_links
 from sweeper.errors import Exit, Obstacle, UserError
 from sweeper.options import FILE, PROFILE, RUNS, SET, examples
 
@@ -49,6 +50,7 @@ def drive(run: Run) -> None:
         raise UserError(f"{error}; nothing is lost, go on with: sweeper resume {run}", error.page) from error
     print_front(read_json(run.path / "pareto.json"))
     click.echo(f"report: {run.path / 'report' / 'index.html'}\nmlflow: sweeper ui {run}")
+    print_links(run)
 
 
 def enter(run: Run) -> None:

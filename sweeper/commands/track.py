@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import click
 
 from sweeper import pages
+from sweeper.commands.ui import print_links
 from sweeper.errors import UserError
 from sweeper.options import CLUSTER, JSON, RUN, RUNS, examples
 from sweeper.terminal import print_json
@@ -36,3 +37,5 @@ def command(run: str | None, runs: Root, as_json: bool) -> None:
         sent = mirror.ids
         parent = sent.pop("", None)
         print_json({"tracking_uri": redacted(mirror.uri), "parent": parent, "trials": sent})
+    else:
+        print_links(found)
