@@ -301,8 +301,13 @@ def plain(node: Node) -> Any:
     if isinstance(node, Choice):
         return {tag(node): [plain(option) for option in node.options]}
     if isinstance(node, Range):
-        return {tag(node): [node.low, node.high]}
+        return {tag(node): bounds(node)}
     return node.value
+
+
+def bounds(node: Range) -> list[float]:
+    """As they are written."""
+    return [int(bound) if node.integer else bound for bound in (node.low, node.high)]
 
 
 def tag(node: Choice | Range) -> str:
@@ -324,8 +329,7 @@ def _represent(dumper: _Dumper, node: Any) -> yaml.Node:
     if isinstance(node, Choice):
         return dumper.represent_sequence(tag(node), node.options)
     if isinstance(node, Range):
-        bounds = [int(bound) if node.integer else bound for bound in (node.low, node.high)]
-        return dumper.represent_sequence(tag(node), bounds, flow_style=True)
+        return dumper.represent_sequence(tag(node), bounds(node), flow_style=True)
     return dumper.represent_data(node.value)
 
 
@@ -345,3 +349,13 @@ def walk(value: AbstractMapping[str, Any], prefix: str = "") -> dict[str, Any]:
         name = join(prefix, str(key))
         flat |= walk(item, name) if isinstance(item, AbstractMapping) else {name: item}
     return flat
+
+
+def first_difference(one: Any, other: Any, key: str = "") -> tuple[str, Any, Any]:
+    """The dotted key of the first value in which two nested dictionaries differ, and the value in either;
+    what one lacks is None."""
+    if isinstance(one, AbstractMapping) and isinstance(other, AbstractMapping):
+        for name in {**one, **other}:
+            if one.get(name) != other.get(name):
+                return first_difference(one.get(name), other.get(name), join(key, str(name)))
+    return key, one, other
