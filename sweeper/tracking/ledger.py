@@ -193,11 +193,15 @@ class Ledger:
             marks = [] if last else marks
 
     def upload(self, sent: Sent, path: Path, folder: str | None = None) -> None:
-        """A file, or what is in a folder, as artifacts. MLflow's client would ask first where they belong."""
+        """A file, or what is in a folder, as artifacts, if it is there. MLflow's client would ask first where
+        they belong."""
         from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
 
         place = get_artifact_repository(sent.artifacts, tracking_uri=self.uri)
-        (place.log_artifacts if path.is_dir() else place.log_artifact)(str(path), folder)
+        if path.is_dir():
+            place.log_artifacts(str(path), folder)
+        elif path.is_file():
+            place.log_artifact(str(path), folder)
 
     def inputs(self, sent: Sent, datasets: Sequence[Any]) -> None:
         """Which images it is from. Sent twice they are there once."""

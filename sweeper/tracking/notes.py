@@ -55,8 +55,9 @@ def of_result(run: Run, content: Row, links: Links) -> str:
         f"first: [side by side]({links.compare}), [report]({links.artifact('report/index.html')}).",
         _protocol(run, ["test"]),
     ]
+    picture = "report/front.png"
     after = [
-        f"![The front]({links.picture('report/front.png')})",
+        f"![The front]({links.picture(picture)})" if (run.path / picture).is_file() else "",
         "\n".join(f"* {remark}" for remark in (*images_of(content), *remarks(content))),
         _again(run, links.parent),
     ]

@@ -36,9 +36,9 @@ def is_server(uri: str) -> bool:
 
 
 def page(uri: str) -> str:
-    """The address of a server's page, without user and password."""
-    scheme, place, path, query, _ = urlsplit(uri)
-    return urlunsplit((scheme, place.rpartition("@")[2], path.rstrip("/"), query, ""))
+    """The address of a server's page, without user, password and whatever else may be secret."""
+    scheme, place, path, _, _ = urlsplit(uri)
+    return urlunsplit((scheme, place.rpartition("@")[2], path.rstrip("/"), "", ""))
 
 
 def page_of_database(port: int = PORT) -> str:
