@@ -39,7 +39,8 @@ def application(folder: Path) -> Any:
 
 class Server:
     """In this process. requests: paths of those answered since `forget`.  lost: whether the answer to the
-    request of that index is lost.  password: without it in basic authentication everything is refused."""
+    request of that index is lost.  authorization: without this header everything is refused.  unknown: the
+    beginning of paths that it does not know, as an older version."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -47,6 +48,7 @@ class Server:
         self.requests: list[str] = []
         self.lost: Fault = never
         self.authorization: str | None = None
+        self.unknown: str | None = None
         self.server = make_server("127.0.0.1", 0, self, threaded=True)
         self.uri = f"http://127.0.0.1:{self.server.server_port}"
 
@@ -54,6 +56,9 @@ class Server:
         if self.authorization is not None and environ.get("HTTP_AUTHORIZATION") != self.authorization:
             start_response("401 Unauthorized", [("Content-Type", "text/plain")])
             return [b"You are not authenticated."]
+        if self.unknown is not None and environ["PATH_INFO"].startswith(self.unknown):
+            start_response("404 Not Found", [("Content-Type", "text/html")])
+            return [b"<title>404 Not Found</title>"]
         lost = self.lost(len(self.requests))
         self.requests.append(environ["PATH_INFO"])
         if not lost:

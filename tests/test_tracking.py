@@ -270,6 +270,45 @@ def test_a_run_that_was_made_late_after_all_is_deleted(tmp_path: Path, server: S
     assert tracked(run, server) == before
 
 
+def test_after_an_extension_the_front_is_another_one(tmp_path: Path, server: Server) -> None:
+    run = a_finished_run(tmp_path)
+    Mirror(run).deliver()
+    add_trial(run, 2)
+    about = {**run.about, "extended": [{"to": {"trials": 3}}]}
+    write_json(run.path / "run.json", about)
+    (run.path / "pareto.json").unlink()
+    extended = Run.load(run.path)
+    content = extended.pareto()
+    content["candidates"] = [row | {"pareto": row["trial"] == "t002"} for row in content["candidates"]]
+    assert {row["trial"] for row in content["candidates"]} == {"t000", "t002"}
+    content["trials"][2]["probability"] = 0.75
+    write_json(run.path / "pareto.json", content)
+    mirror = Mirror(extended)
+    mirror.deliver()
+    there = tracked(run, server)
+    assert there[""]["tags"]["complete"] == "after extension 1"
+    front = {trial: each["tags"].get("pareto") for trial, each in there.items()}
+    assert front == {"": None, "baseline": None, "t000": "false", "t001": "false", "t002": "true"}
+    assert there["t000"]["tags"]["pareto_epochs"] == there["t000"]["tags"]["pareto_probability"] == ""
+    assert there["t002"]["tags"]["pareto_probability"] == "0.75"
+    models = client_of_server().search_logged_models([mirror.experiment], f"tags.sweep_id = '{run.id}'")
+    assert {model.name: model.tags["pareto"] for model in models} == {"t000@2": "false", "t002@2": "true"}
+    assert [line for line in lines(run) if quote(json.dumps([mirror.ids["t002"]])) in line]
+
+
+def test_a_server_of_mlflow_2_has_no_models_and_all_else(tmp_path: Path, server: Server) -> None:
+    run, server.unknown = a_finished_run(tmp_path), "/api/2.0/mlflow/logged-models"
+    try:
+        Mirror(run).deliver()
+    finally:
+        server.unknown = None
+    there = tracked(run, server)
+    assert there[""]["status"] == "FINISHED"
+    assert there["t000"]["tags"]["pareto"] == "true"
+    assert there["t000"]["metrics"]["test/robust_ece"] == [(2, 0.125)]
+    assert there["t000"]["models"] == {}
+
+
 def test_several_that_deliver_at_once_deliver_once(tmp_path: Path, server: Server) -> None:
     run = a_finished_run(tmp_path)
     errors: list[Exception] = []

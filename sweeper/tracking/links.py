@@ -78,9 +78,10 @@ def _list(values: Sequence[str]) -> str:
 
 
 def lines(run: Run, port: int = PORT) -> list[str]:
-    """What a user is told of MLflow's page; nothing as long as it does not have the result."""
+    """What a user is told of MLflow's page; nothing as long as it does not have the result, or if nothing is
+    on the front."""
     known = read_json(run.path / FILE)
-    if known is None:
+    if known is None or known["members"] == 0:
         return []
     address = known["address"] or page_of_database(port)
     compared = f"{address}/{known['compare']}" if known["members"] <= PRINTED else f"see {run.path / FILE}"
