@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from sweeper.run import Run
     from sweeper.storage import Root
-    from sweeper.trial import Split
+    from sweeper.trial import Split, Stage
 
 
 class RootType(click.ParamType):
@@ -268,6 +268,47 @@ def pareto(run: str | None, runs: Root, as_json: bool, as_csv: bool) -> None:
         click.echo(to_csv(found.pareto()), nl=False)
     else:
         _print_front(found.pareto())
+
+
+@main.command()
+@click.argument("names", metavar="RUN RUN...", nargs=-1)
+@RUNS
+@click.option(
+    "--metrics",
+    metavar="NAME,NAME",
+    help="Compare by these objectives, in place of the runs'; of another metric say 'minimize NAME'.",
+)
+@click.option(
+    "--stage",
+    type=click.Choice(["validation", "final", "test"]),
+    help="Which measurement; final by default if there is one of all candidates.",
+)
+@click.option("--json", "as_json", is_flag=True, help="Write JSON: every model, full precision.")
+@click.option("--csv", "as_csv", is_flag=True, help="Write CSV: every model, full precision.")
+@CLUSTER
+def compare(
+    *,
+    names: tuple[str, ...],
+    runs: Root,
+    metrics: str | None,
+    stage: Stage | None,
+    as_json: bool,
+    as_csv: bool,
+) -> None:
+    """Compare runs: their joint front, who contributes what, the hypervolume that each has gained."""
+    from rich.console import Console
+
+    from sweeper import compare as comparison
+    from sweeper.run import Run
+
+    found = [Run.find(name, runs) for name in names]
+    content = comparison.compare(found, metrics.split(",") if metrics else (), stage)
+    if as_json:
+        click.echo(json.dumps(content, indent=1, allow_nan=False))
+    elif as_csv:
+        click.echo(comparison.to_csv(content), nl=False)
+    else:
+        Console().print(comparison.compare_table(content))
 
 
 @main.command()

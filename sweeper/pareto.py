@@ -149,12 +149,23 @@ def knee(costs: ArrayLike, violation: ArrayLike | None = None) -> int | None:
     that is, of the smallest sum; the first of equals. Das, Struct. Optim. 18 (1999) 107.
     """
     costs = np.asarray(costs, dtype=np.float64)
+    return weighted(costs, np.ones(costs.shape[1]), violation)
+
+
+def weighted(costs: ArrayLike, weights: ArrayLike, violation: ArrayLike | None = None) -> int | None:
+    """The pick by how much each objective counts, (m,) of at least 0; None if no point is eligible.
+
+    Of the non-dominated set the point of the smallest weighted sum, each objective scaled to [0, 1] from its
+    best to its worst there; the first of equals.
+    """
+    costs = np.asarray(costs, dtype=np.float64)
     members = np.flatnonzero(non_dominated(costs, violation))
     if not len(members):
         return None
     front = costs[members]
     best, span = front.min(axis=0), np.ptp(front, axis=0)
-    return int(members[((front - best) / np.where(span > 0, span, 1)).sum(axis=1).argmin()])
+    scaled = (front - best) / np.where(span > 0, span, 1)
+    return int(members[(scaled * np.asarray(weights, dtype=np.float64)).sum(axis=1).argmin()])
 
 
 def lexicographic(costs: ArrayLike, tolerances: ArrayLike, violation: ArrayLike | None = None) -> int | None:

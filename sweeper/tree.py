@@ -331,3 +331,13 @@ def walk(value: AbstractMapping[str, Any], prefix: str = "") -> dict[str, Any]:
         name = join(prefix, str(key))
         flat |= walk(item, name) if isinstance(item, AbstractMapping) else {name: item}
     return flat
+
+
+def first_difference(one: Any, other: Any, key: str = "") -> tuple[str, Any, Any]:
+    """The dotted key of the first value in which two nested dictionaries differ, and the value in either;
+    what one lacks is None."""
+    if isinstance(one, AbstractMapping) and isinstance(other, AbstractMapping):
+        for name in {**one, **other}:
+            if one.get(name) != other.get(name):
+                return first_difference(one.get(name), other.get(name), join(key, str(name)))
+    return key, one, other

@@ -14,6 +14,7 @@ from sweeper import space
 from sweeper.halving import not_finite
 from sweeper.run import Run
 from sweeper.spec import SweepSpec
+from sweeper.tree import first_difference
 from sweeper.trial import Metrics, TrialRecord
 
 
@@ -63,8 +64,5 @@ def chosen(metrics: Metrics, names: Sequence[str]) -> Metrics:
 
 def difference(there: Any, here: Any, key: str = "") -> str:
     """The first value that differs: `epochs is 2, here 3`."""
-    if isinstance(there, dict) and isinstance(here, dict):
-        for name in {**there, **here}:
-            if there.get(name) != here.get(name):
-                return difference(there.get(name), here.get(name), f"{key}.{name}".lstrip("."))
-    return f"{key} is {there}, here {here}"
+    name, one, other = first_difference(there, here, key)
+    return f"{name} is {one}, here {other}"

@@ -77,3 +77,16 @@ def metric_names(sets: Sequence[str], versions: Sequence[str] = VERSIONS) -> lis
     names = of_one_set(versions)
     others = ("transfer", *sets[1:]) if len(sets) > 1 else ()
     return names + [f"{prefix}.{name}" for prefix in others for name in names]
+
+
+def depends_on(metric: str) -> tuple[str, ...]:
+    """The keys of an evaluation's configuration that a metric depends on, beside the images.
+
+    Of `batch_size` none does, but for the random numbers that torchattacks draws for whole batches.
+    """
+    name = metric.rpartition(".")[2]
+    if name.startswith("clean_") or name == "temperature":
+        return ("precision",)
+    if name.startswith(CONFIDENCE_VERSIONS):
+        return ("precision", "seed", "confidence_attack")
+    return ("precision", "seed", "attack", *(["further_attacks"] if name == "robust_accuracy" else []))
