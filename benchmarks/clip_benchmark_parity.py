@@ -111,7 +111,7 @@ def main() -> None:
     equal = True
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch)
-        run = Run.load(options.run) if options.run else Sweep.from_dict(SWEEP).run(folder / "runs")
+        run = Run.load(options.run) if options.run else Sweep.from_dict(SWEEP).run(folder / "runs").run
         sizes = {}
         for name in SETS:
             images = registry.load(name, "test", Fit((28, 28)))

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sweeper.constraints import parse_constraint
-from sweeper.errors import UserError, suggestion
+from sweeper.errors import UserError, near, suggestion
 from sweeper.pareto import Direction, as_costs, knee, lexicographic, weighted
 from sweeper.trial import Metrics
 
@@ -36,9 +36,10 @@ def directed(names: Iterable[str], objectives: Directed) -> Directed:
         way, _, name = text.strip().rpartition(" ")
         direction = next((each for each in WAYS if each == way.strip()), objectives.get(text.strip()))
         if direction is None:
-            close = suggestion(text, objectives)
-            more = f"; of another metric say 'maximize {name}' or 'minimize {name}'"
-            raise UserError(f"{text!r} is no objective{close}{'' if 'did you mean' in close else more}")
+            raise UserError(
+                f"{text!r} is no objective{suggestion(text, objectives)}; of another metric say "
+                f"'maximize {name}' or 'minimize {name}'"
+            )
         found[name] = direction
     return found
 
@@ -116,9 +117,7 @@ def table(metrics: Sequence[Metrics], names: Sequence[str]) -> NDArray[np.float6
     known = set.intersection(*(set(each) for each in metrics))
     for name in names:
         if name not in known:
-            close = suggestion(name, known)  # without a close one it would list hundreds
-            hint = close if "did you mean" in close else ""
-            raise UserError(f"no metric {name!r} was measured of all these models{hint}")
+            raise UserError(f"no metric {name!r} was measured of all these models{near(name, known)}")
     return np.array([[each[name] for name in names] for each in metrics], dtype=np.float64)
 
 

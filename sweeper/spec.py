@@ -266,7 +266,13 @@ def from_text(
     text: str, source: str, profile: str | None = None, overrides: AbstractSequence[str] = ()
 ) -> SweepSpec:
     """As `load`, from the text itself; `source` names it in messages."""
-    root = tree.parse(text, source)
+    return from_tree(tree.parse(text, source), source, profile, overrides)
+
+
+def from_tree(
+    root: Node, source: str, profile: str | None = None, overrides: AbstractSequence[str] = ()
+) -> SweepSpec:
+    """As `from_text`, from its tree."""
     if profile is not None:
         root = apply_profile(root, profile, source)
     for assignment in overrides:

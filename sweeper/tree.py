@@ -287,8 +287,13 @@ def plain(node: Node) -> Any:
     if isinstance(node, Choice):
         return {tag(node): [plain(option) for option in node.options]}
     if isinstance(node, Range):
-        return {tag(node): [node.low, node.high]}
+        return {tag(node): bounds(node)}
     return node.value
+
+
+def bounds(node: Range) -> list[float]:
+    """As they are written."""
+    return [int(bound) if node.integer else bound for bound in (node.low, node.high)]
 
 
 def tag(node: Choice | Range) -> str:
@@ -310,8 +315,7 @@ def _represent(dumper: _Dumper, node: Any) -> yaml.Node:
     if isinstance(node, Choice):
         return dumper.represent_sequence(tag(node), node.options)
     if isinstance(node, Range):
-        bounds = [int(bound) if node.integer else bound for bound in (node.low, node.high)]
-        return dumper.represent_sequence(tag(node), bounds, flow_style=True)
+        return dumper.represent_sequence(tag(node), bounds(node), flow_style=True)
     return dumper.represent_data(node.value)
 
 
