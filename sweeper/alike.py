@@ -17,6 +17,7 @@ from sweeper.errors import UserError
 from sweeper.pareto import as_costs
 from sweeper.prefer import Directed, directed, objectives_of, table
 from sweeper.run import Run
+from sweeper.table import LABEL
 from sweeper.tree import first_difference
 from sweeper.trial import BASELINE, SPLIT, Stage
 from trainables.metrics.names import depends_on
@@ -135,8 +136,8 @@ def ruler_of(sides: Sequence[Side], metrics: Sequence[str] = (), stage: Stage | 
     for side in sides:
         if not side.rows(stage):
             raise UserError(
-                f"{side.run.name} has no model that was measured in the stage {stage!r} yet; go on with it: "
-                f"sweeper resume {side.run}"
+                f"{side.run.name} has no model that was measured in the stage {LABEL[stage]!r} yet; go on "
+                f"with it: sweeper resume {side.run}"
             )
     constraints = [each for side in sides for each in side.run.spec.file.pareto.constraints]
     return Ruler(stage, directed(metrics, known) if metrics else own[0], list(dict.fromkeys(constraints)))
@@ -172,5 +173,5 @@ def advice(sides: Sequence[Side], ruler: Ruler) -> str:
     if left and all(alike(name, ruler.stage) for name in bounds):
         return f"compare by --metrics {','.join(left)}"
     if ruler.stage != "validation" and all(alike(name, "validation") for name in ruler.needed):
-        return "compare by --stage validation"
+        return f"compare by --stage {LABEL['validation']}"
     return "`sweeper evaluate MODEL RUN --set KEY=VALUE` measures a model of one as those of the other are"

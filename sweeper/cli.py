@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from sweeper.run import Run
     from sweeper.storage import Root
-    from sweeper.trial import Split, Stage
+    from sweeper.trial import Split
 
 
 class RootType(click.ParamType):
@@ -276,39 +276,53 @@ def pareto(run: str | None, runs: Root, as_json: bool, as_csv: bool) -> None:
 @click.option(
     "--metrics",
     metavar="NAME,NAME",
-    help="Compare by these objectives, in place of the runs'; of another metric say 'minimize NAME'.",
+    help="Compare by these objectives, in place of the runs' own; of another metric say 'minimize NAME'.",
 )
 @click.option(
     "--stage",
-    type=click.Choice(["validation", "final", "test"]),
-    help="Which measurement; final by default if there is one of all candidates.",
+    type=click.Choice(["search", "final", "test"]),
+    help="Whose numbers; final's by default if there are any of all candidates.",
 )
 @click.option("--json", "as_json", is_flag=True, help="Write JSON: every model, full precision.")
 @click.option("--csv", "as_csv", is_flag=True, help="Write CSV: every model, full precision.")
+@click.option(
+    "--to",
+    type=click.Path(path_type=Path),
+    help="Write also a page, FILE.html, or the joint front for a paper: FILE.pdf, .svg, .png.",
+)
 @CLUSTER
 def compare(
     *,
     names: tuple[str, ...],
     runs: Root,
     metrics: str | None,
-    stage: Stage | None,
+    stage: str | None,
     as_json: bool,
     as_csv: bool,
+    to: Path | None,
 ) -> None:
     """Compare runs: their joint front, who contributes what, the hypervolume that each has gained."""
     from rich.console import Console
 
     from sweeper import compare as comparison
+    from sweeper.report.files import stage_named
     from sweeper.run import Run
 
     found = [Run.find(name, runs) for name in names]
-    content = comparison.compare(found, metrics.split(",") if metrics else (), stage)
+    asked = None if stage is None else stage_named(stage)
+    content = comparison.compare(found, metrics.split(",") if metrics else (), asked)
+    if to is not None:
+        from sweeper.report.compare import write_comparison
+
+        write_comparison(content, to)
     if as_json:
         click.echo(json.dumps(content, indent=1, allow_nan=False))
     elif as_csv:
         click.echo(comparison.to_csv(content), nl=False)
     else:
         Console().print(comparison.compare_table(content))
+        if to is not None:
+            click.echo(f"written to {to}")
 
 
 @main.command()

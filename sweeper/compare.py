@@ -321,10 +321,12 @@ def explanations(content: Content) -> Iterator[str]:
     if content["models"][0]["probability"] is not None:
         yield "P(joint): the share of these samples in which the model is on the joint front."
     letters = {row["letter"] for row in content["runs"]}
-    for pair in content["beaten"]:
-        by, of = pair["by"], pair["of"]
-        if {by, of} <= letters:
-            yield f"{by} dominates {pair['dominated']} of the {pair['models']} models on the front of {of}."
+    beaten = [pair for pair in content["beaten"] if {pair["by"], pair["of"]} <= letters and pair["dominated"]]
+    for pair in beaten:
+        of = f"{pair['dominated']} of the {pair['models']} models on the front of {pair['of']}"
+        yield f"{pair['by']} dominates {of}."
+    if not beaten:
+        yield "No run dominates a model on the front of another one."
     for row in content["models"]:
         if row["same"] and all(other.partition(" ")[0] > row["run"] for other in row["same"]):
             yield f"The same configuration: {row['run']} {row['id']} and {' and '.join(row['same'])}."

@@ -5,17 +5,20 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Union
+from typing import TYPE_CHECKING, Any, Union
 
 import pandas as pd
 
 from sweeper import frames, views
 from sweeper.compare import compare
-from sweeper.errors import UserError, near
+from sweeper.errors import UserError, near, suggestion
 from sweeper.prefer import KNEE, ChosenBy, Prefer, Tolerance, best
 from sweeper.result import ranked_members
 from sweeper.run import Run
 from sweeper.trial import BASELINE, SPLIT, STAGES, Stage
+
+if TYPE_CHECKING:
+    from plotly.graph_objects import Figure
 
 Model = Union[str, "pd.Series[Any]"]
 """A model by its id, `t003@2`, or a row of a table of models, such as `Results.best` returns. `t003` is the
@@ -133,6 +136,33 @@ class Results:
         """
         return Comparison(compare([self.run, *(other.run for other in others)], metrics, stage))
 
+    def figures(
+        self, *names: str, stage: Stage = "validation", models: Sequence[Model] = ()
+    ) -> dict[str, Figure]:
+        """The report's figures by name, as plotly figures: `front`, `front-3d`, `methods`, `reliability`,
+        `confidence`, `uncertainty`, `settings`, `importance`, `interaction`, `curves`, `hypervolume`, `rungs`
+        and `timeline`; those for which there are no numbers are left out.
+
+        names: only these; then UserError is raised if there is none.  stage: whose numbers the front and the
+        figures of calibration show.  models: the rows of the latter; by default the foremost of the front.
+        """
+        from sweeper.report.chart import Absent
+        from sweeper.report.figures import FIGURES
+        from sweeper.report.notebook import Shown
+        from sweeper.report.prepare import Material
+
+        of = Material(self.run, self.content).at(stage, [self._name(model) for model in models])
+        found = {}
+        for name in names or FIGURES:
+            if name not in FIGURES:
+                raise UserError(f"there is no figure {name!r}{suggestion(name, FIGURES)}")
+            chart = FIGURES[name](of)
+            if isinstance(chart, Absent) and names:
+                raise UserError(f"{name}: {chart.reason}")
+            if not isinstance(chart, Absent):
+                found[name] = Shown(chart)
+        return found
+
     def report(self) -> Path:
         """Writes the report again and returns the page's path."""
         from sweeper.report import write_report
@@ -184,6 +214,21 @@ class Comparison:
         """Every model: its `run`, whether it is on the `joint` front and with which `probability`, and what
         it was compared by."""
         return frames.compared(self.content)
+
+    def figures(self) -> dict[str, Figure]:
+        """Plotly figures by name: `joint-front`, of three objectives also `joint-front-3d`,
+        `contributions`."""
+        from sweeper.report.joint import charts
+        from sweeper.report.notebook import Shown
+
+        return {chart.name: Shown(chart) for chart in charts(self.content)}
+
+    def write(self, to: str | Path) -> Path:
+        """Writes a page (.html), or the joint front for a paper (.pdf, .svg, .png), and returns the path."""
+        from sweeper.report.compare import write_comparison
+
+        write_comparison(self.content, Path(to))
+        return Path(to)
 
     def _repr_html_(self) -> str:
         return views.comparison(self.content)

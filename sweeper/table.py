@@ -9,11 +9,12 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from sweeper.pareto import Direction
 from sweeper.result import objectives, ranked, ranked_members
 from sweeper.trial import STAGES, Intervals, Metrics, Stage
 from trainables.metrics.names import ZERO_GRADIENTS
 
-ARROW = {"maximize": "↑", "minimize": "↓"}
+ARROW: dict[Direction, str] = {"maximize": "↑", "minimize": "↓"}
 LABEL: dict[Stage, str] = {"validation": "search", "final": "final", "test": "test"}
 
 

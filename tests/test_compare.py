@@ -4,22 +4,31 @@ from __future__ import annotations
 
 import csv
 import io
+import itertools
 import json
+import math
 import re
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
 import pytest
 from click.testing import CliRunner
 
+from sweeper import Comparison
 from sweeper import compare as comparison
 from sweeper.cli import main
 from sweeper.compare import compare
 from sweeper.errors import UserError
-from sweeper.files import read_json, write_json
+from sweeper.report.chart import Lines, Points
+from sweeper.report.joint import charts
 from sweeper.run import Run
-from tests.made_up import SWEEP, made_up_run
+from tests.browser import browser, page  # noqa: F401
+from tests.made_up import made_up_run
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Page
 
 OBJECTIVES = ("robust_accuracy", "clean_accuracy", "robust_nll")
 
@@ -192,7 +201,7 @@ def test_what_was_not_measured_alike_is_one_line(root: Path) -> None:
     )
     assert refused(root, "one", "weaker", "--metrics", "robust_accuracy") == (
         "robust_accuracy was not measured alike: final.attack.steps is 5 in one and 4 in weaker; "
-        "compare by --stage validation\n"
+        "compare by --stage search\n"
     )
     assert (
         "images.0.digest is validation in one and of other images in elsewhere; `sweeper evaluate"
@@ -266,10 +275,75 @@ def test_the_command_says_it_as_table_json_and_csv(root: Path, content: dict) ->
     assert "Hypervolume: what models dominate, up to" in table
 
 
-def test_files_of_a_run_are_enough(root: Path, tmp_path: Path) -> None:
-    """Nothing is written by a comparison."""
+def test_a_comparison_writes_nothing_into_the_runs(root: Path) -> None:
     before = {file: file.stat().st_mtime_ns for file in root.rglob("*") if file.is_file()}
     compare(runs(root, "one", "two"))
     assert {file: file.stat().st_mtime_ns for file in root.rglob("*") if file.is_file()} == before
-    assert read_json(tmp_path / "none.json") is None
-    write_json(tmp_path / "none.json", SWEEP)
+
+
+# Figures
+
+
+def test_the_figures_show_the_numbers(content: dict) -> None:
+    front, solid, contributions = charts(content)
+    assert len(front.panels) == 3
+    for panel, (up, right) in zip(front.panels, itertools.combinations(OBJECTIVES, 2), strict=True):
+        drawn = {
+            (x, y)
+            for mark in panel.marks
+            if isinstance(mark, Points)
+            for x, y in zip(mark.x, mark.y, strict=True)
+            if not math.isnan(x)
+        }
+        assert drawn == {(row["metrics"][right], row["metrics"][up]) for row in content["models"]}
+    assert solid.scene is not None
+    heights = [height for cloud in solid.scene.clouds for height in cloud.z]
+    assert sorted(heights) == sorted(row["metrics"]["robust_accuracy"] for row in content["models"])
+    for panel, key in zip(contributions.panels, ("hypervolume_share", "gained_share"), strict=True):
+        rows = [*content["runs"], *content["methods"]]
+        values = [mark.x[0] for mark in panel.marks if isinstance(mark, Points)]
+        assert values == [row[key]["value"] for row in rows]
+
+
+def test_of_two_objectives_a_line_shows_what_a_run_attains(root: Path) -> None:
+    two = compare(runs(root, "one", "two"), OBJECTIVES[:2])
+    front, contributions = charts(two)
+    assert contributions.name == "contributions"
+    for line in (mark for mark in front.panels[0].marks if isinstance(mark, Lines)):
+        ((x, y),) = line.paths
+        assert list(x) == sorted(x, reverse=True)
+        assert list(y) == sorted(y)
+
+
+def test_the_joint_front_as_a_file_for_papers(root: Path, tmp_path: Path) -> None:
+    names = [run.name for run in runs(root, "one", "two")]
+    file = tmp_path / "figures" / "joint.pdf"
+    done = CliRunner().invoke(main, ["compare", *names, "--runs", str(root), "--to", str(file)])
+    assert done.output.endswith(f"written to {file}\n")
+    assert file.read_bytes().startswith(b"%PDF")
+    assert ".html, .png, .pdf, .svg" in refused(root, "one", "two", "--to", "joint.jpg")
+
+
+@pytest.mark.browser
+def test_the_page_in_a_browser(content: dict, tmp_path: Path, page: Page) -> None:  # noqa: F811
+    file = Comparison(content).write(tmp_path / "comparison.html")
+    assert file.stat().st_size < 3_000_000
+    page.goto(file.as_uri())
+    page.wait_for_selector("body[data-ready]")
+    for chart in charts(content):
+        page.locator(f"#figure-{chart.name}").scroll_into_view_if_needed()
+        page.wait_for_selector(f"#figure-{chart.name} .js-plotly-plot")
+    cells = page.locator("#models tbody tr").evaluate_all(
+        "rows => rows.map(row => row.cells[5].dataset.value)"
+    )
+    assert [float(cell) for cell in cells] == [row["metrics"]["robust_accuracy"] for row in content["models"]]
+    page.locator("#models thead th").nth(5).locator("button").click()
+    first = page.locator("#models tbody tr").first.locator("td").nth(5)
+    assert float(first.get_attribute("data-value") or "") == min(map(float, cells))
+    shown = page.locator("#runs tbody tr").all_inner_texts()
+    for row, text in zip(content["runs"], shown, strict=True):
+        assert row["run"] in text
+        assert f"{row['gained_share']['value'] * 100:.0f} %" in text
+    with page.expect_download() as download:
+        page.get_by_text("Download CSV").click()
+    assert download.value.suggested_filename == "comparison-models.csv"

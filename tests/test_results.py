@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+import copy
 import csv
 import io
 import itertools
@@ -12,6 +14,7 @@ import pandas as pd
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from IPython.core.formatters import DisplayFormatter
 
 from sweeper import Results, Sweep
 from sweeper.errors import SpecError, UserError
@@ -146,6 +149,8 @@ def test_best_subject_to_a_constraint(results: Results) -> None:
         (lambda r: r.records("t001@4"), "t001@4 of made-up-"),
         (lambda r: r.records(off_front(r), "test"), "has no records of the stage 'test'; the Pareto set has"),
         (lambda r: r.export("t001@4"), "has no trial 't001@4' with kept weights; kept are the epochs 1"),
+        (lambda r: r.figures("frnt"), "there is no figure 'frnt'; did you mean 'front'?"),
+        (lambda r: r.figures("rungs"), "rungs: "),
         (lambda r: r.compare(), "a comparison needs two runs or more"),
         (lambda r: Sweep.load("elsewhere", r.path.parent), "not a run folder (no run.json in it)"),
     ],
@@ -222,6 +227,21 @@ def test_a_notebook_shows_the_pareto_set(results: Results) -> None:
         f"<Results of {results.run.name}: 6 trials, {len(results.pareto())} models in the Pareto set>"
     )
     assert page("a<b", ["<i>"], [["&"]], ["<script>"]).count("&lt;") == 3
+
+
+def test_figures_are_plotly_figures_that_notebooks_show_small(results: Results) -> None:
+    known = results.figures("front", "reliability", stage="final", models=["baseline", results.best()])  # type: ignore[list-item]
+    assert list(known) == ["front", "reliability"]
+    shown = DisplayFormatter().format(known["front"])[0]
+    assert set(shown) == {"application/vnd.plotly.v1+json", "image/png", "text/plain"}
+    assert len(shown["image/png"]) < 80_000
+    assert base64.b64decode(shown["image/png"]).startswith(b"\x89PNG")
+    assert "PGD-5 at epsilon 8/255" in shown["text/plain"]
+    again = copy.deepcopy(known["front"]).update_layout(title="mine")
+    assert again.layout.title.text == "mine"
+    drawn = {x for trace in again.data if trace.customdata is not None for x in trace.x}
+    assert set(results.pareto()["final.clean_accuracy"].round(6)) <= {round(x, 6) for x in drawn}
+    assert {"front", "curves", "reliability"} <= set(results.figures())
 
 
 # Sweeps as dictionaries
