@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import logging
 import sys
+import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -78,6 +80,7 @@ class Sweep:
         """
         from sweeper.results import Results
 
+        _without_widgets()
         run = runner.start(self.spec, storage.root(str(runs)))
         try:
             return Results(runner.drive(run, quiet=quiet))
@@ -86,3 +89,9 @@ class Sweep:
             raise
         except Obstacle as error:
             raise UserError(f"{error}; nothing is lost, go on with: sweeper resume {run}") from error
+
+
+def _without_widgets() -> None:
+    """Not said in a notebook: that tqdm and Ray miss ipywidgets, which nothing here needs."""
+    warnings.filterwarnings("ignore", message="IProgress not found")
+    logging.getLogger("ray.widgets.util").setLevel(logging.WARNING)

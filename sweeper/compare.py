@@ -1,7 +1,8 @@
 """Several runs beside each other: their joint front, who contributes what, and what each of them gained.
 
-The models of a run are the candidates of its front, as one stage measured them; of these count what holds the
-constraints of all the runs. `sweeper.alike` says what can be compared, `sweeper.joint` has the numbers.
+The models of a run are the candidates of its front, as one stage measured them, each as the search trained
+it: further seeds do not count. Of these count what holds the constraints of all the runs. `sweeper.alike`
+says what can be compared, `sweeper.joint` has the numbers.
 """
 
 from __future__ import annotations

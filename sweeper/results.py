@@ -200,6 +200,11 @@ class Comparison:
     def __init__(self, content: dict[str, Any]) -> None:
         self.content = content
 
+    def __repr__(self) -> str:
+        runs, models = self.content["runs"], self.content["models"]
+        joined = sum(row["joint"] for row in models)
+        return f"<Comparison of {len(runs)} runs: {joined} of {len(models)} models on the joint front>"
+
     def runs(self) -> pd.DataFrame:
         """Each run: how many `models` it has and how many of them are on the `joint` front, which `share` of
         it that is, `hypervolume`, what is `gained` of it by the run, both also as shares of the joint

@@ -147,6 +147,7 @@ def work(run: Run, cluster: Cluster, concurrent: int, display: Display, notify: 
                 storage_path=str(run.path / "ray"),
                 checkpoint_config=tune.CheckpointConfig(checkpoint_frequency=0, checkpoint_at_end=False),
                 stop=Arrival(run),
+                progress_reporter=tune.CLIReporter(),  # that for notebooks clears what we have said
                 callbacks=[
                     breaker.guard(Watcher(run, display, notify, asked.ended)),
                     Lookout(cluster.lacking, display.say),

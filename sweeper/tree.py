@@ -10,6 +10,7 @@ import math
 import re
 from collections.abc import Mapping as AbstractMapping
 from dataclasses import dataclass, field, replace
+from pathlib import PurePath
 from typing import Any, Union
 
 import yaml
@@ -193,6 +194,8 @@ def distribution(tag: str, options: tuple[Node, ...], place: Place, path: str) -
 def from_plain(value: Any, source: str, path: str = "") -> Node:
     """The tree of ordinary Python values, the inverse of `plain`. source: its name in messages."""
     place = Place(source)
+    if isinstance(value, PurePath):
+        value = str(value)
     if isinstance(value, dict):
         tags = [key for key in value if key in TAGS]
         if tags and len(value) == 1 and isinstance(value[tags[0]], (list, tuple)):

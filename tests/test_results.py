@@ -260,10 +260,11 @@ def test_a_dictionary_makes_the_same_sweep(name: str) -> None:
 def test_dictionaries_take_profiles_and_overrides() -> None:
     content = {
         "name": "small",
-        "trial": {"data": {"train": "digits"}, "method": {"name": "tecoa"}, "epochs": 1},
+        "trial": {"data": {"train": {"image_folder": Path("images")}}, "method": {"name": "tecoa"}},
         "search": {"trials": 3},
         "profiles": {"long": {"search": {"trials": 30}}},
     }
+    assert Sweep.from_dict(content).to_dict()["trial"]["data"] == {"train": {"image_folder": "images"}}
     assert repr(Sweep.from_dict(content)) == "<Sweep small: 3 trials, forest, seed 0>"
     long = Sweep.from_dict(content, "long", ["search.seed=7"])
     assert (long.spec.file.search.trials, long.spec.file.search.seed) == (30, 7)

@@ -28,6 +28,7 @@ class Shown(Figure):
 
     def __init__(self, chart: Chart) -> None:
         super().__init__(drawn(chart))
+        self.layout.template = None  # the chart says all that is to be said
         self._chart = chart
 
     def __reduce__(self) -> tuple[Any, ...]:
