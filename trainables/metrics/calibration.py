@@ -11,7 +11,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
-from scipy.stats import rankdata
+
+from trainables.metrics.ranks import mean_ranks
 
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike, NDArray
@@ -53,7 +54,7 @@ def equal_mass_index(confidence: ArrayLike, bins: int = BINS) -> NDArray[np.int6
     bins may stay empty for it.
     """
     confidence = np.asarray(confidence, dtype=np.float64)
-    middle = rankdata(confidence) - 0.5
+    middle = mean_ranks(confidence) - 0.5
     return np.floor(middle * bins / max(len(confidence), 1)).astype(np.int64)
 
 

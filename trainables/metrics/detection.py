@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 from scipy import special
-from scipy.stats import rankdata
 
 from trainables.metrics import intervals
 from trainables.metrics.estimate import LEVEL, UNDEFINED, Estimate
+from trainables.metrics.ranks import mean_ranks
 
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike, NDArray
@@ -76,7 +76,7 @@ def _placements(
     high: NDArray[np.float64], low: NDArray[np.float64]
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Of each positive the share of negatives below it, of each negative that of positives above it."""
-    together = rankdata(np.concatenate([high, low]))
-    of_high = (together[: len(high)] - rankdata(high)) / len(low)
-    of_low = 1 - (together[len(high) :] - rankdata(low)) / len(high)
+    together = mean_ranks(np.concatenate([high, low]))
+    of_high = (together[: len(high)] - mean_ranks(high)) / len(low)
+    of_low = 1 - (together[len(high) :] - mean_ranks(low)) / len(high)
     return of_high, of_low

@@ -1,0 +1,16 @@
+"""Ranks, by pandas, which every process has anyway: importing scipy.stats takes a worker a second or two."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pandas as pd
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+
+def mean_ranks(values: NDArray[np.float64]) -> NDArray[np.float64]:
+    """(N,) ranks in [1, N]; equal values share the mean of theirs. values: (N,)"""
+    return pd.Series(values).rank().to_numpy(dtype="float64")
