@@ -25,11 +25,7 @@ from trainables.metrics.names import depends_on
 Array = NDArray[np.float64]
 Row = dict[str, Any]
 
-<<<<<<< HEAD
-ALIKE = ("set", "images", "classes", "size", "digest")
-=======
 ALIKE = ("images", "classes", "size", "digest")
->>>>>>> api
 """What has to be the same of a set of images. Templates are a model's own."""
 
 
@@ -64,12 +60,8 @@ class Side:
         if stage != "validation":
             by, section = self.run.spec.final, "final"
         return {
-<<<<<<< HEAD
-            "images": {str(place): {key: of.get(key) for key in ALIKE} for place, of in enumerate(sets)},
-=======
             "data": ", ".join(of["set"] for of in sets),
             "images": {of["set"]: {key: of.get(key) for key in ALIKE} for of in sets},
->>>>>>> api
             section: {key: by.get(key) for key in depends_on(metric)},
         }
 

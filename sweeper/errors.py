@@ -50,10 +50,6 @@ class UserError(Exception):
         """What notebooks and IPython show of it: the line alone."""
         return [f"{type(self).__name__}: {self.told()}"]
 
-    def _render_traceback_(self) -> list[str]:
-        """What notebooks and IPython show of it: the line alone."""
-        return [f"{type(self).__name__}: {self}"]
-
 
 class Obstacle(UserError):
     """What a sweep can't go on for, through no fault of a trial; it loses nothing and can be resumed."""

@@ -20,7 +20,9 @@ def console(*, stderr: bool = False, quiet: bool = False) -> Console:
     markup."""
     from rich.console import Console
 
-    return Console(stderr=stderr, quiet=quiet, markup=False, highlight=False, emoji=False)
+    return Console(  # a notebook would get a block of HTML for each line
+        stderr=stderr, quiet=quiet, markup=False, highlight=False, emoji=False, force_jupyter=False
+    )
 
 
 def is_live(shown: Console) -> bool:

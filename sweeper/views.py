@@ -75,9 +75,5 @@ def page(title: str, heads: Sequence[str], rows: Sequence[Sequence[str]], notes:
     caption = f"<p><b>{escape(title)}</b></p>" if title else ""
     body = "".join(line("td", row) for row in rows)
     small = "".join(f"{escape(note)}<br>" for note in notes)
-<<<<<<< HEAD
-    table = f"<table><thead>{line('th', heads)}</thead><tbody>{body}</tbody></table>"
-=======
     table = f'<table class="dataframe"><thead>{line("th", heads)}</thead><tbody>{body}</tbody></table>'
->>>>>>> api
     return f"{caption}{table}<small>{small}</small>"

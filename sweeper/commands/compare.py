@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from sweeper import completions
 from sweeper.options import CLUSTER, JSON, RUNS, examples
 from sweeper.terminal import console, print_json
 
@@ -16,11 +17,11 @@ if TYPE_CHECKING:
 
 @click.command(
     epilog=examples(
-        "sweeper compare quickstart-20261124-142522 dirichlet-20261125-091500",
-        "sweeper compare quickstart-20261124-142522 dirichlet-20261125-091500 --to joint.pdf",
+        "sweeper compare tecoa-20261124-142522 dirichlet-20261125-091500",
+        "sweeper compare A B --metrics 'clean_accuracy,minimize clean_nll' --stage test --to joint.html",
     )
 )
-@click.argument("names", metavar="RUN RUN...", nargs=-1)
+@click.argument("names", metavar="RUN RUN...", nargs=-1, shell_complete=completions.runs)
 @RUNS
 @click.option(
     "--metrics",
@@ -51,13 +52,13 @@ def command(
     to: Path | None,
 ) -> None:
     """Compare runs: their joint front, who contributes what, the hypervolume that each has gained."""
-    from sweeper import compare as comparison
+    from sweeper import compare
     from sweeper.report.files import stage_named
     from sweeper.run import Run
 
     found = [Run.find(name, runs) for name in names]
     asked = None if stage is None else stage_named(stage)
-    content = comparison.compare(found, metrics.split(",") if metrics else (), asked)
+    content = compare.compare(found, metrics.split(",") if metrics else (), asked)
     if to is not None:
         from sweeper.report.compare import write_comparison
 
@@ -65,8 +66,8 @@ def command(
     if as_json:
         print_json(content)
     elif as_csv:
-        click.echo(comparison.to_csv(content), nl=False)
+        click.echo(compare.to_csv(content), nl=False)
     else:
-        console().print(comparison.compare_table(content))
+        console().print(compare.compare_table(content))
         if to is not None:
             click.echo(f"written to {to}")
