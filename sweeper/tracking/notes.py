@@ -50,9 +50,10 @@ def of_result(run: Run, content: Row, links: Links) -> str:
     members, first = ranked_members(content), objectives(content)[0]
     heads = ["model", "", *(f"{name} {arrow}" for name, arrow in _goals(run)), "P(optimal)"]
     untrained = content["baseline"] | {"id": "untrained", "method": ""}
+    found = f"{len(members)} Pareto-optimal models of {len(content['trials'])} trials"
+    shown = f"[side by side]({links.compare}), [report]({links.artifact('report/index.html')})"
     words = [
-        f"**{len(members)} Pareto-optimal models of {len(content['trials'])} trials**, the best in {first} "
-        f"first: [side by side]({links.compare}), [report]({links.artifact('report/index.html')}).",
+        f"**{found}**, the best in {first} on validation images first: {shown}.",
         _protocol(run, ["test"]),
     ]
     picture = "report/front.png"
