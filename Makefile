@@ -10,15 +10,21 @@ PYTHON ?= python3
 UV_VERSION := 0.13.9
 BIN := .venv/bin
 
-.PHONY: quickstart test slow hosts docs audit lock clean
+.PHONY: quickstart test lint tests slow hosts docs audit lock clean
 
 quickstart: .venv/ready
 	$(BIN)/sweeper run search_spaces/quickstart.yaml
 
+# Side by side, as a type checker uses one core.
 test: .venv/ready
+	$(MAKE) --jobs 2 lint tests
+
+lint: .venv/ready
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+
+tests: .venv/ready
 	$(BIN)/pytest -n 2 --dist loadfile --no-loadscope-reorder -m "not hosts and not slow"
 
 slow: .venv/ready
