@@ -270,6 +270,21 @@ def test_a_run_that_was_made_late_after_all_is_deleted(tmp_path: Path, server: S
     assert tracked(run, server) == before
 
 
+def test_a_result_that_is_sent_twice_is_there_once(tmp_path: Path, server: Server) -> None:
+    """With as many metrics as a real one; MLflow takes those of a model twice only if they are few."""
+    run = a_finished_run(tmp_path)
+    for split in ("validation", "test"):
+        file = run.final_file("t000@2", split)  # type: ignore[arg-type]
+        write_json(file, {"metrics": METRICS | {f"further_{index}": 0.5 for index in range(150)}})
+    mirror = Mirror(run)
+    mirror.deliver()
+    before = tracked(run, server)
+    assert len(before["t000"]["metrics"]) > 300
+    client_of_server().set_tag(mirror.ids[""], "complete", "")
+    Mirror(run).deliver()
+    assert tracked(run, server) == before
+
+
 def test_after_an_extension_the_front_is_another_one(tmp_path: Path, server: Server) -> None:
     run = a_finished_run(tmp_path)
     Mirror(run).deliver()
@@ -459,7 +474,11 @@ def test_a_server_that_refuses_is_one_line_without_the_secret(
         assert SECRET not in done
         monkeypatch.setenv("MLFLOW_TRACKING_USERNAME", user)
         monkeypatch.setenv("MLFLOW_TRACKING_PASSWORD", SECRET)
-        assert called_with(server.uri, "track", run.path) == ""
+        done = called_with(server.uri, "track", run.path)
+        assert [line.partition("#")[0] for line in done.splitlines()] == [
+            f"the front in MLflow: {server.uri}/",
+            f"side by side: {server.uri}/",
+        ]
         monkeypatch.setenv("MLFLOW_TRACKING_URI", server.uri)
         assert set(Mirror(run).ids) == {"", "baseline", "t000", "t001"}
     finally:

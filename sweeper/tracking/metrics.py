@@ -37,13 +37,19 @@ def of_epoch(folder: Path, epoch: dict[str, Any], first: Iterable[str]) -> list[
     return numbers(metrics, step=epoch["epoch"], file=epoch_file(folder, epoch["epoch"], "json"))
 
 
-def numbers(metrics: Metrics, *, step: int, file: Path, model: str | None = None) -> list[Any]:
+def numbers(
+    metrics: Metrics, *, step: int, file: Path, model: str | None = None, of_model: Iterable[str] = ()
+) -> list[Any]:
     """MLflow's form of metrics that are from a file. Sent twice they are one, as their time is the file's.
-    model: MLflow's ID of that which was measured."""
+    model: MLflow's ID of that which was measured.  of_model: those that it has too; at most 100, as more of
+    them MLflow refuses when they are sent again."""
     from mlflow.entities import Metric
 
-    time = milliseconds(file)
-    return [Metric(name, float(value), time, step, model_id=model) for name, value in metrics.items()]
+    time, own = milliseconds(file), set(of_model)
+    return [
+        Metric(name, float(value), time, step, model_id=model if name in own else None)
+        for name, value in metrics.items()
+    ]
 
 
 def milliseconds(file: Path) -> int:

@@ -14,7 +14,7 @@ from sweeper.tracking import notes, views
 from sweeper.tracking.entities import Models, data_sets, of_trial
 from sweeper.tracking.ledger import Ledger, Sent
 from sweeper.tracking.links import Links
-from sweeper.tracking.metrics import PROBABILITY, milliseconds, named, numbers, of_epoch
+from sweeper.tracking.metrics import PROBABILITY, milliseconds, named, numbers, of_epoch, path
 from sweeper.tree import walk
 from sweeper.trial import BASELINE, SPLIT, Point, Stage, TrialRecord, read_trial
 
@@ -229,11 +229,14 @@ class Mirror:
             if (measured := self.run.measured(point, stage)) is not None:
                 file = self.run.final_file(name, SPLIT[stage])
                 own = named(stage, measured["metrics"], self.objectives)
-                metrics += numbers(own, step=step, file=file, model=model)
+                metrics += numbers(own, step=step, file=file, model=model, of_model=self._deciding(stage))
                 sets += measured.get("sets", [])
                 self._upload_records(sent, file, f"records/{stage}")
         self.ledger.inputs(sent, data_sets(sets, config))
         self.ledger.log(sent, metrics=metrics, tags=tags)
+
+    def _deciding(self, stage: Stage) -> set[str]:
+        return {path(stage, name) for name in self.run.spec.file.pareto.deciding}
 
     def _all_data_sets(self) -> list[Any]:
         """Those that trials were measured on in any stage."""
