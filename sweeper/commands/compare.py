@@ -51,7 +51,7 @@ def command(
     as_csv: bool,
     to: Path | None,
 ) -> None:
-    """Compare runs: their joint front, who contributes what, the hypervolume that each has gained."""
+    """Compare runs: joint front, contributions, hypervolume gained."""
     from sweeper import compare
     from sweeper.report.files import stage_named
     from sweeper.run import Run
