@@ -161,7 +161,7 @@ def test_what_is_asked_wrongly_is_one_line(
     with pytest.raises(UserError) as error:
         call(results)
     assert line in str(error.value)
-    assert error.value._render_traceback_() == [f"UserError: {error.value}"]
+    assert error.value._render_traceback_() == [f"UserError: {error.value.told()}"]
     assert "\n" not in str(error.value)
 
 
