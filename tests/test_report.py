@@ -16,8 +16,8 @@ from click.testing import CliRunner
 from sweeper import spec
 from sweeper.cli import main
 from sweeper.files import write_json
-from sweeper.report import figures, write_report
-from sweeper.report.figures import FIGURES, STAGED
+from sweeper.report import write_report
+from sweeper.report.figures import FIGURES, STAGED, figures
 from sweeper.report.page import one_trial
 from sweeper.report.prepare import Material
 from sweeper.report.tables import latex, markdown

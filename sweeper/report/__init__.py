@@ -53,11 +53,4 @@ def member_charts(of: Material, folder: Path) -> Iterator[tuple[Any, Path]]:
             yield chart, folder / f"{point.id}-reliability.png"
 
 
-def figures(run: Run, content: dict[str, Any] | None = None, **chosen: Any) -> dict[str, Any]:
-    """The report's interactive figures by name; see `sweeper.report.figures`."""
-    from sweeper.report.figures import figures as drawn
-
-    return drawn(run, content, **chosen)
-
-
-__all__: Sequence[str] = ("figures", "write_report")
+__all__: Sequence[str] = ("write_report",)
