@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shlex
 from collections.abc import Mapping
 from pathlib import Path
@@ -11,9 +10,9 @@ from typing import Any
 from sweeper.compare import explanations, joint_front, percent, spread
 from sweeper.errors import UserError
 from sweeper.report.chart import DARK
+from sweeper.report.document import document
 from sweeper.report.interactive import drawn
 from sweeper.report.joint import charts, labels
-from sweeper.report.page import packed, plotly
 from sweeper.report.static import FORMATS, save
 from sweeper.result import objectives
 from sweeper.table import ARROW, LABEL, interval, number, settings
@@ -37,25 +36,17 @@ def write_comparison(content: Content, to: Path) -> None:
 
 def render(content: Content) -> str:
     """The page. The template escapes what comes from the runs."""
-    from jinja2 import Environment, FileSystemLoader, StrictUndefined
-
-    folder = Path(__file__).parent
-    environment = Environment(
-        autoescape=True,
-        loader=FileSystemLoader(folder),
-        lstrip_blocks=True,
-        trim_blocks=True,
-        undefined=StrictUndefined,
-    )
-    environment.filters |= {
-        "interval": interval,
-        "number": number,
-        "percent": percent,
-        "probability": probability,
-        "settings": settings,
-        "spread": spread,
-    }
-    return environment.get_template("compare.html").render(
+    return document(
+        "compare.html",
+        embedded(content),
+        {
+            "interval": interval,
+            "number": number,
+            "percent": percent,
+            "probability": probability,
+            "settings": settings,
+            "spread": spread,
+        },
         content=content,
         joined=joint_front(content),
         notes=list(explanations(content)),
@@ -63,10 +54,6 @@ def render(content: Content) -> str:
         objectives=objectives(content),
         labels=labels(content),
         command=command(content),
-        style=(folder / "page.css").read_text(encoding="utf-8"),
-        scripts=[(folder / name).read_text(encoding="utf-8") for name in ("page.js", "details.js")],
-        data=packed(json.dumps(embedded(content), separators=(",", ":"), allow_nan=False).encode()),
-        plotly=plotly(),
     )
 
 

@@ -1,18 +1,10 @@
-"""The page: what it embeds, and how it is put together. It needs nothing but itself, and no network.
-
-What it shows beyond its text is one JSON object, and plotly.js is the only library; both are embedded
-compressed, and the browser unpacks them.
-"""
+"""The page of a run: what it embeds, and how it is put together; see `sweeper.report.document`."""
 
 from __future__ import annotations
 
 import base64
-import gzip
-import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
-from pathlib import Path
 from typing import Any
 
 import yaml
@@ -21,6 +13,7 @@ from sweeper import tree
 from sweeper.files import read_json
 from sweeper.report.calibration import RELIABILITY, columns_of, diagrams
 from sweeper.report.chart import DARK, Absent, Chart
+from sweeper.report.document import document
 from sweeper.report.figures import FIGURES, STAGED
 from sweeper.report.interactive import drawn
 from sweeper.report.prepare import Material, Model, words
@@ -159,26 +152,18 @@ def rounded(values: Any) -> list[float]:
 def render(of: Material, front: bytes | None) -> str:
     """The page. The template escapes what comes from the run. front: its picture, for readers without
     scripts."""
-    from jinja2 import Environment, FileSystemLoader, StrictUndefined
-
-    folder, content, run = Path(__file__).parent, of.content, of.run
-    figures = shown_figures(of)
-    environment = Environment(
-        autoescape=True,
-        loader=FileSystemLoader(folder),
-        lstrip_blocks=True,
-        trim_blocks=True,
-        undefined=StrictUndefined,
-    )
-    environment.filters |= {
-        "number": number,
-        "interval": interval,
-        "percent": percent,
-        "settings": settings,
-        "show": show,
-        "words": words,
-    }
-    return environment.get_template("page.html").render(
+    content, run, figures = of.content, of.run, shown_figures(of)
+    return document(
+        "page.html",
+        embedded(of, figures),
+        {
+            "number": number,
+            "interval": interval,
+            "percent": percent,
+            "settings": settings,
+            "show": show,
+            "words": words,
+        },
         content=content,
         sweep=run.spec.file,
         sweep_text=(run.path / "sweep.yaml").read_text(encoding="utf-8"),
@@ -201,19 +186,4 @@ def render(of: Material, front: bytes | None) -> str:
         latex=latex(of),
         markdown=markdown(of),
         front=front and base64.b64encode(front).decode("ascii"),
-        style=(folder / "page.css").read_text(encoding="utf-8"),
-        scripts=[(folder / name).read_text(encoding="utf-8") for name in ("page.js", "details.js")],
-        data=packed(json.dumps(embedded(of, figures), separators=(",", ":"), allow_nan=False).encode()),
-        plotly=plotly(),
     )
-
-
-@lru_cache(1)
-def plotly() -> str:
-    from plotly.offline import get_plotlyjs
-
-    return packed(get_plotlyjs().encode())
-
-
-def packed(content: bytes) -> str:
-    return base64.b64encode(gzip.compress(content, 6, mtime=0)).decode("ascii")
