@@ -19,7 +19,7 @@ from sweeper.prefer import Directed, directed, objectives_of, table
 from sweeper.run import Run
 from sweeper.table import LABEL
 from sweeper.tree import first_difference
-from sweeper.trial import BASELINE, SPLIT, Stage
+from sweeper.trial import BASELINE, Stage
 from trainables.metrics.names import depends_on
 
 Array = NDArray[np.float64]
@@ -43,11 +43,11 @@ class Side:
 
     def records(self, row: Row, stage: Stage) -> Path:
         """Where the per-image records of a candidate, or of the untrained model, are, if there are any."""
-        if stage != "validation":
-            return self.run.final_file(row["id"], SPLIT[stage]).with_suffix(".parquet")
         if row["id"] == BASELINE:
-            return self.run.baseline_file.with_suffix(".parquet")
-        return self.run.trial(int(row["trial"].removeprefix("t"))).point(row["epoch"]).records
+            return self.run.records(None, stage)
+        return self.run.records(
+            self.run.trial(int(row["trial"].removeprefix("t"))).point(row["epoch"]), stage
+        )
 
     def measured_by(self, metric: str, stage: Stage) -> dict[str, Any]:
         """All that a value of the metric depends on, but for the model."""

@@ -38,7 +38,7 @@ def optimality(run: Run, trials: Sequence[TrialRecord]) -> Optimality:
     constraints may be relative. Points of equal configuration and epoch, and the same trained again with
     other seeds, are one configuration, and share its probability."""
     known = [point for point in front.points(trials) if point.records.is_file()]
-    baseline = run.baseline_file.with_suffix(".parquet")
+    baseline = run.records(None, "validation")
     if not known or not baseline.is_file():
         return Optimality({}, None)
     groups: dict[str, list[Point]] = {}

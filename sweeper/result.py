@@ -104,7 +104,7 @@ def stages(run: Run, point: Point | None) -> dict[str, Any]:
 
 def fall(run: Run, point: Point) -> dict[str, float] | None:
     """How far the final attack brings the robust accuracy down, on the images that the search's saw, too."""
-    after = run.final_file(point.id, "validation").with_suffix(".parquet")
+    after = run.records(point, "final")
     if not after.is_file() or not point.records.is_file():
         return None
     rulers = {"evaluation": run.spec.evaluation, "final": run.spec.final}

@@ -15,7 +15,7 @@ from sweeper.errors import UserError, near, suggestion
 from sweeper.prefer import KNEE, ChosenBy, Prefer, Tolerance, best
 from sweeper.result import ranked_members
 from sweeper.run import Run
-from sweeper.trial import BASELINE, SPLIT, STAGES, Stage
+from sweeper.trial import BASELINE, STAGES, Stage
 
 if TYPE_CHECKING:
     from plotly.graph_objects import Figure
@@ -186,12 +186,10 @@ class Results:
         return name if at else f"{trial}@{max(known[trial], default=1)}"
 
     def _records_file(self, name: str, stage: Stage) -> Path:
-        if stage != "validation":
-            return self.run.final_file(name, SPLIT[stage]).with_suffix(".parquet")
         if name == BASELINE:
-            return self.run.baseline_file.with_suffix(".parquet")
+            return self.run.records(None, stage)
         trial, _, epoch = name.partition("@")
-        return self.run.trial(int(trial.removeprefix("t"))).point(int(epoch)).records
+        return self.run.records(self.run.trial(int(trial.removeprefix("t"))).point(int(epoch)), stage)
 
 
 class Comparison:

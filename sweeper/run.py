@@ -358,6 +358,12 @@ class Run:
             return point.report if point else read_json(self.baseline_file)
         return read_json(self.final_file(point.id if point else BASELINE, SPLIT[stage]))
 
+    def records(self, point: Point | None, stage: Stage) -> Path:
+        """Where the per-image records of `measured` are, if there are any."""
+        if stage != "validation":
+            return self.final_file(point.id if point else BASELINE, SPLIT[stage]).with_suffix(".parquet")
+        return point.records if point else self.baseline_file.with_suffix(".parquet")
+
     def baseline(self, stage: Stage = "validation") -> Metrics | None:
         """The untrained model's metrics in a stage; None until they were measured."""
         result = self.measured(None, stage)

@@ -32,7 +32,6 @@ from sweeper.report.chart import (
 )
 from sweeper.report.prepare import Material, Model
 from sweeper.report.settings import round_numbers
-from sweeper.trial import BASELINE, SPLIT
 from trainables.metrics.calibration import (
     BINS,
     equal_width_index,
@@ -75,12 +74,7 @@ def read(storage: Storage, file: Path, names: Sequence[str]) -> Columns | None:
 
 def columns_of(of: Material, model: Model, names: Sequence[str]) -> Columns | None:
     """Of a model in the stage shown."""
-    point = of.point(model)
-    if of.stage == "validation":
-        file = point.records if point else of.run.baseline_file
-    else:
-        file = of.run.final_file(point.id if point else BASELINE, SPLIT[of.stage])
-    return read(of.run.storage, file.with_suffix(".parquet"), names)
+    return read(of.run.storage, of.run.records(of.point(model), of.stage), names)
 
 
 # reliability
