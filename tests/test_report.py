@@ -17,11 +17,12 @@ from sweeper import spec
 from sweeper.cli import main
 from sweeper.files import write_json
 from sweeper.report import write_report
-from sweeper.report.figures import FIGURES, STAGED, figures
+from sweeper.report.figures import FIGURES, STAGED
 from sweeper.report.page import one_trial
 from sweeper.report.prepare import Material
 from sweeper.report.tables import latex, markdown
 from sweeper.result import ranked_members, to_csv
+from sweeper.results import Results
 from sweeper.trial import STAGES
 from tests.reported import IMAGES, SWEEP, finished, new_run
 
@@ -269,7 +270,7 @@ def test_any_number_of_objectives(tmp_path: Path, pareto: str, missing: set[str]
     maker.untrained()
     maker.trial(0)
     few = {"importance", "interaction", "methods"}  # a single trial
-    assert set(figures(maker.run)) == set(FIGURES) - missing - few
+    assert set(Results(maker.run).figures()) == set(FIGURES) - missing - few
     assert "At least 12 trials" in called(maker.run, "--figure", "importance", code=2)
 
 
