@@ -22,6 +22,7 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
+from itertools import count
 from pathlib import Path, PurePosixPath
 
 from sweeper import pages
@@ -341,7 +342,7 @@ class Bucket(Storage):
         alone = {each.name: each for each in files if not A_PIECE.match(each.name)}
         for_all(self._take, filter(new, alone.values()))
         for name, names in pieces.items():
-            self._join(name, b"".join(self.objects.read(each) or b"" for each in sorted(names)))
+            self._join(name, self._read_pieces(sorted(names)))
         for file in inside(self.path / folder):
             name = self.name(file)
             if name not in alone and name not in pieces and not is_apart(name):
@@ -366,9 +367,18 @@ class Bucket(Storage):
         """Brings the last piece that is here once more, and those that came after it."""
         index = self.stored.get(name, 0) // PIECE
         content = (self.path / name).read_bytes()[: index * PIECE] if index else b""
-        while new := self.objects.read(piece(name, index)):
-            content, index = content + new, index + 1
-        self._join(name, content)
+        self._join(name, content + self._read_pieces(piece(name, each) for each in count(index)))
+
+    def _read_pieces(self, names: Iterable[str]) -> bytes:
+        """One after the other, to the first that is not full: one behind it belongs to what is written by now,
+        not to what was read."""
+        content = b""
+        for name in names:
+            new = self.objects.read(name) or b""
+            content += new
+            if len(new) < PIECE:
+                break
+        return content
 
     def _join(self, name: str, content: bytes) -> None:
         """A growing file as its pieces are; a line that its writer could not finish is dropped."""

@@ -16,7 +16,6 @@ import pytest
 import torch
 
 from benchmarks.driven import finished_run
-from sweeper import cli
 from sweeper.files import write_json
 from tests.command import called
 from tests.sockets import addresses, is_loopback
@@ -135,7 +134,7 @@ def test_what_ray_left_in_a_run_folder_is_never_unpickled(running: Running) -> N
 
 def test_mlflows_page_is_on_the_loopback_address(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     commands: list[list[str]] = []
-    monkeypatch.setattr(cli.subprocess, "call", lambda command, **_: commands.append(command) or 0)
+    monkeypatch.setattr(subprocess, "call", lambda command, **_: commands.append(command) or 0)
     monkeypatch.setenv("MLFLOW_HOST", "0.0.0.0")
     run = finished_run(tmp_path, 4)
     called("ui", run.path)

@@ -211,6 +211,36 @@ def test_a_growing_file_is_sent_in_pieces(
     assert len(Run.load(str(run)).decisions()) == 61
 
 
+def test_what_is_added_while_a_growing_file_is_read_does_not_tear_it(
+    address: str, hosts: Hosts, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A piece that was read half full, and the next, begun since: there are bytes between them."""
+    monkeypatch.setattr(storage, "PIECE", 1000)
+    hosts.move()
+    run = a_run(address)
+    for number in range(15):
+        run.add_decision(Decision(number, 1, {"a": 0.25}, True))
+    hosts.move()
+    reader = Run.load(str(run))
+    hosts.move()
+    writer, read, waiting = Run.load(str(run)), Objects.read, list(range(15, 40))
+
+    def read_slowly(objects: Objects, name: str) -> bytes | None:
+        content = read(objects, name)
+        while waiting and name.startswith("rungs.jsonl"):
+            writer.add_decision(Decision(waiting.pop(0), 1, {"a": 0.25}, True))
+        return content
+
+    with monkeypatch.context() as slow:
+        slow.setattr(Objects, "read", read_slowly)
+        reader.storage.follow(reader.rungs_file)
+    assert not waiting
+    assert [decision.trial for decision in reader.decisions()] == list(range(15))
+    reader.storage.follow(reader.rungs_file)
+    assert reader.decisions() == writer.decisions()
+    assert len(reader.decisions()) == 40
+
+
 def test_a_line_that_was_cut_between_two_pieces_is_dropped(
     address: str, hosts: Hosts, monkeypatch: pytest.MonkeyPatch
 ) -> None:
