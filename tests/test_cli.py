@@ -45,7 +45,7 @@ def test_every_verb_has_its_file_and_an_example_that_can_be_typed(verb: str) -> 
         for index, word in enumerate(typed):
             if word == "--cluster":
                 typed[index : index + 2] = []  # else it would be done there
-        command.make_context(verb, typed)
+        command.make_context(verb, typed, click.Context(main, **main.context_settings))
 
 
 def test_help_lists_the_verbs_by_what_they_are_for_and_the_exit_codes() -> None:

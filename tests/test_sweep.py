@@ -50,7 +50,7 @@ class Finished:
 @pytest.fixture(scope="module")
 def sweep_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
     file = tmp_path_factory.mktemp("sweep") / "small.yaml"
-    file.write_text(SMALL.replace("startup_trials: 2", "startup_trials: 2, deterministic: true"))
+    file.write_text(SMALL.replace("startup_trials: 2", "startup_trials: 2, deterministic: true, concurrent: 1"))
     return file
 
 
@@ -58,7 +58,7 @@ def sweep_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def whole(sweep_file: Path, tmp_path_factory: pytest.TempPathFactory) -> Finished:
     """The small sweep, uninterrupted."""
     runs = tmp_path_factory.mktemp("whole")
-    output = sweeper("run", sweep_file, "--runs", runs)
+    output = called("run", sweep_file, "--runs", runs).stdout
     return Finished(Run.find(None, runs), output)
 
 
@@ -72,7 +72,7 @@ def broken(sweep_file: Path, tmp_path_factory: pytest.TempPathFactory) -> Finish
     assert "sweeper resume" in interrupted.stderr
     assert "Traceback" not in interrupted.stderr
     assert not (Run.find(None, runs).path / "pareto.json").exists()
-    output = sweeper("resume", "--runs", runs)
+    output = called("resume", "--runs", runs).stdout
     return Finished(Run.find(None, runs), output)
 
 
@@ -298,7 +298,7 @@ def test_status_report_and_resume_of_a_finished_run(whole: Finished) -> None:
     assert Path(written["page"]).stat().st_size > 50_000
     assert written["page"] in written["files"]
     before = json.loads((whole.run.path / "pareto.json").read_text())
-    sweeper("resume", whole.run.path)
+    called("resume", whole.run.path)
     assert json.loads((whole.run.path / "pareto.json").read_text()) == before
 
 
@@ -345,9 +345,7 @@ def test_what_can_not_be_measured_is_one_line(whole: Finished) -> None:
 
 def test_a_second_driver_is_refused(whole: Finished) -> None:
     with whole.run.driving():
-        command = [sys.executable, "-m", "sweeper", "resume", str(whole.run.path)]
-        done = subprocess.run(command, capture_output=True, text=True, check=False)
-    assert done.returncode == 2
+        done = called("resume", whole.run.path, code=2)
     assert done.stderr.count("\n") == 1
     assert "another process" in done.stderr
 
@@ -425,7 +423,7 @@ tracking: {mlflow: false}
 def test_diverged_trials_fail_with_a_reason_and_are_not_in_the_front(tmp_path: Path) -> None:
     file = tmp_path / "stopped.yaml"
     file.write_text(STOPPED)
-    output = sweeper("run", file, "--runs", tmp_path / "runs")
+    output = called("run", file, "--runs", tmp_path / "runs").stdout
     run = Run.find(None, tmp_path / "runs")
     assert not (run.path / "mlflow.db").exists()
     by_rate = {rate: [t for t in run.trials() if t.drawn["optimizer.learning_rate"] == rate]
