@@ -23,9 +23,11 @@ import pytest
 
 from sweeper import spec
 from sweeper.files import read_json
+from sweeper.objects import Objects
 from sweeper.run import Run
 from tests.bucket import Server
 from tests.command import PATIENCE, environment, wait_for
+from tests.forked import Command
 from tests.hosts import SCRATCH
 from tests.light import IMAGES, SIZE, installed
 from tests.mlflow_server import Process, refusing
@@ -38,6 +40,8 @@ SEED = int(os.environ.get("SWEEPER_FAILURES_SEED", "1"))
 KILLS = int(os.environ.get("SWEEPER_FAILURES_KILLS", "10"))
 SECRET = "k9-secret-word"
 EPOCHS = 3
+
+Driver = Command | subprocess.Popen[str]
 
 SWEEP = """\
 name: {name}
@@ -74,21 +78,27 @@ class World:
         own = {"RAY_ADDRESS": self.cluster.address, "MLFLOW_TRACKING_URI": address}
         return environment() | own | more
 
-    def start(self, *arguments: object, before: Sequence[str] = (), **more: str) -> subprocess.Popen[str]:
+    def start(self, *arguments: object, before: Sequence[str] | None = None, **more: str) -> Driver:
+        """before: what comes before the command. None: Ray may have been imported without `more`."""
+        given = list(map(str, arguments))
+        if before is None:
+            return Command(given, self.environment(**more))
         return subprocess.Popen(
-            [*before, sys.executable, "-m", "sweeper", *map(str, arguments)],
+            [*before, sys.executable, "-m", "sweeper", *given],
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
             env=self.environment(**more),
         )
 
-    def call(self, *arguments: object, code: int = 0, before: Sequence[str] = (), **more: str) -> str:
+    def call(
+        self, *arguments: object, code: int = 0, before: Sequence[str] | None = None, **more: str
+    ) -> str:
         """What the command prints; without the secret, whatever it was."""
         return ended(self.start(*arguments, before=before, **more), code)
 
 
-def ended(process: subprocess.Popen[str], code: int) -> str:
+def ended(process: Driver, code: int) -> str:
     out, err = process.communicate(timeout=PATIENCE)
     assert process.returncode == code, out + err
     assert SECRET not in out + err
@@ -226,6 +236,35 @@ def test_stop_and_two_drivers_at_once(world: World, whole: Run) -> None:
     assert "interrupted; go on with" in ended(driver, 130)
     world.call("resume", "--runs", runs)
     same(Run.find(None, runs), whole)
+
+
+def test_credentials_that_expire_and_another_host_goes_on(world: World, whole: Run) -> None:
+    """A third one reads along."""
+    hosts = [{SCRATCH: str(world.root / f"{name} host")} for name in ("first", "second", "third")]
+    address = world.bucket.make_bucket("expired")
+    driver = world.start(
+        "run", world.file("small"), "--runs", address, **world.bucket.environment("FIRST"), **hosts[0]
+    )
+    wait_for(lambda: world.bucket.puts("t001/epoch-001.json") > 0 or driver.poll() is not None)
+    world.bucket.refused["FIRST"] = "ExpiredToken"
+    said = ended(driver, 2)
+    assert "the credentials have expired" in said.splitlines()[-1]
+    assert f"go on with: sweeper resume {address}/small-" in said.splitlines()[-1]
+    run = Run.find(None, address)
+    assert "unfinished" in {trial.status for trial in run.trials()}
+    withdraw_claims(run)
+    driver = world.start("resume", "--runs", address, **hosts[1])
+    read = ended(world.start("logs", "-f", "--runs", address, **hosts[2]), 0)
+    ended(driver, 0)
+    assert read.endswith(" finished\n")
+    same(Run.find(None, address), whole)
+
+
+def withdraw_claims(run: Run) -> None:
+    """Of a host that could not do it itself; else the next driver waits for them to grow old."""
+    lost = Objects(str(run))
+    for claim in lost.listed("driver"):
+        lost.delete(claim.name)
 
 
 @pytest.mark.slow
@@ -367,7 +406,7 @@ def test_a_cluster_that_refuses_or_does_not_answer_or_is_too_small(world: World)
             run = Run.create(world.root / "wrong", spec.load(file, overrides=overrides), about)
             options = [each for override in overrides for each in ("--set", override)]
             verbs = [["run", file, *options, "--runs", world.root / "new"], ["resume", run.path]]
-            started.append((world.start(*verbs[len(started) % 2], **own), words))
+            started.append((world.start(*verbs[len(started) % 2], before=(), **own), words))
         for process, words in started:
             said = ended(process, 2)
             assert words in said

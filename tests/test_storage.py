@@ -392,7 +392,7 @@ tracking: {mlflow: false}
 """
 
 
-@pytest.mark.sweeps
+@pytest.mark.slow  # in tests/test_failures.py with epochs that take a moment
 def test_credentials_that_expire_stop_a_sweep_which_another_host_goes_on_with(
     server: Server, address: str, hosts: Hosts, tmp_path: Path
 ) -> None:

@@ -50,7 +50,9 @@ class Finished:
 @pytest.fixture(scope="module")
 def sweep_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
     file = tmp_path_factory.mktemp("sweep") / "small.yaml"
-    file.write_text(SMALL.replace("startup_trials: 2", "startup_trials: 2, deterministic: true, concurrent: 1"))
+    file.write_text(
+        SMALL.replace("startup_trials: 2", "startup_trials: 2, deterministic: true, concurrent: 1")
+    )
     return file
 
 
