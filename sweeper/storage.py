@@ -370,7 +370,7 @@ class Bucket(Storage):
         self._join(name, content + self._read_pieces(piece(name, each) for each in count(index)))
 
     def _read_pieces(self, names: Iterable[str]) -> bytes:
-        """One after the other, to the first that is not full: what is behind it was written after it was read."""
+        """To the first that is not full: what is behind it was written after it was read."""
         content = b""
         for name in names:
             new = self.objects.read(name) or b""
