@@ -7,8 +7,7 @@ import socket
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 
 from sweeper import pages
 from sweeper.errors import UserError
@@ -75,7 +74,7 @@ def identity(address: str) -> str:
     """The id of the cluster whose head answers at HOST:PORT. Raises whatever Ray does if none does."""
     from ray._raylet import GcsClient  # type: ignore[attr-defined]
 
-    with silent():
+    with silence:
         return str(GcsClient(address=address).cluster_id)
 
 
@@ -84,23 +83,47 @@ def nodes(address: str) -> list[dict[str, float]]:
     from ray._raylet import GcsClient  # type: ignore[attr-defined]
     from ray.core.generated.gcs_pb2 import GcsNodeInfo
 
-    with silent():
+    with silence:
         found = GcsClient(address=address).get_all_node_info(state_filter=GcsNodeInfo.GcsNodeState.ALIVE)
     return [dict(node.resources_total) for node in found.values()]
 
 
-@contextmanager
-def silent() -> Iterator[None]:
-    """Inside, nothing reaches stderr: Ray's own lines, from outside of Python, can't be turned off."""
-    sys.stderr.flush()
-    kept, nowhere = os.dup(2), os.open(os.devnull, os.O_WRONLY)
-    os.dup2(nowhere, 2)
-    try:
-        yield
-    finally:
-        os.dup2(kept, 2)
-        os.close(kept)
-        os.close(nowhere)
+class Silence:
+    """Inside, Ray's own lines, which come from outside of Python and can't be turned off, do not reach
+    stderr, and Python's do. A context manager; several threads may be inside at once."""
+
+    def __init__(self) -> None:
+        self.lock, self.inside, self.kept = threading.Lock(), 0, -1
+
+    def __enter__(self) -> None:
+        with self.lock:
+            self.inside += 1
+            if self.inside == 1:
+                self._begin()
+
+    def __exit__(self, *_: object) -> None:
+        with self.lock:
+            self.inside -= 1
+            if self.inside == 0:
+                self._end()
+
+    def _begin(self) -> None:
+        self.kept, self.shown = os.dup(2), sys.stderr
+        if self.shown is sys.__stderr__:  # else it does not write to 2
+            self.shown.flush()
+            lines = os.fdopen(self.kept, "w", buffering=1, encoding=self.shown.encoding, closefd=False)
+            sys.stderr = lines
+        with open(os.devnull, "wb") as nowhere:
+            os.dup2(nowhere.fileno(), 2)
+
+    def _end(self) -> None:
+        os.dup2(self.kept, 2)
+        if self.shown is sys.__stderr__:
+            sys.stderr = self.shown
+        os.close(self.kept)
+
+
+silence = Silence()
 
 
 class Watch:

@@ -3,6 +3,8 @@ paper has of its own. PDF is vectors, with TrueType fonts embedded."""
 
 from __future__ import annotations
 
+import importlib
+import sys
 import textwrap
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -110,6 +112,8 @@ def drawn(chart: Chart, caption: str = "") -> Figure:
     told = textwrap.wrap(caption, int(chart.width / INCH * WORDS)) if caption else []
     below, above = 13.0 * len(told) + (10 if told else 0), 24.0 if caption else 0.0
     height = placed.height + below + above
+    if "IPython" in sys.modules:  # which MLflow may be importing in its thread, and matplotlib looks into
+        importlib.import_module("IPython")
     figure = Figure(figsize=(placed.width / INCH, height / INCH))
     if caption:
         figure.text(8 / placed.width, 1 - 8 / height, chart.title, va="top", weight="bold", size=11)
