@@ -108,8 +108,9 @@ class Silence:
                 self._end()
 
     def _begin(self) -> None:
-        self.kept, self.shown = os.dup(2), sys.stderr
-        if self.shown is sys.__stderr__:  # else it does not write to 2
+        self.kept = os.dup(2)
+        self.shown = sys.stderr if sys.stderr is sys.__stderr__ else None  # another does not write to 2
+        if self.shown:
             self.shown.flush()
             lines = os.fdopen(self.kept, "w", buffering=1, encoding=self.shown.encoding, closefd=False)
             sys.stderr = lines
@@ -118,7 +119,7 @@ class Silence:
 
     def _end(self) -> None:
         os.dup2(self.kept, 2)
-        if self.shown is sys.__stderr__:
+        if self.shown:
             sys.stderr = self.shown
         os.close(self.kept)
 

@@ -256,7 +256,9 @@ def test_credentials_that_expire_and_another_host_goes_on(world: World, whole: R
     driver = world.start("resume", "--runs", address, **hosts[1])
     read = ended(world.start("logs", "-f", "--runs", address, **hosts[2]), 0)
     ended(driver, 0)
-    assert read.endswith(" finished\n")
+    stored = Objects(str(run)).read("log.txt.00000") or b""
+    assert stored.decode().splitlines()[-1].endswith(" finished")
+    assert read.splitlines()[-1].endswith(" finished")
     same(Run.find(None, address), whole)
 
 
