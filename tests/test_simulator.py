@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -39,6 +40,13 @@ def traced() -> tuple[SweepSpec, Curves, Simulation]:
     spec = sweep("{brackets: 2}", trials=16, sampler="tpe", constrained=True)
     table = Curves(curves(spec, 30, 9, seed=3))
     return spec, table, simulate(spec, table, workers=WORKERS)
+
+
+@pytest.fixture(scope="module")
+def cluster(traced: tuple[SweepSpec, Curves, Simulation]) -> Iterator[Cluster]:
+    """Ray on this machine."""
+    with Cluster.connect(traced[0].file.resources) as connected:
+        yield connected
 
 
 class Folder:
@@ -118,7 +126,10 @@ def test_interruptions_change_no_decision(
 
 
 def test_ray_and_the_simulator_decide_alike(
-    traced: tuple[SweepSpec, Curves, Simulation], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    traced: tuple[SweepSpec, Curves, Simulation],
+    cluster: Cluster,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """Ray goes on from a folder whose driver died before it could stop the first trial that it had to."""
     spec, table, simulation = traced
@@ -132,13 +143,14 @@ def test_ray_and_the_simulator_decide_alike(
     run = folder.run
     in_turn(monkeypatch, run, simulation, before)
     monkeypatch.setattr("sweeper.worker.Worker", Replay)
-    with Cluster.connect(spec.file.resources) as cluster:
-        runner.work(run, cluster, WORKERS, Display(run, WORKERS, Clock(run), quiet=True), lambda: None)
+    runner.work(run, cluster, WORKERS, Display(run, WORKERS, Clock(run), quiet=True), lambda: None)
     assert run.decisions() == simulation.decisions
     assert statuses(run.trials()) == statuses(simulation.trials)
 
 
-def test_ray_makes_trials_wait_as_the_simulator_does(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_ray_makes_trials_wait_as_the_simulator_does(
+    cluster: Cluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Each trial is slower than the next, so that those with higher numbers come to every rung first; the
     decisions are those of any other timing."""
     spec = sweep(trials=8, sampler="tpe", deterministic=True)
@@ -150,8 +162,7 @@ def test_ray_makes_trials_wait_as_the_simulator_does(tmp_path: Path, monkeypatch
     run = a_run(tmp_path, spec)
     in_turn(monkeypatch, run, simulation, 0)
     monkeypatch.setattr("sweeper.worker.Worker", Replay)
-    with Cluster.connect(spec.file.resources) as cluster:
-        runner.work(run, cluster, WORKERS, Display(run, WORKERS, Clock(run), quiet=True), lambda: None)
+    runner.work(run, cluster, WORKERS, Display(run, WORKERS, Clock(run), quiet=True), lambda: None)
     assert run.decisions() == simulation.decisions
     assert outcome(spec, run.trials(), run.decisions()) == outcome(
         spec, reference.trials, reference.decisions

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import itertools
 import json
 import os
 import random
@@ -22,7 +21,6 @@ import pytest
 
 from sweeper import lease, objects, progress, site, storage
 from sweeper import run as run_module
-from sweeper.budget import Clock
 from sweeper.curves import Curves
 from sweeper.errors import Obstacle, UserError
 from sweeper.files import write_json
@@ -31,12 +29,13 @@ from sweeper.lease import Lease, clock
 from sweeper.objects import Object, Objects, StorageError
 from sweeper.progress import At, Told
 from sweeper.run import Run
-from sweeper.search import Suggestion, of_run
+from sweeper.search import Suggestion
 from sweeper.spec import from_text, load
 from sweeper.status import log_lines
 from sweeper.trial import Decision, epoch_file
-from sweeper.tune import Arrival, Searcher
+from sweeper.tune import Arrival
 from sweeper.worker import Worker
+from tests import alone
 from tests.bucket import Server
 from tests.command import PATIENCE, called, environment, wait_for
 from tests.curves import curves
@@ -398,7 +397,7 @@ def test_credentials_that_expire_stop_a_sweep_which_another_host_goes_on_with(
 ) -> None:
     file = tmp_path / "tiny.yaml"
     file.write_text(TINY)
-    reference = uninterrupted(file, tmp_path / "local")
+    reference = alone.drive(Run.create(tmp_path / "local", load(file), {"seed": 1}))
     hosts.move()
     command = [sys.executable, "-m", "sweeper", "run", str(file), "--runs", address]
     process = start(command, server.environment("FIRST"))
@@ -433,28 +432,6 @@ def start(command: list[str], own: dict[str, str]) -> subprocess.Popen[str]:
     return subprocess.Popen(
         command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment() | own
     )
-
-
-def uninterrupted(file: Path, root: Path) -> Run:
-    """The same sweep on a path and in this process: the reference."""
-    run = Run.create(root, load(file), {"seed": 1})
-    jobs = Jobs(run, threads=max(1, int(run.spec.file.resources.cpus)), concurrent=1)
-    searcher = Searcher(run, of_run(run, 1), jobs, Clock(run))
-    for number in itertools.count():
-        job, name = searcher.suggest(str(number)), str(number)
-        if not isinstance(job, dict):
-            return run
-        if "measure" in job:
-            run.spec.trainable.measure(**job["measure"])
-            searcher.on_trial_complete(name, {"failed": None})
-            continue
-        training = run.spec.trainable.start(job)
-        report = training.step()
-        while not report["done"]:
-            searcher.on_trial_result(name, report)
-            report = training.step()
-        searcher.on_trial_complete(name, report)
-    raise AssertionError
 
 
 # --- what goes wrong --------------------------------------------------------------------------------------
