@@ -13,11 +13,12 @@ import click
 import pytest
 from click.shell_completion import ShellComplete
 
-from sweeper import remote, spec
+from sweeper import remote, runner, spec
 from sweeper.cli import VERBS, main
 from sweeper.errors import EXITS, Exit
 from sweeper.run import Run
 from tests.command import called
+from tests.finished import finished_run
 from tests.sweeps import SMALL
 
 NAMES = [name for names in VERBS.values() for name in names]
@@ -166,6 +167,21 @@ def test_what_goes_wrong_leaves_no_json(tmp_path: Path) -> None:
         done = called(verb, "gone", "--runs", tmp_path, "--json", code=Exit.USER)
         assert done.stdout == ""
         assert done.stderr.count("\n") == 1
+
+
+def test_an_interrupted_sweep_as_json(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def drive(run: Run) -> None:
+        print("searching ...")
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(runner, "drive", drive)
+    run = finished_run(tmp_path, 4)
+    done = called("resume", run.path, "--json", code=Exit.INTERRUPTED)
+    said = json.loads(done.stdout)
+    assert (said["path"], said["finished"], said["page"]) == (str(run), False, None)
+    assert said["pareto"] == run.pareto()
+    assert "searching ...\n" in done.stderr
+    assert f"go on with: sweeper resume {run}" in done.stderr
 
 
 def test_stop_as_json(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

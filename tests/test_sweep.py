@@ -289,7 +289,11 @@ def test_status_report_and_resume_of_a_finished_run(whole: Finished) -> None:
     assert Path(written["page"]).stat().st_size > 50_000
     assert written["page"] in written["files"]
     before = json.loads((whole.run.path / "pareto.json").read_text())
-    called("resume", whole.run.path)
+    done = called("resume", whole.run.path, "--json")
+    said = json.loads(done.stdout)
+    assert (said["run"], said["finished"], said["page"]) == (whole.run.name, True, written["page"])
+    assert said["pareto"] == before
+    assert "writing the report ..." in done.stderr
     assert json.loads((whole.run.path / "pareto.json").read_text()) == before
 
 

@@ -8,7 +8,7 @@ import click
 
 from sweeper.commands.run import drive, enter
 from sweeper.commands.submit import submit as submit_run
-from sweeper.options import CLUSTER, RUN, RUNS, SET, examples
+from sweeper.options import CLUSTER, JSON, RUN, RUNS, SET, examples
 
 if TYPE_CHECKING:
     from sweeper.storage import Root
@@ -27,8 +27,15 @@ if TYPE_CHECKING:
 @SET
 @click.option("--submit", is_flag=True, help="As a Ray job, like `sweeper submit`; so with --cluster.")
 @CLUSTER
+@JSON
 def command(
-    *, run: str | None, runs: Root, trials: int | None, overrides: tuple[str, ...], submit: bool
+    *,
+    run: str | None,
+    runs: Root,
+    trials: int | None,
+    overrides: tuple[str, ...],
+    submit: bool,
+    as_json: bool,
 ) -> None:
     """Go on with a run that was interrupted, or extend it.
 
@@ -46,6 +53,6 @@ def command(
     found = extend(found, given) if given else found
     runner.preflight(found.spec)
     if client is not None:
-        submit_run(found, client)
+        submit_run(found, client, as_json=as_json)
     else:
-        drive(found)
+        drive(found, as_json=as_json)
