@@ -13,12 +13,12 @@ import click
 import pytest
 from click.shell_completion import ShellComplete
 
+from benchmarks.driven import finished_run
 from sweeper import remote, runner, spec
 from sweeper.cli import VERBS, main
 from sweeper.errors import EXITS, Exit
 from sweeper.run import Run
 from tests.command import called
-from tests.finished import finished_run
 from tests.sweeps import SMALL
 
 NAMES = [name for names in VERBS.values() for name in names]
@@ -170,7 +170,7 @@ def test_what_goes_wrong_leaves_no_json(tmp_path: Path) -> None:
 
 
 def test_an_interrupted_sweep_as_json(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def drive(run: Run) -> None:
+    def drive(_: Run) -> None:
         print("searching ...")
         raise KeyboardInterrupt
 

@@ -32,9 +32,7 @@ if TYPE_CHECKING:
 @SET
 @RUNS
 @JSON
-def command(
-    file: Path, profile: str | None, overrides: tuple[str, ...], runs: Root, as_json: bool
-) -> None:
+def command(file: Path, profile: str | None, overrides: tuple[str, ...], runs: Root, as_json: bool) -> None:
     """Run the sweep in FILE and print its Pareto set."""
     from sweeper import runner, spec
 
