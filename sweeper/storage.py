@@ -325,13 +325,15 @@ class Bucket(Storage):
             self.objects.upload(name, file)
 
     def _push_pieces(self, name: str) -> None:
+        index = self.stored.get(name, 0) // PIECE
         with open(self.path / name, "rb") as file:
-            index = self.stored.get(name, 0) // PIECE
             file.seek(index * PIECE)
-            while content := file.read(PIECE):
-                self.objects.write(piece(name, index), content)
-                self.stored[name] = index * PIECE + len(content)
-                index += 1
+            content = file.read()  # at once: what is added meanwhile would begin a piece of its own
+        for start in range(0, len(content), PIECE):
+            part = content[start : start + PIECE]
+            self.objects.write(piece(name, index), part)
+            self.stored[name] = index * PIECE + len(part)
+            index += 1
 
     def _follow(self, folder: str = "", new: Callable[[Object], bool] = lambda _: True) -> None:
         """Makes the copy, or a folder of it, what the bucket has. new: whether a file may be another than the

@@ -210,6 +210,28 @@ def test_a_growing_file_is_sent_in_pieces(
     assert len(Run.load(str(run)).decisions()) == 61
 
 
+def test_what_is_added_while_a_growing_file_is_sent_comes_next_time(
+    address: str, hosts: Hosts, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The log, which the lease's thread sends: the last piece goes on where it is."""
+    monkeypatch.setattr(storage, "PIECE", 1000)
+    hosts.move()
+    run, write, waiting = a_run(address), Objects.write, ["more"] * 3
+
+    def write_slowly(objects: Objects, name: str, content: bytes) -> None:
+        write(objects, name, content)
+        if name.startswith("log.txt") and waiting:
+            run.log(waiting.pop())
+
+    run.log("first")
+    with monkeypatch.context() as slow:
+        slow.setattr(Objects, "write", write_slowly)
+        run.storage.push(run.log_file)
+    run.storage.push(run.log_file)
+    assert Objects(str(run)).read("log.txt.00000") == run.log_file.read_bytes()
+    assert Objects(str(run)).read("log.txt.00001") is None
+
+
 def test_what_is_added_while_a_growing_file_is_read_does_not_tear_it(
     address: str, hosts: Hosts, monkeypatch: pytest.MonkeyPatch
 ) -> None:
