@@ -19,7 +19,7 @@ from sweeper.prefer import Directed, directed, objectives_of, table
 from sweeper.run import Run
 from sweeper.table import LABEL
 from sweeper.tree import first_difference
-from sweeper.trial import BASELINE, Stage
+from sweeper.trial import Stage
 from trainables.metrics.names import depends_on
 
 Array = NDArray[np.float64]
@@ -43,11 +43,7 @@ class Side:
 
     def records(self, row: Row, stage: Stage) -> Path:
         """Where the per-image records of a candidate, or of the untrained model, are, if there are any."""
-        if row["id"] == BASELINE:
-            return self.run.records(None, stage)
-        return self.run.records(
-            self.run.trial(int(row["trial"].removeprefix("t"))).point(row["epoch"]), stage
-        )
+        return self.run.records(self.run.point(row["id"]), stage)
 
     def measured_by(self, metric: str, stage: Stage) -> dict[str, Any]:
         """All that a value of the metric depends on, but for the model."""

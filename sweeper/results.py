@@ -108,7 +108,7 @@ class Results:
         what broke an image first (`broken_by`), "" if nothing did. `attrs["protocol"]` says how they were
         measured. Raises UserError if the model was not measured so."""
         name = self._name(model)
-        file = self._records_file(name, stage)
+        file = self.run.records(self.run.point(name), stage)
         if not file.is_file():
             only = {"final": "; candidates of the front have", "test": "; the Pareto set has"}.get(stage, "")
             raise UserError(f"{name} of {self.run.name} has no records of the stage {stage!r}{only}")
@@ -184,12 +184,6 @@ class Results:
         if at and not epoch.isdecimal():
             raise UserError(f"{name!r}: expected a trial and an epoch, as in {trial}@1")
         return name if at else f"{trial}@{max(known[trial], default=1)}"
-
-    def _records_file(self, name: str, stage: Stage) -> Path:
-        if name == BASELINE:
-            return self.run.records(None, stage)
-        trial, _, epoch = name.partition("@")
-        return self.run.records(self.run.trial(int(trial.removeprefix("t"))).point(int(epoch)), stage)
 
 
 class Comparison:

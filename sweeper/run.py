@@ -351,6 +351,13 @@ class Run:
         """Of a point, by its id, or of the untrained model: measured as `final` says."""
         return self.path / "final" / split / f"{name}.json"
 
+    def point(self, name: str) -> Point | None:
+        """Of its id, as t003@5; None for the untrained model's name."""
+        if name == BASELINE:
+            return None
+        trial, _, epoch = name.partition("@")
+        return self.trial(int(trial.removeprefix("t"))).point(int(epoch))
+
     def measured(self, point: Point | None, stage: Stage) -> dict[str, Any] | None:
         """What was measured of a point, or of the untrained model for None, in a stage: `metrics`,
         `intervals` and `sets`; None if it was not."""

@@ -44,7 +44,6 @@ MARK = "copy.lock"
 """Is in every copy from its beginning: a folder without it is somebody else's."""
 MADE = "made"
 """A folder in which a new run is claimed."""
-LAST_PATIENCE = 5.0  # seconds; the end of the log is worth trying again, and not waiting for minutes
 UNREAD = ("exports/", "evaluations/", f"{CLAIMS}/", f"{MADE}/")
 """What is written and never read again."""
 SEEN_WITHIN = 90.0  # seconds; an NFS client may take a list of files for current for 60
@@ -301,10 +300,9 @@ class Bucket(Storage):
             try:
                 yield
             finally:
-                self.objects.patience = LAST_PATIENCE
+                self.objects.patience = 0.0
                 with suppress(StorageError):  # it may be lost, and may be why this has come to its end
                     self._push_what_may_wait()
-                self.objects.patience = 0.0
                 self.lease = None
 
     def holder(self) -> Who | None:

@@ -9,7 +9,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
-from tempfile import mkdtemp
+from tempfile import TemporaryDirectory
 from typing import IO
 
 IMPORTED = ["mlflow", "ray.tune", "sweeper.report.static", "sweeper.runner", "sweeper.search", "sweeper.tune"]
@@ -21,7 +21,8 @@ class Command:
     """As far as a test needs it, what subprocess.Popen gives for the command with these arguments."""
 
     def __init__(self, arguments: list[str], environment: dict[str, str]) -> None:
-        self.said = [Path(mkdtemp(prefix="sweeper-")) / name for name in ("out", "err")]
+        self.folder = TemporaryDirectory(prefix="sweeper-")
+        self.said = [Path(self.folder.name, name) for name in ("out", "err")]
         self.process = FORKED.Process(target=_command, args=(arguments, environment, self.said))
         self.process.start()
         assert self.process.pid is not None

@@ -13,6 +13,7 @@ from typing import Any
 from sweeper import halving, kept, site
 from sweeper.curves import Curves
 from sweeper.files import read_json, write_json
+from sweeper.objects import Objects
 from sweeper.run import Run
 from sweeper.trial import epoch_file
 from sweeper.tune import Arrival
@@ -30,6 +31,13 @@ class Hosts:
 
     def move(self) -> None:
         os.environ[SCRATCH] = str(self.root / next(self.names))
+
+
+def withdraw_claims(run: Run) -> None:
+    """Of a host that could not do it itself; else the next driver waits for them to grow old."""
+    lost = Objects(str(run))
+    for claim in lost.listed("driver"):
+        lost.delete(claim.name)
 
 
 class Spread(Tune):

@@ -28,7 +28,7 @@ from sweeper.run import Run
 from tests.bucket import Server
 from tests.command import PATIENCE, environment, wait_for
 from tests.forked import Command
-from tests.hosts import SCRATCH
+from tests.hosts import SCRATCH, withdraw_claims
 from tests.light import IMAGES, SIZE, installed
 from tests.mlflow_server import Process, refusing
 from tests.pretend_cluster import PretendCluster
@@ -79,7 +79,8 @@ class World:
         return environment() | own | more
 
     def start(self, *arguments: object, before: Sequence[str] | None = None, **more: str) -> Driver:
-        """before: what comes before the command. None: Ray may have been imported without `more`."""
+        """before: what comes before the command, in a new process. None: in a forked one, in which Ray was
+        imported without `more`."""
         given = list(map(str, arguments))
         if before is None:
             return Command(given, self.environment(**more))
@@ -253,20 +254,19 @@ def test_credentials_that_expire_and_another_host_goes_on(world: World, whole: R
     run = Run.find(None, address)
     assert "unfinished" in {trial.status for trial in run.trials()}
     withdraw_claims(run)
-    driver = world.start("resume", "--runs", address, **hosts[1])
-    read = ended(world.start("logs", "-f", "--runs", address, **hosts[2]), 0)
-    ended(driver, 0)
+    another_goes_on(world, address, *hosts[1:])
     stored = Objects(str(run)).read("log.txt.00000") or b""
     assert stored.decode().splitlines()[-1].endswith(" finished")
-    assert read.splitlines()[-1].endswith(" finished")
     same(Run.find(None, address), whole)
 
 
-def withdraw_claims(run: Run) -> None:
-    """Of a host that could not do it itself; else the next driver waits for them to grow old."""
-    lost = Objects(str(run))
-    for claim in lost.listed("driver"):
-        lost.delete(claim.name)
+def another_goes_on(world: World, address: str, driver: dict[str, str], reader: dict[str, str]) -> str:
+    """What a third host reads along, to the end."""
+    process = world.start("resume", "--runs", address, **driver)
+    read = ended(world.start("logs", "-f", "--runs", address, **reader), 0)
+    ended(process, 0)
+    assert read.splitlines()[-1].endswith(" finished")
+    return read
 
 
 @pytest.mark.slow
@@ -278,9 +278,7 @@ def test_ctrl_c_in_a_bucket_and_another_host_goes_on(world: World, whole: Run) -
     wait_for(lambda: world.bucket.puts("epoch-002.json") >= 2)
     driver.send_signal(signal.SIGINT)
     assert f"interrupted; go on with: sweeper resume {address}/small-" in ended(driver, 130)
-    driver = world.start("resume", "--runs", address, **hosts[1])
-    read = ended(world.start("logs", "-f", "--runs", address, **hosts[2]), 0)
-    ended(driver, 0)
+    read = another_goes_on(world, address, *hosts[1:])
     assert "interrupted; go on with" in read
     assert read.endswith(" finished\n")
     same(Run.find(None, address), whole)

@@ -12,7 +12,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -39,7 +39,7 @@ from tests import alone
 from tests.bucket import Server
 from tests.command import PATIENCE, called, environment, wait_for
 from tests.curves import curves
-from tests.hosts import SCRATCH, Hosts, sweep_on
+from tests.hosts import SCRATCH, Hosts, sweep_on, withdraw_claims
 from tests.scheduler_contract import sweep
 from tests.sweeps import SMALL
 from tests.timing import Tune, outcome
@@ -71,6 +71,12 @@ def hosts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Hosts:
 
 def a_run(root: storage.Root) -> Run:
     return Run.create(root, from_text(SMALL, "small.yaml"), {"seed": 3, "directory": os.getcwd()})
+
+
+def decide(run: Run, trials: Iterable[int]) -> None:
+    """On a few bytes for each."""
+    for trial in trials:
+        run.add_decision(Decision(trial, 1, {"a": 0.25}, True))
 
 
 def suggestion(run: Run, number: int) -> Suggestion:
@@ -195,8 +201,7 @@ def test_a_growing_file_is_sent_in_pieces(
     monkeypatch.setattr(storage, "PIECE", 1000)
     hosts.move()
     run = a_run(address)
-    for number in range(60):
-        run.add_decision(Decision(number, 1, {"a": 0.25}, True))
+    decide(run, range(60))
     size = run.rungs_file.stat().st_size
     stored = {each.name: each.size for each in Objects(str(run)).listed() if "rungs" in each.name}
     assert list(stored.values()) == [1000] * (size // 1000) + [size % 1000]
@@ -239,17 +244,16 @@ def test_what_is_added_while_a_growing_file_is_read_does_not_tear_it(
     monkeypatch.setattr(storage, "PIECE", 1000)
     hosts.move()
     run = a_run(address)
-    for number in range(15):
-        run.add_decision(Decision(number, 1, {"a": 0.25}, True))
+    decide(run, range(15))
     hosts.move()
     reader = Run.load(str(run))
     hosts.move()
-    writer, read, waiting = Run.load(str(run)), Objects.read, list(range(15, 40))
+    writer, read, waiting = Run.load(str(run)), Objects.read, [range(15, 40)]
 
     def read_slowly(objects: Objects, name: str) -> bytes | None:
         content = read(objects, name)
-        while waiting and name.startswith("rungs.jsonl"):
-            writer.add_decision(Decision(waiting.pop(0), 1, {"a": 0.25}, True))
+        if waiting and name.startswith("rungs.jsonl"):
+            decide(writer, waiting.pop())
         return content
 
     with monkeypatch.context() as slow:
@@ -268,8 +272,7 @@ def test_a_line_that_was_cut_between_two_pieces_is_dropped(
     monkeypatch.setattr(storage, "PIECE", 100)
     hosts.move()
     run = a_run(address)
-    for number in range(3):
-        run.add_decision(Decision(number, 1, {"a": 0.25}, True))
+    decide(run, range(3))
     Objects(str(run)).delete("rungs.jsonl.00001")
     hosts.move()
     again = Run.load(str(run))
@@ -433,9 +436,7 @@ def test_credentials_that_expire_stop_a_sweep_which_another_host_goes_on_with(
     hosts.move()
     run = Run.find(None, address)
     assert "unfinished" in {trial.status for trial in run.trials()}
-    lost = Objects(str(run))  # whose claim could not be withdrawn
-    for claim in lost.listed("driver"):
-        lost.delete(claim.name)
+    withdraw_claims(run)
     process = start([*command[:3], "resume", str(run)], server.environment("SECOND"))
     stdout, stderr = process.communicate(timeout=PATIENCE)
     assert process.returncode == 0, stdout + stderr
