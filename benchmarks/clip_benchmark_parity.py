@@ -1,6 +1,6 @@
 """Does clip_benchmark's own code give an exported model the accuracy that we give it?
 
-    python benchmarks/clip_benchmark_parity.py [RUN] [--trial t003] [--venv DIR]
+    python -m benchmarks.clip_benchmark_parity [RUN] [--trial t003] [--venv DIR]
 
 Exports the Pareto set of a run, or of a small sweep that it runs first, writes the embedded test images as
 data sets that clip_benchmark reads (webdataset: PNG files in a tar), and compares how many images are

@@ -1,6 +1,6 @@
 """How often each 95 % interval holds the truth, over synthetic models whose truth is known.
 
-    python benchmarks/coverage.py --models 500 --images 1000 --seed 0
+    python -m benchmarks.coverage --models 500 --images 1000 --seed 0
 
 Every row is one interval on one family of models. A model is a distribution of confidences and a chance
 of being right for each confidence, with parameters of its own; its true values are integrals over 4,000

@@ -6,7 +6,7 @@
 (ii) `standard` against torchattacks' AutoAttack (10 steps; APGD-CE, APGD-T, FAB-T, Square) with at most
      as many forward passes as that took: robust accuracy may not be higher.
 
-    python benchmarks/evaluation.py --images 100 --epsilon 8 --epsilon 16
+    python -m benchmarks.evaluation --images 100 --epsilon 8 --epsilon 16
 
 Each is done for the model as it is and after adversarial training (TeCoA, some epochs). Read the
 ratios; the seconds are those of this machine at this moment. Exits with 1 if a requirement fails.

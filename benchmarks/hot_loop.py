@@ -5,8 +5,8 @@
     weight gradients inside the attack; forward passes for logging.
 (c) bare: the forward and backward passes that the mathematics needs, each timed alone, added up.
 
-    python benchmarks/hot_loop.py --classes 200 --classes 1000
-    python benchmarks/hot_loop.py --variants        # torch.compile, channels-last, fused optimiser
+    python -m benchmarks.hot_loop --classes 200 --classes 1000
+    python -m benchmarks.hot_loop --variants        # torch.compile, channels-last, fused optimiser
 
 The model has random weights: speed does not depend on them. Read the ratios; the seconds are noisy.
 """

@@ -1,6 +1,6 @@
 """How often configurations that are called Pareto-optimal with probability p are, over synthetic sweeps.
 
-    python benchmarks/membership.py --sweeps 200 --seed 0
+    python -m benchmarks.membership --sweeps 200 --seed 0
 
 Each sweep has configurations whose true clean accuracy, robust accuracy and robust ECE are integrals over
 quantiles of the confidence, and one sample of images, on which they are alike: an image that is hard for

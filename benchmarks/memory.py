@@ -1,6 +1,6 @@
 """How many copies of the decoded images a machine holds while two trials run side by side.
 
-    python benchmarks/memory.py --images 60000
+    python -m benchmarks.memory --images 60000
 
 Writes a data set in TinyImageNet's layout (pieces of two photographs that scikit-learn brings), sweeps
 clip-tiny over it twice, with one trial at a time and with two, and samples what Linux charges all trial

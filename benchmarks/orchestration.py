@@ -1,6 +1,6 @@
 """What the sweeper itself costs: thousands of trials that train nothing, through Ray as in any other sweep.
 
-    python benchmarks/orchestration.py --trials 2000 --sampler tpe
+    python -m benchmarks.orchestration --trials 2000 --sampler tpe
 
 The cluster, Tune, the searcher, the early stopping, the display (quiet) and the run folder are those of a
 real sweep; only the worker is replaced by one that reports made-up learning curves at once, and writes the

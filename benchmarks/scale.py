@@ -1,7 +1,7 @@
 """Whether a large sweep costs as much per trial at its end as at its beginning, and answers in seconds.
 
-    python benchmarks/scale.py cluster     500 trials on 8 pretend nodes with 64 pretend GPUs, through Ray
-    python benchmarks/scale.py folder      10,000 trials without Ray, with the tracker; then what reads them
+    python -m benchmarks.scale cluster     500 trials on 8 pretend nodes with 64 pretend GPUs, through Ray
+    python -m benchmarks.scale folder      10,000 trials without Ray, with the tracker; then what reads them
 
 `cluster` is benchmarks/orchestration.py on a cluster of several nodes on this machine: each trial takes a GPU
 that is not there, so 64 worker processes run, of some 100 MB each. `folder` has the searcher, the scheduler,

@@ -1,9 +1,9 @@
 """How soon a search has the front: ours and its peers, over recorded learning curves.
 
-    python benchmarks/search.py                          # both files, 1, 4 and 32 workers, 50 seeds
-    python benchmarks/search.py --seeds 5 --workers 4    # a quick look
-    python benchmarks/search.py --ablations              # what of ours does it
-    python benchmarks/search.py --constrained            # with a bound on clean accuracy
+    python -m benchmarks.search                          # both files, 1, 4 and 32 workers, 50 seeds
+    python -m benchmarks.search --seeds 5 --workers 4    # a quick look
+    python -m benchmarks.search --ablations              # what of ours does it
+    python -m benchmarks.search --constrained            # with a bound on clean accuracy
 
 Every arm searches the space of benchmarks/curves/space.yaml in the simulator, `sweeper.simulator`: the same
 curves, the same workers, the same clock. What it has found are the points of all epochs that it has trained,

@@ -8,12 +8,14 @@ import importlib.util
 import json
 import os
 import re
+import runpy
 import shutil
 import subprocess
 import sys
 import typing
-from contextlib import nullcontext, suppress
+from contextlib import nullcontext, redirect_stdout, suppress
 from dataclasses import replace
+from io import StringIO
 from pathlib import Path
 from typing import Any
 
@@ -171,7 +173,13 @@ class Reader:
             assert f"\n{target}:" in makefile, f"{block}: make {target}"
 
     def call_python(self, block: Block, arguments: list[str]) -> None:
-        assert (REPOSITORY / arguments[0]).is_file(), f"{block}: {arguments[0]}"
+        assert arguments[0] == "-m", f"{block}: a file finds its neighbours only with `python -m`"
+        asked = pytest.MonkeyPatch.context()
+        with asked as patch, redirect_stdout(StringIO()) as said, pytest.raises(SystemExit) as left:
+            patch.setattr(sys, "argv", [*arguments[1:], "--help"])
+            runpy.run_module(arguments[1], run_name="__main__")
+        assert left.value.code == 0
+        assert said.getvalue().startswith("usage: "), f"{block}: {' '.join(arguments)}"
 
     def call_export(self, block: Block, arguments: list[str]) -> None:
         known = (DOCS / "environment.md").read_text(encoding="utf-8")
@@ -286,6 +294,11 @@ def test_a_command_in_a_sentence_is_one(page: Path) -> None:
             # a sentence may leave out what it is about, and may be about --help
             with suppress(click.MissingParameter, click.exceptions.Exit):
                 parsed(words[1:])
+        if words[:2] == ["python", "-m"]:
+            assert importlib.util.find_spec(words[2]), f"{name_of(page)}: {code}"
+        elif words[:1] == ["python"]:
+            assert (REPOSITORY / words[1]).is_file(), f"{name_of(page)}: {code}"
+            assert not words[1].startswith("benchmarks/"), f"{code}: it finds its neighbours only with -m"
 
 
 @pytest.mark.parametrize("page", PAGES, ids=name_of)

@@ -163,7 +163,7 @@ class OptimizerConfig(Settings):
 
 class RuntimeConfig(Settings):
     """How the loop is executed. The result is the same but for rounding; what helps depends on the
-    device: `python benchmarks/hot_loop.py --variants` measures it."""
+    device: `python -m benchmarks.hot_loop --variants` measures it."""
 
     compile: bool = Field(False, description="torch.compile the image towers.")
     channels_last: bool = Field(False, description="Keep pixels in channels-last memory format.")

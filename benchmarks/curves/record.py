@@ -1,8 +1,8 @@
 """Makes curves.parquet and held_back.parquet, the learning curves that benchmarks/search.py searches over.
 
-    python benchmarks/curves/record.py                       # all sweeps, then both files; hours
-    python benchmarks/curves/record.py --from runs/curves-*  # curves.parquet from runs that are there
-    python benchmarks/curves/record.py --held-back --from runs/held-back-*
+    python -m benchmarks.curves.record                       # all sweeps, then both files; hours
+    python -m benchmarks.curves.record --from runs/curves-*  # curves.parquet from runs that are there
+    python -m benchmarks.curves.record --held-back --from runs/held-back-*
 
 The sweeps are real ones, random over space.yaml without early stopping: 220 configurations of seed 0, and
 of seeds 1 and 2 those that nothing is to be chosen by. A row is an epoch, see `sweeper.curves`.
