@@ -20,12 +20,12 @@ from sweeper.run import Run
 from sweeper.table import LABEL
 from sweeper.tree import first_difference
 from sweeper.trial import Stage
-from trainables.metrics.names import depends_on
+from trainables.metrics.names import OUTSIDE, WORST, depends_on
 
 Array = NDArray[np.float64]
 Row = dict[str, Any]
 
-ALIKE = ("images", "classes", "size", "digest")
+ALIKE = ("images", "classes", "size", "digest", "altered")
 """What has to be the same of a set of images. Templates are a model's own."""
 
 
@@ -47,11 +47,10 @@ class Side:
 
     def measured_by(self, metric: str, stage: Stage) -> dict[str, Any]:
         """All that a value of the metric depends on, but for the model."""
-        prefix, sets = metric.rpartition(".")[0], self.run.sets(stage)
-        if prefix == "transfer":
-            sets = sets[1:]
-        else:
-            sets = [of for of in sets if of["set"] == prefix] if prefix else sets[:1]
+        (prefix, _, name), measured = metric.rpartition("."), self.run.sets(stage)
+        sets = [of for of in measured[1:] if prefix in (of["set"], *of.get("groups", ("transfer",)))]
+        if not sets or name.removeprefix(WORST) in OUTSIDE:  # whose images are told from the first's
+            sets = measured[:1] + sets
         by, section = self.run.spec.evaluation, "evaluation"
         if stage != "validation":
             by, section = self.run.spec.final, "final"

@@ -174,10 +174,10 @@ class Reader:
 
     def call_python(self, block: Block, arguments: list[str]) -> None:
         assert arguments[0] == "-m", f"{block}: a file finds its neighbours only with `python -m`"
-        asked = pytest.MonkeyPatch.context()
-        with asked as patch, redirect_stdout(StringIO()) as said, pytest.raises(SystemExit) as left:
+        with pytest.MonkeyPatch.context() as patch, redirect_stdout(StringIO()) as said:
             patch.setattr(sys, "argv", [*arguments[1:], "--help"])
-            runpy.run_module(arguments[1], run_name="__main__")
+            with pytest.raises(SystemExit) as left:
+                runpy.run_module(arguments[1], run_name="__main__")
         assert left.value.code == 0
         assert said.getvalue().startswith("usage: "), f"{block}: {' '.join(arguments)}"
 

@@ -10,7 +10,8 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from trainables.config import MeasurementConfig, as_fraction
+from trainables.attacks.config import as_fraction
+from trainables.config import MeasurementConfig
 from trainables.evaluate import Evaluation
 
 if TYPE_CHECKING:

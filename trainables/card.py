@@ -6,12 +6,13 @@ from typing import TYPE_CHECKING, Any
 
 import yaml
 
-from trainables.config import as_fraction
+from trainables.attacks.config import as_fraction
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from trainables.config import AttackConfig, TrialConfig
+    from trainables.attacks.config import AttackConfig
+    from trainables.config import TrialConfig
 
 METRICS = ("clean_accuracy", "robust_accuracy", "clean_ece", "robust_ece", "clean_nll", "robust_nll")
 STAGES = {

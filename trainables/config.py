@@ -6,7 +6,6 @@ that a sweep file can be validated in milliseconds.
 
 from __future__ import annotations
 
-import difflib
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, Union
 
@@ -15,7 +14,6 @@ from pydantic import (
     Field,
     NonNegativeFloat,
     NonNegativeInt,
-    PlainSerializer,
     PositiveFloat,
     PositiveInt,
     ValidationInfo,
@@ -23,38 +21,24 @@ from pydantic import (
     model_validator,
 )
 
-from trainables.data.config import DataConfig, DataSet, DataSetConfig, as_data_set, set_name
+from trainables.attacks.config import (
+    STANDARD,
+    AttackConfig,
+    ConfidenceAttack,
+    EvaluationAttack,
+    FurtherAttack,
+    as_fraction,
+    within_pixels,
+)
+from trainables.data.config import DataConfig, DataSet, DataSetConfig, OutsideSet, as_data_set, set_name
 from trainables.data.names import ZERO_SHOT
+from trainables.data.role import IN_DISTRIBUTION, OOD, TRANSFER, Role
 from trainables.embedded import MODELS
 from trainables.errors import DataError
 from trainables.methods import METHODS, Method
 from trainables.metrics.names import CONFIDENCE_VERSIONS, VERSIONS, metric_names
 from trainables.settings import Settings
-
-
-def parse_fraction(value: Any) -> Any:
-    """`8/255` as a number; anything that is not a fraction is left to pydantic."""
-    if isinstance(value, str) and value.count("/") == 1:
-        numerator, denominator = value.split("/")
-        try:
-            return float(numerator) / float(denominator)
-        except (ValueError, ZeroDivisionError):
-            return value
-    return value
-
-
-def as_fraction(value: float) -> str | float:
-    """`n/255` where that is exactly the number and at most 1, the number itself otherwise."""
-    text = f"{round(value * 255, 6):g}/255"
-    return text if value <= 1 and parse_fraction(text) == value else value
-
-
-Distance = Annotated[
-    float,
-    BeforeValidator(parse_fraction),
-    PlainSerializer(as_fraction, when_used="json"),
-    Field(ge=0),
-]
+from trainables.suites import Suite
 
 
 class ModelConfig(Settings):
@@ -97,55 +81,6 @@ class ModelConfig(Settings):
                 "leave it out, or name an open_clip architecture"
             )
         return self
-
-
-Norm = Literal["linf", "l2"]
-AttackedAt = Literal["native", "model"]
-
-
-def within_pixels(distance: float, norm: str | None) -> float:
-    """The distance, if it is none that is larger than every difference of pixels."""
-    if distance > 1 and norm == "linf":
-        raise ValueError(f"should be at most 1 in the norm linf, got {distance:g}; write n/255")
-    return distance
-
-
-class Ball(Settings):
-    """What an attack keeps to. Distances are in [0,1] pixels, written n/255."""
-
-    norm: Norm = Field("linf", description="Norm of the ball: `linf`, or `l2` over all pixels of an image.")
-    epsilon: Distance = Field(8 / 255, description="Radius of the ball.")
-
-    @field_validator("epsilon")
-    @classmethod
-    def inside_the_pixels(cls, distance: float, info: ValidationInfo) -> float:
-        return within_pixels(distance, info.data.get("norm"))
-
-
-class AttackConfig(Ball):
-    """PGD from a random start in the ball."""
-
-    steps: NonNegativeInt = Field(2, description="Gradient steps.")
-    step_size: Distance | None = Field(
-        None, description="Length of a step; min(epsilon, 2.5 epsilon / steps) by default."
-    )
-    momentum: float = Field(0, ge=0, lt=1, description="Of the steps' directions; FARE's attack has 0.9.")
-    at: AttackedAt = Field(
-        "native",
-        description="Size at which pixels are changed: the data set's own, or the model's input size, to "
-        "which images are then resized before. Different threat models. Images of varying sizes: the latter.",
-    )
-
-    @field_validator("step_size")
-    @classmethod
-    def step_inside_the_pixels(cls, distance: float | None, info: ValidationInfo) -> float | None:
-        return None if distance is None else within_pixels(distance, info.data.get("norm"))
-
-    @property
-    def step(self) -> float:
-        if self.step_size is not None:
-            return self.step_size
-        return min(self.epsilon, 2.5 * self.epsilon / max(self.steps, 1))
 
 
 class OptimizerConfig(Settings):
@@ -210,106 +145,6 @@ class TrialConfig(Settings):
         return self.method.trains_text if self.model.towers is None else self.model.towers == "both"
 
 
-class EvaluationAttack(AttackConfig):
-    """The attack that all `robust_` metrics are of: fixed steps on every image, its strongest point."""
-
-    steps: NonNegativeInt = Field(10, description="Gradient steps.")
-    loss: Literal["cross_entropy", "margin"] = Field(
-        "cross_entropy", description="What it ascends; `margin` is the loss of Carlini and Wagner."
-    )
-
-    @property
-    def size(self) -> str:
-        return "pixels of native size" if self.at == "native" else "pixels of the model's input size"
-
-    def __str__(self) -> str:
-        ball = "" if self.norm == "linf" else "L2 "
-        name = "PGD" if self.loss == "cross_entropy" else "margin-PGD"
-        return f"{name}-{self.steps} at {ball}epsilon {as_fraction(self.epsilon)}"
-
-
-STANDARD = "standard"
-OWN_ATTACKS = (STANDARD, "apgd-ce", "apgd-t", "margin-pgd")
-EXTERNAL = "torchattacks."
-
-
-class FurtherAttack(Settings):
-    """One more attack that `robust_accuracy` has to withstand, on the images not broken before it."""
-
-    name: str = Field(description="standard, apgd-ce, apgd-t, margin-pgd, or torchattacks.NAME.")
-    norm: Norm | None = Field(None, description="That of `attack` by default.")
-    epsilon: Distance | None = Field(None, description="That of `attack` by default.")
-    steps: PositiveInt | None = Field(None, description="100 by default; not for torchattacks.")
-    restarts: PositiveInt = Field(1, description="Of the APGD attacks.")
-    settings: dict[str, Any] = Field(
-        {}, description="Arguments of a torchattacks attack; n/255 is read as a number."
-    )
-
-    @model_validator(mode="before")
-    @classmethod
-    def by_name_alone(cls, value: Any) -> Any:
-        return {"name": value} if isinstance(value, str) else value
-
-    @field_validator("name")
-    @classmethod
-    def is_known(cls, name: str) -> str:
-        if name in OWN_ATTACKS or (name.startswith(EXTERNAL) and name != EXTERNAL):
-            return name
-        close = difflib.get_close_matches(name.lower(), OWN_ATTACKS, n=1)
-        hint = f"; did you mean {close[0]!r}?" if close else ""
-        raise ValueError(f"unknown attack {name!r}{hint} (known: {', '.join(OWN_ATTACKS)}, {EXTERNAL}NAME)")
-
-    @model_validator(mode="after")
-    def settings_have_an_effect(self) -> FurtherAttack:
-        if self.external and (self.steps or self.restarts > 1):
-            raise ValueError(f"{self.name} takes steps and restarts under `settings`, by torchattacks' names")
-        if not self.external and self.settings:
-            raise ValueError(f"{self.name} has no `settings`; they are for {EXTERNAL}NAME")
-        if self.name == "margin-pgd" and self.restarts > 1:
-            raise ValueError("margin-pgd has no restarts")
-        if {"eps", "norm"} & set(self.settings):
-            raise ValueError(f"write `epsilon` and `norm` beside {self.name}, not under `settings`")
-        return self
-
-    @property
-    def external(self) -> str:
-        """The attack's name in torchattacks; empty if it is one of our own."""
-        return self.name.removeprefix(EXTERNAL) if self.name.startswith(EXTERNAL) else ""
-
-    def radius(self, config: EvaluationConfig) -> float:
-        return config.attack.epsilon if self.epsilon is None else self.epsilon
-
-    def ball(self, config: EvaluationConfig) -> Norm:
-        return self.norm or config.attack.norm
-
-    @property
-    def cost(self) -> int:
-        """Roughly how long it takes, in steps: the targeted attack aims at up to nine classes."""
-        targets = {"standard": 10, "apgd-t": 9}.get(self.name, 1)
-        return targets * self.restarts * (self.steps or 100)
-
-    def arguments(self, config: EvaluationConfig) -> dict[str, Any]:
-        """Settings of a torchattacks attack, with radius and norm where it has them."""
-        from trainables.attacks.external import parameters
-
-        own = {"eps": self.radius(config), "norm": "Linf" if self.ball(config) == "linf" else "L2"}
-        given = {name: parse_fraction(value) for name, value in self.settings.items()}
-        return {name: value for name, value in own.items() if name in parameters(self.external)} | given
-
-    def __str__(self) -> str:
-        settings = [f"{name} {value}" for name, value in self.settings.items()]
-        settings += [f"{self.steps or 100} steps"] if not self.external else []
-        settings += [f"epsilon {as_fraction(self.epsilon)}"] if self.epsilon is not None else []
-        return f"{self.name} ({', '.join(settings)})" if settings else self.name
-
-
-class ConfidenceAttack(Ball):
-    """Pushes the confidence up, and down, without changing the predicted class: calibration's stress
-    test. Metrics of its images begin with `confidence_up_` and `confidence_down_`."""
-
-    steps: PositiveInt = Field(20, description="Gradient steps.")
-
-
 def by_suite(value: Any) -> Any:
     return list(ZERO_SHOT) if value == "zero-shot" else value
 
@@ -328,6 +163,14 @@ class EvaluationConfig(Settings):
         [],
         description="Sets measured beside those of `trial.data.evaluate`, as zero-shot transfer; `zero-shot` "
         "is the sixteen of the publications.",
+    )
+    ood: list[OutsideSet] = Field(
+        [],
+        description="Sets whose images are of other classes: how well they are told from the in-distribution "
+        "images, as `ood.mcm_ood_auroc`. They are not attacked.",
+    )
+    suites: list[Suite] = Field(
+        [], description="Suites measured besides, by name, each a group of sets: `shifts.clean_ece`."
     )
     images: PositiveInt | None = Field(None, description="Images of each set, stratified; all by default.")
     batch_size: PositiveInt = Field(256, description="Images measured at a time; no result depends on it.")
@@ -353,6 +196,20 @@ class EvaluationConfig(Settings):
     def versions(self) -> tuple[str, ...]:
         """Versions of the images that are measured, as metrics begin with them."""
         return VERSIONS + (CONFIDENCE_VERSIONS if self.confidence_attack else ())
+
+    @model_validator(mode="after")
+    def suites_have_own_names(self) -> EvaluationConfig:
+        names = [suite.name for suite in self.suites]
+        if len({*names, TRANSFER}) <= len(names):
+            raise ValueError(f"suites: a name is there twice, or is {TRANSFER!r}: {', '.join(names)}")
+        return self
+
+    @model_validator(mode="after")
+    def attacks_confidence_for_a_suite(self) -> EvaluationConfig:
+        wanted = [suite.confidence_attack for suite in self.suites if suite.confidence_attack]
+        if wanted and self.confidence_attack is None:
+            object.__setattr__(self, "confidence_attack", wanted[0])
+        return self
 
     def __str__(self) -> str:
         """What a number measured this way is, but for its split."""
@@ -393,18 +250,33 @@ def describe_evaluation(evaluation: dict[str, Any]) -> str:
 
 def trial_metrics(config: TrialConfig, evaluation: EvaluationConfig) -> list[str]:
     """Names of all metrics that a trial of this configuration always reports."""
-    return metric_names(
-        [set_name(data) for data in measured_sets(config.data, evaluation)], evaluation.versions
-    )
+    measured = measured_sets(config.data, evaluation)
+    return metric_names({name: role for name, (_, role) in measured.items()}, evaluation.versions)
 
 
-def measured_sets(data: DataConfig, evaluation: EvaluationConfig) -> list[str | DataSet]:
-    """The sets that an evaluation measures, the in-distribution one first, each once: as `data.evaluate`
-    asks for it, if both do. Raises DataError if other images have the same name."""
-    by_name: dict[str, str | DataSet] = {}
-    for config in (*data.evaluated, *evaluation.further_sets):
+def measured_sets(
+    data: DataConfig, evaluation: EvaluationConfig
+) -> dict[str, tuple[str | DataSet, Role]]:
+    """The sets that an evaluation measures, by name, the in-distribution one first, and what for: as
+    `data.evaluate` asks for a set, if others do too. Raises DataError if other images have the same name, or
+    a set that of a group."""
+    first, *others = data.evaluated
+    asked = [(first, IN_DISTRIBUTION)]
+    asked += [(each, Role()) for each in (*others, *evaluation.further_sets)]
+    asked += [(each, Role((OOD,), attacked=False, outside=True)) for each in evaluation.ood]
+    asked += [each for suite in evaluation.suites for each in suite.measured(first)]
+    found: dict[str, tuple[str | DataSet, Role]] = {}
+    for config, role in asked:
         name = set_name(config)
-        images, known = (as_data_set(each).images for each in (config, by_name.setdefault(name, config)))
-        if images != known:
-            raise DataError(f"further_sets: {images} and {known} are both called {name!r}; give one a `name`")
-    return list(by_name.values())
+        known, known_role = found.setdefault(name, (config, role))
+        if as_data_set(config).images != as_data_set(known).images or role.outside != known_role.outside:
+            raise DataError(
+                f"{as_data_set(config).images} and {as_data_set(known).images} are both called {name!r}; "
+                "give one a `name`"
+            )
+        if known_role is not IN_DISTRIBUTION:
+            found[name] = known, known_role.and_also(role)
+    groups = {group for _, role in found.values() for group in role.groups}
+    if clash := groups & found.keys():
+        raise DataError(f"a data set and a group of them are both called {clash.pop()!r}; give one a `name`")
+    return found

@@ -16,33 +16,29 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from trainables.attacks.confidence import confidence_attack
-from trainables.attacks.further import still_correct
 from trainables.attacks.losses import margin
-from trainables.attacks.monitor import Monitor
-from trainables.attacks.pgd import attacked, pgd, uniform_start_per_image
+from trainables.attacks.pgd import attacked
 from trainables.chunks import batchwise
 from trainables.data.cache import whole
-from trainables.errors import Diverged
-from trainables.methods.base import cross_entropy
+from trainables.errors import DataError
 from trainables.metrics import uncertainty
 from trainables.metrics.classwise import class_bins, merge_class_bins
+from trainables.metrics.records import NO_CLASS, by_set, together
 from trainables.metrics.summary import Summary, summarize
 from trainables.metrics.temperature import fit_temperature, scaled
 from trainables.models import Classifier, PixelClip
+from trainables.once import NOWHERE, Store
+from trainables.outputs import outputs_of
 from trainables.pixels import batch
 from trainables.progress import MEASURING, named, part
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Callable, Iterator, Sequence
     from pathlib import Path
 
     from trainables.config import EvaluationConfig
     from trainables.data.images import ImageSet
 
-LOSSES = {"cross_entropy": cross_entropy, "margin": margin}
-LEADS = {"float32": 1e-3, "bfloat16": 0.5}
-"""By how much a logit has to lead, so that rounding can't take it away."""
 ROWS = 4096
 """Images whose probabilities are worked on at a time."""
 
@@ -64,11 +60,11 @@ class Evaluation:
         broken_by: for each set the number of images by what broke them first, "" for those that
         withstood everything.
         """
-        by_set = self.records.groupby("set", sort=False)["broken_by"]
+        attacked = {name: own for name, own in by_set(self.records).items() if "broken_by" in own}
         return {
             "metrics": self.summary.metrics,
             "intervals": self.summary.intervals,
-            "broken_by": {name: counts.value_counts().to_dict() for name, counts in by_set},
+            "broken_by": {name: own["broken_by"].value_counts().to_dict() for name, own in attacked.items()},
         }
 
     @classmethod
@@ -93,24 +89,41 @@ def evaluate(
     config: EvaluationConfig,
     *,
     temperature: float | None = None,
+    store: Store = NOWHERE,
 ) -> Evaluation:
-    """Measures all images of all sets, the in-distribution one first.
+    """Measures all images of all sets, each for what its role says, the in-distribution one first.
 
     temperature: of the scaled probabilities; None fits it on the clean images of the first set, which
     is right where those are validation images. See `calibrate`.
+    store: where what the model says of some thousand images at a time is kept, see `trainables.outputs`.
     Where memory runs out, batches are halved, on which no result depends.
-    Raises Diverged if the model's output is not finite, MemoryShortage if a single image is too much.
+    Raises DataError if the sets are not all of one split, Diverged if the model's output is not finite,
+    MemoryShortage if a single image is too much.
     """
+    check_splits(sets)
     with attacked(model), precision(model, config), named(MEASURING):
+        inside = classifier_of(model, sets[0])
         results = []
         for index, images in enumerate(sets):
             with part(index, index + 1, len(sets)):
-                results.append(SetEvaluation(model, images, config, temperature))
+                own = inside if index == 0 or images.role.outside else classifier_of(model, images)
+                results.append(SetEvaluation(own, images, config, temperature, store))
             temperature = results[0].temperature
         return Evaluation(
-            pd.concat([result.records() for result in results], ignore_index=True),
+            together([result.records() for result in results]),
             pd.concat([result.class_bins() for result in results], ignore_index=True),
         )
+
+
+def check_splits(sets: Sequence[ImageSet]) -> None:
+    """Raises DataError unless all are of one split: a search's numbers of test images would choose by them."""
+    first = sets[0]
+    for images in sets[1:]:
+        if images.split != first.split:
+            raise DataError(
+                f"{first.name!r} has {first.split} images and {images.name!r} {images.split} images; measure "
+                "all sets of an evaluation on one split"
+            )
 
 
 @torch.no_grad()
@@ -137,161 +150,106 @@ def precision(model: PixelClip, config: EvaluationConfig) -> Iterator[None]:
         model.mixed_precision = before
 
 
-def costs(config: EvaluationConfig) -> list[int]:
-    """How long what an evaluation does takes, in steps of an attack: the versions of the images, then each
-    further attack, as if no image was broken before."""
-    stress = config.confidence_attack
-    versions = 1 + config.attack.steps + (2 * stress.steps if stress else 0)
-    return [versions, *(attack.cost for attack in config.further_attacks)]
-
-
 def classifier_of(model: PixelClip, images: ImageSet) -> Classifier:
     """The zero-shot classifier of the set's classes and prompts."""
     return Classifier(model, model.encode_classes(images.classes, images.templates))
 
 
 class SetEvaluation:
-    """One model on one set: the cosines of each version, (N, K) on the CPU, and what attacks found."""
+    """One model on one set: what it says of the images, and their records.
+
+    classifier: of the set's own classes, or for images of other classes the in-distribution set's.
+    """
 
     def __init__(
         self,
-        model: PixelClip,
+        classifier: Classifier,
         images: ImageSet,
         config: EvaluationConfig,
         temperature: float | None,
+        store: Store = NOWHERE,
     ) -> None:
-        self.config = config
         self.images = images.sample(config.images)
-        self.classifier = classifier_of(model, images)
-        self.scale = float(model.scale)
-        self.device = model.device
-        self.costs = costs(config)
-        with part(0, self.costs[0], sum(self.costs)):
-            self.cosines = self._measure()
-        self.temperature = temperature or fit_temperature(self._logits("clean").numpy(), self.images.labels)
-        self.broken_by = self._worst_case()
+        self.scale = float(classifier.model.scale)
+        self.outputs = outputs_of(classifier, self.images, config, store)
+        self.cosines = self.outputs.cosines
+        if images.role.outside:
+            self.temperature = temperature
+            return
+        self.own_temperature = fit_temperature(self._logits("clean").numpy(), self.images.labels)
+        self.temperature = temperature or self.own_temperature
 
     def _logits(self, version: str) -> Tensor:
         return self.scale * self.cosines[version]
 
-    def _measure(self) -> dict[str, Tensor]:
-        """Cosines of all versions, each batch being brought to the device once."""
-        parts = list(batchwise(self._measure_rows, len(self.images), self.config.batch_size))
-        whole = {version: torch.cat([cosines[version] for cosines, _ in parts]) for version in parts[0][0]}
-        self.zero_gradients = np.concatenate([share for _, share in parts])
-        if not all(torch.isfinite(values).all() for values in whole.values()):
-            raise Diverged(f"the model's output on {self.images.name} is not finite")
-        return whole
-
-    def _measure_rows(self, rows: slice) -> tuple[dict[str, Tensor], np.ndarray]:
-        """(B, K) cosines of all versions of some images, and (B,) the share of zero gradients in their
-        batch."""
-        clean, labels = batch(self.images, rows, self.device)
-        monitor = Monitor()
-        cosines = {}
-        for version, pixels in self._versions(self.images.numbers[rows], clean, labels, monitor):
-            with torch.no_grad():
-                cosines[version] = self.classifier.cosines(pixels).cpu()
-        return cosines, np.full(len(labels), monitor.zero_gradients)
-
-    def _versions(
-        self, numbers: np.ndarray, clean: Tensor, labels: Tensor, monitor: Monitor
-    ) -> Iterator[tuple[str, Tensor]]:
-        yield "clean", clean
-        yield "robust", self._attack(numbers, clean, labels, monitor)
-        stress = self.config.confidence_attack
-        if stress is None:
-            return
-        push = partial(
-            confidence_attack,
-            self.classifier,
-            clean,
-            epsilon=stress.epsilon,
-            norm=stress.norm,
-            steps=stress.steps,
-            lead=LEADS[self.config.precision],
-        )
-        yield "confidence_up", push(direction="up")
-        yield "confidence_down", push(direction="down")
-
-    def _attack(self, numbers: np.ndarray, clean: Tensor, labels: Tensor, monitor: Monitor) -> Tensor:
-        """Fixed-step PGD that perturbs every image and returns its point of highest loss."""
-        attack = self.config.attack
-        loss = LOSSES[attack.loss]
-        return pgd(
-            lambda pixels: loss(self.classifier(pixels), labels),
-            clean,
-            start=uniform_start_per_image(clean, attack.epsilon, self.config.seed, numbers, norm=attack.norm),
-            epsilon=attack.epsilon,
-            step_size=attack.step,
-            steps=attack.steps,
-            norm=attack.norm,
-            momentum=attack.momentum,
-            keep_best=True,
-            monitor=monitor,
-        )
-
-    def _worst_case(self) -> np.ndarray:
-        """What broke each image first: `clean`, the fixed-step attack, a further attack, or nothing."""
-        labels = torch.from_numpy(self.images.labels)
-        broken = np.full(len(labels), "", dtype=object)
-        for version, name in (("clean", "clean"), ("robust", str(self.config.attack))):
-            wrong = (self.cosines[version].argmax(-1) != labels).numpy()
-            broken[wrong & (broken == "")] = name
-        for index, further in enumerate(self.config.further_attacks):
-            left = np.flatnonzero(broken == "")
-            with part(sum(self.costs[: index + 1]), sum(self.costs[: index + 2]), sum(self.costs)):
-                correct = still_correct(further, self.classifier, self.images.take(left), self.config)
-            broken[left[~correct]] = further.name
-        return broken
-
     def records(self) -> pd.DataFrame:
-        columns = {
-            "set": self.images.name,
-            "split": self.images.split,
-            "index": self.images.numbers,
-            "label": self.images.labels,
-            "broken_by": self.broken_by,
-            "temperature": self.temperature,
-            "zero_gradients": self.zero_gradients,
+        images, outputs = self.images, self.outputs
+        columns: dict[str, Any] = {
+            "set": images.name,
+            "groups": " ".join(images.role.groups),
+            "split": images.split,
+            "index": images.numbers,
+            "label": NO_CLASS if images.role.outside else images.labels,
         }
+        if outputs.broken_by is not None:
+            columns |= {"broken_by": outputs.broken_by, "zero_gradients": outputs.zero_gradients}
         for version in self.cosines:
-            parts = [self._columns(version, rows) for rows in self._chunks()]
-            columns |= {
-                f"{version}_{name}": np.concatenate([part[name] for part in parts]) for name in parts[0]
-            }
+            columns |= self._in_chunks(partial(self._scores, version), f"{version}_")
+            if not images.role.outside:
+                columns |= self._in_chunks(partial(self._verdicts, version), f"{version}_")
+        if not images.role.outside:
+            columns |= {"temperature": self.temperature, "own_temperature": self.own_temperature}
+            columns |= self._in_chunks(self._at_own_temperature, "own_")
         return pd.DataFrame(columns)
+
+    def _in_chunks(self, columns: Callable[[slice], dict[str, Tensor]], start: str) -> dict[str, np.ndarray]:
+        parts = [columns(rows) for rows in self._chunks()]
+        return {f"{start}{name}": np.concatenate([part[name].numpy() for part in parts]) for name in parts[0]}
 
     def _chunks(self) -> Iterator[slice]:
         return (slice(first, first + ROWS) for first in range(0, len(self.images), ROWS))
 
-    def _columns(self, version: str, rows: slice) -> dict[str, np.ndarray]:
+    def _log_p(self, version: str, rows: slice, temperature: float = 1.0) -> Tensor:
+        logits = (self.scale * self.cosines[version][rows]).double()
+        return (logits / temperature).log_softmax(-1)
+
+    def _scores(self, version: str, rows: slice) -> dict[str, Tensor]:
+        """Columns that need no label."""
         cosine = self.cosines[version][rows]
+        log_p = self._log_p(version, rows)
+        return {
+            "prediction": log_p.argmax(-1),
+            "confidence": log_p.amax(-1).exp(),
+            "entropy": uncertainty.entropy(self.scale * cosine),
+            "aleatoric": uncertainty.aleatoric(cosine),
+            "epistemic": uncertainty.epistemic(cosine),
+            "mcm": uncertainty.concept_matching(cosine),
+            "scaled_confidence": self._log_p(version, rows, self.temperature).amax(-1).exp(),
+        }
+
+    def _verdicts(self, version: str, rows: slice) -> dict[str, Tensor]:
+        """Columns that need one."""
         labels = torch.from_numpy(self.images.labels[rows])
-        logits = (self.scale * cosine).double()
-        log_p, scaled_log_p = logits.log_softmax(-1), (logits / self.temperature).log_softmax(-1)
-        confidence, prediction = log_p.exp().max(-1)
+        logits = (self.scale * self.cosines[version][rows]).double()
+        log_p = logits.log_softmax(-1)
         target = torch.zeros_like(log_p).scatter(-1, labels[:, None], 1.0)
         of_label = logits.gather(-1, labels[:, None])
-        columns = {
-            "prediction": prediction,
-            "correct": prediction == labels,
+        return {
+            "correct": log_p.argmax(-1) == labels,
             "rank": (logits > of_label).sum(-1),
-            "confidence": confidence,
             "margin": -margin(logits, labels),
             "nll": cross_entropy_of(log_p, labels),
             "brier": (log_p.exp() - target).square().sum(-1),
-            "entropy": uncertainty.entropy(logits),
-            "aleatoric": uncertainty.aleatoric(cosine),
-            "epistemic": uncertainty.epistemic(cosine),
-            "scaled_confidence": scaled_log_p.amax(-1).exp(),
-            "scaled_nll": cross_entropy_of(scaled_log_p, labels),
+            "scaled_nll": cross_entropy_of(self._log_p(version, rows, self.temperature), labels),
         }
-        return {name: column.numpy() for name, column in columns.items()}
+
+    def _at_own_temperature(self, rows: slice) -> dict[str, Tensor]:
+        labels = torch.from_numpy(self.images.labels[rows])
+        return {"scaled_nll": cross_entropy_of(self._log_p("clean", rows, self.own_temperature), labels)}
 
     def class_bins(self) -> pd.DataFrame:
-        tables = []
-        for version in self.cosines:
+        tables = [pd.DataFrame()]
+        for version in () if self.images.role.outside else self.cosines:
             logits, labels = self._logits(version).numpy(), self.images.labels
             table = merge_class_bins(
                 [class_bins(scaled(logits[rows], 1.0), labels[rows]) for rows in self._chunks()]

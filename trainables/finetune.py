@@ -15,7 +15,9 @@ from __future__ import annotations
 import hashlib
 import json
 import math
+import shutil
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -32,11 +34,12 @@ from trainables.config import (
 )
 from trainables.data import registry
 from trainables.data.cache import whole
-from trainables.data.config import DataConfig, set_name
+from trainables.data.config import DataConfig
+from trainables.data.role import IN_DISTRIBUTION
 from trainables.errors import EXPECTED, DataError
 from trainables.evaluate import Evaluation, calibrate, classifier_of, evaluate, precision
 from trainables.once import NOWHERE, Kind, Store
-from trainables.pixels import to_device, to_pixels
+from trainables.pixels import batch
 from trainables.training import Trainer, default_device
 from trainables.usage import Usage
 
@@ -45,6 +48,7 @@ if TYPE_CHECKING:
 
     from trainables.data.config import DataSet
     from trainables.data.images import ImageSet, Split
+    from trainables.data.role import Role
     from trainables.models import PixelClip
 
 Report = dict[str, Any]
@@ -197,11 +201,11 @@ def check_unchanged(
     measured on. sets: what was recorded of them then."""
     config, ruler = DataConfig.model_validate(data), EvaluationConfig.model_validate(evaluation)
     digests = {of["set"]: of.get("digest") for of in sets}
-    for each in measured_sets(config, ruler):
-        known = digests.get(set_name(each))
+    for name, (each, _) in measured_sets(config, ruler).items():
+        known = digests.get(name)
         if known is not None and registry.chosen(each, "validation", ruler.images).digest() != known:
             raise DataError(
-                f"data set {set_name(each)!r} has changed since the sweep was started: images were added, "
+                f"data set {name!r} has changed since the sweep was started: images were added, "
                 "taken away or renamed, and its splits with them; restore it, or start a new sweep"
             )
 
@@ -216,14 +220,19 @@ def write_results(file: Path, result: Report, evaluation: Evaluation) -> None:
 def evaluation_sets(
     data: DataConfig, evaluation: EvaluationConfig, split: Split, model: PixelClip
 ) -> list[ImageSet]:
-    measured = measured_sets(data, evaluation)
-    return [evaluation_set(config, data, evaluation, split, model) for config in measured]
+    measured = measured_sets(data, evaluation).values()
+    return [evaluation_set(config, role, data, evaluation, split, model) for config, role in measured]
 
 
 def evaluation_set(
-    config: str | DataSet, data: DataConfig, evaluation: EvaluationConfig, split: Split, model: PixelClip
+    config: str | DataSet,
+    role: Role,
+    data: DataConfig,
+    evaluation: EvaluationConfig,
+    split: Split,
+    model: PixelClip,
 ) -> ImageSet:
-    return registry.load(
+    images = registry.load(
         config,
         split,
         model.fit,
@@ -232,6 +241,7 @@ def evaluation_set(
         prompt=data.prompt,
         decode=data.decode,
     )
+    return replace(images, role=role)
 
 
 def store_at(cache: str | None) -> Store:
@@ -269,11 +279,13 @@ def measure(
     weights: str | None,
     threads: int,
     cache: str | None = None,
+    parts: str | None = None,
 ) -> None:
     """Evaluates the model with the weights that an epoch of a trial wrote, or the pre-trained one if
     `weights` is None, on the sets of `data`, and writes `target` (JSON) with its records beside it. Does
     nothing where `target` is there already. cache: folder in which the pre-trained model's evaluations are
-    kept; see `Finetune`."""
+    kept; see `Finetune`.  parts: folder in which what is measured is kept until all is, to go on from there
+    after an interruption; removed in the end."""
     file = Path(target)
     if file.exists():
         return
@@ -286,11 +298,11 @@ def measure(
         check_images(trained, registry.chosen(config.train, "train", config.images).digest())
     sets = evaluation_sets(config, ruler, split, clip)
     own = config.evaluated[0]
-    held_out = None if split == "validation" else evaluation_set(own, config, ruler, "validation", clip)
+    held_out = None if split == "validation" else evaluation_set(own, IN_DISTRIBUTION, config, ruler, "validation", clip)
 
     def measured() -> Evaluation:
         temperature = None if held_out is None else calibrate(clip, held_out, ruler)
-        return evaluate(clip, sets, ruler, temperature=temperature)
+        return evaluate(clip, sets, ruler, temperature=temperature, store=store_at(parts))
 
     if trained is None:
         result = store.get(BASELINE, baseline_key(clip, sets, held_out, ruler), measured)
@@ -298,6 +310,8 @@ def measure(
         result = measured()
     about = [images.about() for images in sets]
     write_results(file, {"split": split, **result.report(), "sets": about}, result)
+    if parts is not None:
+        shutil.rmtree(parts, ignore_errors=True)
 
 
 def baseline_key(
@@ -332,14 +346,15 @@ def sanity(
     torch.set_num_threads(threads)
     config, ruler = DataConfig.model_validate(data), EvaluationConfig.model_validate(evaluation)
     clip = fine_tuned(ModelConfig.model_validate(model), None if weights is None else Path(weights))
-    images = evaluation_set(config.evaluated[0], config, ruler, split, clip).sample(
+    images = evaluation_set(config.evaluated[0], IN_DISTRIBUTION, config, ruler, split, clip).sample(
         min(SANITY_IMAGES, ruler.images or SANITY_IMAGES)
     )
     with precision(clip, ruler):
+        pixels, labels = batch(images, slice(None), clip.device)
         findings = check(
             classifier_of(clip, images),
-            to_pixels(images.pixels(), clip.device),
-            to_device(images.labels, clip.device),
+            pixels,
+            labels,
             epsilon=ruler.attack.epsilon,
             norm=ruler.attack.norm,
             seed=ruler.seed,

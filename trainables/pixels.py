@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
 Which = TypeVar("Which", slice, "NDArray[np.int64]")
 
+ALTERATION_SEED = 0
 AHEAD = 2
 """Batches that are read before they are wanted."""
 
@@ -40,12 +41,22 @@ def to_pixels(images: NDArray[np.uint8], device: torch.device) -> Tensor:
 def batches(images: ImageSet, size: int, device: torch.device) -> Iterator[tuple[slice, Tensor, Tensor]]:
     """Rows of the set, pixels and labels of each batch, in order, on `device`."""
     for rows, stored in prefetched(images, (slice(i, i + size) for i in range(0, len(images), size))):
-        yield rows, to_pixels(stored, device), to_device(images.labels[rows], device)
+        yield rows, shown(images, rows, stored, device), to_device(images.labels[rows], device)
 
 
 def batch(images: ImageSet, rows: slice, device: torch.device) -> tuple[Tensor, Tensor]:
     """Pixels and labels of some rows of the set, on `device`."""
-    return to_pixels(images.pixels(rows), device), to_device(images.labels[rows], device)
+    return shown(images, rows, images.pixels(rows), device), to_device(images.labels[rows], device)
+
+
+def shown(images: ImageSet, rows: slice, stored: NDArray[np.uint8], device: torch.device) -> Tensor:
+    """Pixels of some rows of the set, altered if they are to be. An altered set is a fixed one, as a set on
+    disk would be: what is random about its images depends on their numbers alone."""
+    pixels = to_pixels(stored, device)
+    if images.altered is None:
+        return pixels
+    name, severity = images.altered
+    return alter(pixels, name, severity, seed=ALTERATION_SEED, numbers=images.numbers[rows])
 
 
 def prefetched(images: ImageSet, batches: Iterable[Which]) -> Iterator[tuple[Which, NDArray[np.uint8]]]:

@@ -38,7 +38,7 @@ def check_measurement(measurement: dict[str, Any]) -> None:
 def check_needs(model: ModelConfig, data: DataConfig, evaluations: Sequence[EvaluationConfig]) -> None:
     for evaluation in evaluations:
         check_attacks(evaluation)
-        for each in measured_sets(data, evaluation):
+        for each, _ in measured_sets(data, evaluation).values():
             registry.check(each, ("validation", "test"))
     check_model(model.name, model.pretrained)
 

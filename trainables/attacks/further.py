@@ -20,7 +20,8 @@ from trainables.progress import part
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from trainables.config import EvaluationConfig, FurtherAttack
+    from trainables.attacks.config import FurtherAttack
+    from trainables.config import EvaluationConfig
     from trainables.data.images import ImageSet
     from trainables.models import Classifier
 

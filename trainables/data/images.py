@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal, Protocol
 import numpy as np
 
 from trainables.data.config import PROMPT
+from trainables.data.role import TRANSFERRED, Role
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -67,6 +68,8 @@ class ImageSet:
     numbers: (N,) which images of the original split these are, 0 to N - 1 where none are given; what is
     random about an image depends on its number.  rows: (N,) where they lie in the store.
     notes: what a user should know of these data.  digest: of what they were listed as, see `Listing.digest`.
+    altered: the alteration of its pixels and its severity, where they are altered; see `pixels.batch`.
+    role: what it is measured for.
     """
 
     name: str
@@ -80,6 +83,8 @@ class ImageSet:
     rows: NDArray[np.int64] = field(default_factory=lambda: np.zeros(0, dtype=np.int64))
     notes: tuple[str, ...] = ()
     digest: str = ""
+    altered: tuple[str, int] | None = None
+    role: Role = TRANSFERRED
 
     def __post_init__(self) -> None:
         for name in ("numbers", "rows"):
@@ -123,11 +128,13 @@ class ImageSet:
             "templates": list(self.templates),
             "notes": list(self.notes),
             "digest": self.digest,
+            "altered": None if self.altered is None else list(self.altered),
+            "groups": list(self.role.groups),
         }
 
     def fingerprint(self) -> str:
-        """Identifies images, labels and class names."""
-        about = self.name, self.split, self.classes, self.store.fingerprint, self.store.shape
+        """Identifies images, what is altered of them, labels and class names."""
+        about = self.name, self.split, self.classes, self.store.fingerprint, self.store.shape, self.altered
         digest = hashlib.sha256(repr(about).encode())
         for array in (self.labels, self.rows):
             digest.update(np.ascontiguousarray(array).tobytes())

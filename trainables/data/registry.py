@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
-    from trainables.config import AttackedAt
+    from trainables.attacks.config import AttackedAt
 
 
 def load(

@@ -2,8 +2,10 @@
 
 `clean_` is measured on the images as they are, `robust_` on the same images under the fixed-step attack;
 `confidence_up_` and `confidence_down_` under the confidence attack, where it is asked for. Without a set
-in front a metric is of the in-distribution set, the first of `data.evaluate`; `transfer.` is the mean over
-the other sets, and `<set>.` is one of them.
+in front a metric is of the in-distribution set, the first of `data.evaluate`, and `<set>.` is one of the
+others. These are in groups: `transfer.` is the mean over all that are under `data.evaluate` and
+`further_sets`, `ood.` that over those under `ood`, and `<suite>.` that over a suite's; with `worst_` behind
+it, the worst of them.
 
 `robust_accuracy` is each image's worst case over the clean image and all attacks that ran; every other
 `robust_` metric is of the fixed-step attack alone, which perturbs every image.
@@ -11,10 +13,12 @@ the other sets, and `<set>.` is one of them.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Collection, Mapping, Sequence
+
+    from trainables.data.role import Role
 
 UNCERTAINTIES = ("entropy", "aleatoric", "epistemic")
 
@@ -48,8 +52,14 @@ UNDEFINED_AT_TIMES = {
 }
 """Of each version too, but not on every set of images; they can't be objectives."""
 
-OF_SET = {
+OF_CLEAN = {
     "temperature": "of temperature scaling, fitted on clean validation images of the first set",
+    "own_temperature": "the same, fitted on these very images: what `temperature` would have to be",
+    "temperature_regret": "NLL after temperature scaling less that at the images' own temperature, nats",
+}
+"""Of a set's clean images."""
+
+OF_ATTACK = {
     "zero_gradients": "share of exactly zero input gradients in the fixed-step attack",
     **{f"{name}_shift": f"mean {name} under attack less that on clean images" for name in UNCERTAINTIES},
     **{
@@ -57,7 +67,41 @@ OF_SET = {
         for name in UNCERTAINTIES
     },
 }
+"""Of clean and attacked images together."""
+
+OF_SET = OF_CLEAN | OF_ATTACK
 """Of all versions together."""
+
+SCORES = {
+    "mcm": "the largest softmax of the cosines at temperature 1 (maximum concept matching)",
+    "confidence": "the largest probability",
+    "entropy": "how small the entropy of the softmax is",
+    "epistemic": "Dirichlet evidence: how small the epistemic uncertainty is",
+}
+"""By which images of classes that the in-distribution set has are told from others."""
+
+OUTSIDE = {
+    f"{score}_ood_{kind}": f"{meaning} of {what}, in-distribution images as positives"
+    for score, what in SCORES.items()
+    for kind, meaning in {
+        "auroc": "area under the ROC curve",
+        "aupr": "area under the precision-recall curve",
+        "fpr95": "share of the set's images taken for in-distribution where 95 % of those are,",
+    }.items()
+}
+"""Of a set none of whose images is of a class of the in-distribution set: its clean images against that's."""
+
+SMALLER_IS_WORSE = ("accuracy", "auroc", "aupr")
+LARGER_IS_WORSE = ("ece", "ece_equal_mass", "ece_class_wise", "l2", "nll", "brier", "aurc", "fpr95", "regret")
+WORST = "worst_"
+
+
+def worse(metric: str) -> Literal["smaller", "larger"] | None:
+    """Which end of a metric is the worse one, where one is: it has a `worst_` over a group of sets."""
+    if metric.endswith(SMALLER_IS_WORSE):
+        return "smaller"
+    return "larger" if metric.endswith(LARGER_IS_WORSE) else None
+
 
 ZERO_GRADIENTS = 0.01
 """The share of exactly zero gradients above which an attack's result should not be believed."""
@@ -67,16 +111,32 @@ CONFIDENCE_VERSIONS = ("confidence_up", "confidence_down")
 
 
 def of_one_set(versions: Sequence[str] = VERSIONS) -> list[str]:
-    """Metrics that are always defined, of one set."""
-    return [f"{version}_{name}" for version in versions for name in DESCRIPTIONS] + list(OF_SET)
+    """Metrics that are always defined, of one set of classified images. versions: `clean` first."""
+    alone = OF_CLEAN if VERSIONS[1] not in versions else OF_SET
+    return [f"{version}_{name}" for version in versions for name in DESCRIPTIONS] + list(alone)
 
 
-def metric_names(sets: Sequence[str], versions: Sequence[str] = VERSIONS) -> list[str]:
+def metric_names(sets: Mapping[str, Role], versions: Sequence[str] = VERSIONS) -> list[str]:
     """All metrics that a trial always reports which evaluates the given sets, the in-distribution one
-    first."""
+    first. versions: of attacked images."""
+    _, *others = sets
+    of = {name: of_role(sets[name], versions) for name in others}
     names = of_one_set(versions)
-    others = ("transfer", *sets[1:]) if len(sets) > 1 else ()
-    return names + [f"{prefix}.{name}" for prefix in others for name in names]
+    for group in dict.fromkeys(group for name in others for group in sets[name].groups):
+        names += [f"{group}.{name}" for name in of_group([of[n] for n in others if group in sets[n].groups])]
+    return names + [f"{other}.{name}" for other in others for name in of[other]]
+
+
+def of_role(role: Role, versions: Sequence[str]) -> list[str]:
+    if role.outside:
+        return list(OUTSIDE)
+    return of_one_set(versions if role.attacked else VERSIONS[:1])
+
+
+def of_group(of_sets: Sequence[Collection[str]]) -> list[str]:
+    """Metrics of a group: means of those that all sets of it have, and the worst where one end is worse."""
+    means = [name for name in of_sets[0] if all(name in names for names in of_sets)]
+    return means + [f"{WORST}{name}" for name in means if worse(name)]
 
 
 def depends_on(metric: str) -> tuple[str, ...]:
@@ -85,7 +145,8 @@ def depends_on(metric: str) -> tuple[str, ...]:
     Of `batch_size` none does, but for the random numbers that torchattacks draws for whole batches.
     """
     name = metric.rpartition(".")[2]
-    if name.startswith("clean_") or name == "temperature":
+    name = name.removeprefix(WORST)
+    if name.startswith("clean_") or name in OF_CLEAN or name in OUTSIDE:
         return ("precision",)
     if name.startswith(CONFIDENCE_VERSIONS):
         return ("precision", "seed", "confidence_attack")

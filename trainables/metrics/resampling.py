@@ -12,7 +12,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import partial
-from itertools import chain
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -22,11 +21,21 @@ from numpy.typing import NDArray
 from trainables.errors import MetricError
 from trainables.metrics.calibration import BINS, equal_width_index
 from trainables.metrics.comparison import CHUNK, mean_of, resampled
-from trainables.metrics.names import CONFIDENCE_VERSIONS, UNCERTAINTIES, VERSIONS
+from trainables.metrics.names import (
+    CONFIDENCE_VERSIONS,
+    OUTSIDE,
+    SCORES,
+    UNCERTAINTIES,
+    VERSIONS,
+    WORST,
+    worse,
+)
+from trainables.metrics.records import by_set, certainty, groups_of, is_outside
+from trainables.metrics.separation import KINDS, at_scores
 from trainables.metrics.summary import MEANS
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
     from pathlib import Path
 
     from trainables.metrics.comparison import Columns, Statistic
@@ -98,6 +107,11 @@ def attack_auroc(columns: Columns, weights: Array, *, name: str) -> Array:
     return (attacked * below).sum(axis=1) / weights.sum(axis=1) ** 2
 
 
+def difference_of(column: str, other: str) -> Statistic:
+    """The mean of one column less that of another."""
+    return lambda columns, weights: weights @ (columns[column] - columns[other]) / weights.sum(axis=1)
+
+
 def _grouped(key: Array, *values: Array) -> Iterator[Array]:
     """Of each (D, N) values the sums (D, G) over images of equal key, keys ascending."""
     order = np.argsort(key, kind="stable")
@@ -123,6 +137,8 @@ OF_VERSION: dict[str, Statistic] = {
 OF_SET: dict[str, Statistic] = {
     "robust_accuracy": mean_of("unbroken"),
     "temperature": mean_of("temperature"),
+    "own_temperature": mean_of("own_temperature"),
+    "temperature_regret": difference_of("clean_scaled_nll", "own_scaled_nll"),
     "zero_gradients": mean_of("zero_gradients"),
     **{f"{name}_shift": partial(shift, name=name) for name in UNCERTAINTIES},
     **{f"{name}_attack_auroc": partial(attack_auroc, name=name) for name in UNCERTAINTIES},
@@ -133,7 +149,7 @@ STATISTICS: dict[str, Statistic] = {
     for name, statistic in OF_VERSION.items()
 } | OF_SET
 """By name, all but `ece_class_wise`, whose probabilities of all classes are not in the records, and the
-`ece_null_` ones, which describe a model that is not this one."""
+`ece_null_` ones, which describe a model that is not this one. Those of `OUTSIDE` are about two sets."""
 
 
 @dataclass(frozen=True)
@@ -146,12 +162,38 @@ class Resampled:
 
 @dataclass(frozen=True)
 class _Part:
-    """A record file's images of a set. images: the set and their numbers, equal where images are the same."""
+    """A record file's images of a set. images: the set and their numbers, equal where images are the same.
+    groups: that the set is in.  inside: of images of other classes, the in-distribution images."""
 
-    file: int
     set: str
     images: bytes
     columns: Columns
+    groups: tuple[str, ...] = ()
+    inside: _Part | None = None
+
+    def value(self, name: str, weights: _Weights) -> Array:
+        """(D,) a statistic of draws."""
+        if self.inside is None:
+            return STATISTICS[name](self.columns, weights[self.images])
+        score, _, kind = name.rpartition("_ood_")
+        scores = (part.columns[f"certainty_{score}"] for part in (self.inside, self))
+        return KINDS[kind](*at_scores(*scores, weights[self.inside.images], weights[self.images]))
+
+
+class _Weights(dict[bytes, Array]):
+    """(D, N) of each images, drawn when they are first asked for. draws: 0 for the images as they are."""
+
+    def __init__(
+        self, draws: int, counts: Mapping[bytes, int], of: Mapping[bytes, np.random.Generator]
+    ) -> None:
+        super().__init__()
+        self.draws, self.counts, self.of = draws, counts, of
+
+    def __missing__(self, images: bytes) -> Array:
+        count = self.counts[images]
+        drawn = resampled(self.of[images], self.draws, count) if self.draws else np.ones((1, count))
+        self[images] = drawn
+        return drawn
 
 
 def resample(
@@ -164,65 +206,62 @@ def resample(
     Deterministic in `seed`. Raises MetricError for a metric that has no statistic here.
     """
     for name in metrics:
-        if _statistic_name(name) not in STATISTICS:
+        if _statistic_name(name) not in (*STATISTICS, *OUTSIDE):
             raise MetricError(f"{name} can't be resampled: it can't be computed from an image's record alone")
     files = [file for seeds in configurations for file in seeds]
-    parts = [part for number, file in enumerate(files) for part in _parts(number, pd.read_parquet(file))]
-    sets = [list(dict.fromkeys(part.set for part in parts if part.file == n)) for n in range(len(files))]
-    needed = list(dict.fromkeys(map(_statistic_name, metrics)))
-    images = list(dict.fromkeys(part.images for part in parts))
-    of_seeds, *of_images = np.random.SeedSequence(seed).spawn(len(images) + 1)
-    values: dict[tuple[int, str], Array] = {}
-    for key, source in zip(images, of_images, strict=True):
-        same = [part for part in parts if part.images == key]
-        values |= _of_same_images(same, [STATISTICS[name] for name in needed], draws, source)
-
-    def column(file: int, name: str) -> Array:
-        index = needed.index(_statistic_name(name))
-        return np.mean([values[file, of][:, index] for of in _sets_of(name, sets[file])], axis=0)
-
-    of_files = np.stack(
-        [np.stack([column(f, m) for m in metrics], axis=-1) for f in range(len(files))], axis=1
-    )
+    of_files = [list(_parts(pd.read_parquet(file))) for file in files]
+    of_images = {part.images: len(part.columns["index"]) for parts in of_files for part in parts}
+    of_seeds, *sources = np.random.SeedSequence(seed).spawn(len(of_images) + 1)
+    generators = dict(zip(of_images, map(np.random.default_rng, sources), strict=True))
+    found = []
+    for size in _sizes(draws, max(of_images.values())):
+        weights = _Weights(size, of_images, generators)
+        values = [[_of_metric(metric, parts, weights) for metric in metrics] for parts in of_files]
+        found.append(np.moveaxis(np.array(values), 2, 0))
     counts = [len(seeds) for seeds in configurations]
-    return _of_configurations(of_files, counts, np.random.default_rng(of_seeds))
+    return _of_configurations(np.concatenate(found), counts, np.random.default_rng(of_seeds))
+
+
+def _sizes(draws: int, images: int) -> Iterator[int]:
+    """How many draws are made at a time; the first 0 is for the images as they are."""
+    yield 0
+    step = max(1, CHUNK // images)
+    yield from (min(step, draws - start) for start in range(0, draws, step))
 
 
 def _statistic_name(metric: str) -> str:
-    return metric.rpartition(".")[2]
+    return metric.rpartition(".")[2].removeprefix(WORST)
 
 
-def _sets_of(metric: str, sets: Sequence[str]) -> Sequence[str]:
-    """The sets whose mean the metric is; the in-distribution one comes first."""
-    prefix = metric.rpartition(".")[0]
-    if prefix == "transfer":
-        return sets[1:]
-    return [prefix or sets[0]]
+def _of_metric(metric: str, parts: Sequence[_Part], weights: _Weights) -> Array:
+    """(D,) a metric of a file."""
+    prefix, _, name = metric.rpartition(".")
+    values = [part.value(_statistic_name(metric), weights) for part in _parts_of(prefix, parts)]
+    if not name.startswith(WORST):
+        return np.asarray(np.mean(values, axis=0))
+    return np.asarray(np.min(values, axis=0) if worse(name) == "smaller" else np.max(values, axis=0))
 
 
-def _parts(number: int, table: pd.DataFrame) -> Iterator[_Part]:
-    for name, rows in table.groupby("set", sort=False):
+def _parts_of(prefix: str, parts: Sequence[_Part]) -> Sequence[_Part]:
+    """The sets that metrics with this in front are of; the in-distribution one comes first."""
+    members = [part for part in parts[1:] if prefix in part.groups]
+    return members or [part for part in parts if part.set == (prefix or parts[0].set)]
+
+
+def _parts(table: pd.DataFrame) -> Iterator[_Part]:
+    first: _Part | None = None
+    for name, rows in by_set(table).items():
         images = f"{name} ".encode() + rows["index"].to_numpy().tobytes()
         numbers = rows.select_dtypes(["number", "bool"])
         columns = {str(column): numbers[column].to_numpy(np.float64) for column in numbers}
-        columns["unbroken"] = (rows["broken_by"] == "").to_numpy(np.float64)
-        yield _Part(number, str(name), images, columns)
-
-
-def _of_same_images(
-    parts: Sequence[_Part], statistics: Sequence[Statistic], draws: int, source: np.random.SeedSequence
-) -> dict[tuple[int, str], Array]:
-    """(1 + D, S) statistics by file and set; the first row is of the images as they are."""
-    generator = np.random.default_rng(source)
-    n = len(parts[0].columns["index"])
-    step = max(1, CHUNK // n)
-    sizes = [min(step, draws - start) for start in range(0, draws, step)]
-    values: dict[tuple[int, str], list[Array]] = {(part.file, part.set): [] for part in parts}
-    for weights in chain([np.ones((1, n))], (resampled(generator, size, n) for size in sizes)):
-        for part in parts:
-            of_all = [statistic(part.columns, weights) for statistic in statistics]
-            values[part.file, part.set].append(np.stack(of_all, axis=-1))
-    return {key: np.concatenate(chunks) for key, chunks in values.items()}
+        if "broken_by" in rows:
+            columns["unbroken"] = (rows["broken_by"] == "").to_numpy(np.float64)
+        columns |= {
+            f"certainty_{score}": certainty(rows, score) for score in SCORES if f"clean_{score}" in rows
+        }
+        made = _Part(name, images, columns, groups_of(rows), first if is_outside(rows) else None)
+        first = first or made
+        yield made
 
 
 def _of_configurations(of_files: Array, counts: Sequence[int], generator: np.random.Generator) -> Resampled:

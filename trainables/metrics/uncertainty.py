@@ -45,6 +45,12 @@ def epistemic(cosines: Tensor, scale: float = PUBLISHED_SCALE) -> Tensor:
     return classes / (alpha.sum(-1) + classes)
 
 
+def concept_matching(cosines: Tensor) -> Tensor:
+    """(B,) the largest softmax of the cosines at temperature 1, in (1 / K, 1): a certainty, by which Ming et
+    al., NeurIPS 2022 (arXiv 2211.13445), equation 2, tell images of other classes. cosines: (B, K)."""
+    return cosines.double().softmax(-1).amax(-1)
+
+
 def _nats(logits: Tensor) -> Tensor:
     """(B,) entropy of softmax(logits), as a sum of positive terms: exact where it is tiny, too."""
     largest, winner = logits.max(-1, keepdim=True)

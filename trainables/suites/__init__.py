@@ -1,0 +1,84 @@
+"""Suites: what a model is measured on for one question, by name. Each is a small file beside this one.
+
+No torch here: sweep files are checked against these.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Annotated, Any
+
+import yaml
+from pydantic import BeforeValidator, Field, model_validator
+
+from trainables.alterations.names import CORRUPTIONS, FACTORS
+from trainables.attacks.config import ConfidenceAttack, Distance
+from trainables.data.config import Altered, DataSet, DataSetConfig, OutsideSet, Severity, as_data_set
+from trainables.data.role import Role
+from trainables.settings import Settings
+
+HERE = Path(__file__).parent
+NAMES = tuple(sorted(file.stem for file in HERE.glob("*.yaml")))
+KINDS = {"corruptions": CORRUPTIONS, "factors": FACTORS}
+
+
+def by_kind(value: Any) -> Any:
+    return list(KINDS[value]) if isinstance(value, str) and value in KINDS else value
+
+
+class Suite(Settings):
+    """Sets that are measured for one question. Their metrics are averaged as `<name>.<metric>`, and
+    `<name>.worst_<metric>` is the worst of them."""
+
+    name: str = Field(pattern=r"^[a-z][a-z0-9-]*$", description="In front of its metrics.")
+    about: str = Field("", description="The question.")
+    within: DataSetConfig | None = Field(
+        None, description="The in-distribution set, for a model that was trained on none of ours."
+    )
+    sets: list[DataSetConfig] = Field([], description="Sets that are classified, each by its own classes.")
+    ood: list[OutsideSet] = Field(
+        [], description="Sets that are told from the in-distribution set, and by its classes."
+    )
+    altered: Annotated[list[Altered], BeforeValidator(by_kind)] = Field(
+        [],
+        description="Alterations, each a set of the in-distribution images; `corruptions` or `factors` is all.",
+    )
+    severities: list[Severity] = Field([3], description="Of each of `altered`.")
+    attacked: bool = Field(False, description="Whether the sets are attacked, too, or measured clean alone.")
+    epsilons: list[Distance] = Field(
+        [],
+        description="Of `sweeper evaluate`: everything is measured at each, in place of the attack's own. A "
+        "sweep attacks at one epsilon.",
+    )
+    confidence_attack: ConfidenceAttack | None = Field(
+        None, description="That of the evaluation, if that has none."
+    )
+    show: list[str] = Field([], description="Metrics that tables show of each set; all of a kind by default.")
+
+    @model_validator(mode="before")
+    @classmethod
+    def by_name_alone(cls, value: Any) -> Any:
+        return read(value) if isinstance(value, str) else value
+
+    def measured(self, inside: str | DataSet) -> Iterator[tuple[str | DataSet, Role]]:
+        """Its sets, and what for. inside: the in-distribution set."""
+        classified = Role((self.name,), attacked=self.attacked)
+        for each in self.sets:
+            yield each, classified
+        for name in self.altered:
+            for severity in self.severities:
+                altered = {"altered": name, "severity": severity}
+                yield as_data_set(inside).model_copy(update={**altered, "name": None}), classified
+        for each in self.ood:
+            yield each, Role((self.name,), attacked=False, outside=True)
+
+
+def read(name: str) -> dict[str, Any]:
+    """A suite of ours, as its file has it. Raises ValueError for another name."""
+    if name not in NAMES:
+        close = difflib.get_close_matches(name, NAMES, n=1)
+        hint = f"; did you mean {close[0]!r}?" if close else ""
+        raise ValueError(f"unknown suite {name!r}{hint} (known: {', '.join(NAMES)}; or one of your own, as a map)")
+    return {"name": name, **yaml.safe_load((HERE / f"{name}.yaml").read_text(encoding="utf-8"))}
