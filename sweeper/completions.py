@@ -37,7 +37,15 @@ def kept_trials(ctx: click.Context, _: click.Parameter, incomplete: str) -> Offe
 
 def models(ctx: click.Context, param: click.Parameter, incomplete: str) -> Offered:
     """As `kept_trials`, and the untrained model."""
-    return matching(["baseline"], incomplete) + kept_trials(ctx, param, incomplete)
+    return matching(["baseline", "pareto"], incomplete) + kept_trials(ctx, param, incomplete)
+
+
+def suites(_: click.Context, __: click.Parameter, incomplete: str) -> Offered:
+    """Those of ours, as long as one is meant, and else any file."""
+    from trainables import suites as package
+
+    known = (file.stem for file in Path(package.__file__).parent.glob("*.yaml"))
+    return matching(known, incomplete) or [CompletionItem(incomplete, type="file")]
 
 
 def profiles(ctx: click.Context, _: click.Parameter, incomplete: str) -> Offered:

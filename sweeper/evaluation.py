@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -25,6 +26,10 @@ from sweeper.storage import Storage, beside
 from sweeper.table import interval, missing_gradients, number
 from sweeper.trainable import Trainable
 from sweeper.trial import BASELINE, Intervals, Metrics, Point, Split
+from trainables.embedded import MODELS
+
+PARTS = ".parts"
+"""Folder of what was measured of evaluations that are not finished."""
 
 
 @dataclass(frozen=True)
@@ -60,10 +65,13 @@ class Measurement:
         }
 
     def measure(self) -> Path:
-        """Measures, and returns the JSON file that the result was written to, its records beside it."""
+        """Measures, and returns the JSON file that the result was written to, its records beside it. What an
+        interruption leaves is gone on from by the next that measures the same."""
         stamp = datetime.now().strftime("%Y%m%d-%H%M%S-%f")
         target = self.folder / f"{self.name}-{self.split}-{stamp}.json"
+        same = hashlib.sha256(json.dumps([self.content, self.split, self.weights]).encode()).hexdigest()[:16]
         where = {"target": str(target), "cache": None if self.cache is None else str(self.cache)}
+        where["parts"] = str(self.folder / PARTS / f"{self.name}-{same}")
         self._translated(self.trainable.measure, **where, **self._arguments)
         if self.storage is not None:
             self.storage.push(*beside(target))
@@ -128,7 +136,13 @@ class Measurement:
 
 
 def of_trial(
-    run: Run, trial: str, split: Split, overrides: Sequence[str] = (), attacks: Sequence[str] = ()
+    run: Run,
+    trial: str,
+    split: Split,
+    overrides: Sequence[str] = (),
+    attacks: Sequence[str] = (),
+    *,
+    own: Mapping[str, Any] | None = None,
 ) -> Measurement:
     """A trial of a run after an epoch, or its untrained model as `baseline`, measured as the sweep does but
     for what is given.
@@ -136,11 +150,11 @@ def of_trial(
     trial: as t003@5, or t003 for the last epoch whose weights were kept.
 
     overrides: KEY=VALUE of the sweep's `evaluation` (validation images) or `final` (test images).
-    attacks: names of further attacks, in place of the sweep's own.
+    attacks: names of further attacks, in place of the sweep's own.  own: of the evaluation, before them.
     Raises SpecError or UserError with one line per mistake.
     """
     section = "final" if split == "test" else "evaluation"
-    given = [f"final={json.dumps(run.spec.final)}", *changes(section, overrides, attacks)]
+    given = [f"final={json.dumps(run.spec.final)}", *changes(section, overrides, attacks, own)]
     sweep = spec.load(run.path / "sweep.yaml", overrides=given)
     evaluation = sweep.final if split == "test" else sweep.evaluation
     config, weights = find_weights(run, trial)
@@ -186,27 +200,31 @@ def find_points(run: Run, names: Sequence[str]) -> list[Point]:
     return [points[name] for name in names]
 
 
-def changes(section: str, overrides: Sequence[str], attacks: Sequence[str]) -> list[str]:
-    given = [f"{section}.{each}" for each in overrides]
+def changes(
+    section: str, overrides: Sequence[str], attacks: Sequence[str], own: Mapping[str, Any] | None = None
+) -> list[str]:
+    given = [f"{section}.{key}={json.dumps(value)}" for key, value in (own or {}).items()]
+    given += [f"{section}.{each}" for each in overrides]
     return [*given, f"{section}.further_attacks={json.dumps(list(attacks))}"] if attacks else given
 
 
 def of_model(
     model: str,
-    sets: Sequence[str],
+    sets: Sequence[Any],
     split: Split,
     *,
     to: Path,
     prompt: str | None = None,
     overrides: Sequence[str] = (),
     attacks: Sequence[str] = (),
+    own: Mapping[str, Any] | None = None,
 ) -> Measurement:
-    """A model that belongs to no run, on the sets of these names or folders, the in-distribution one first.
+    """A model that belongs to no run, on these sets, names, folders or mappings, the in-distribution one first.
 
     model: an exported folder, `local-dir:FOLDER`, `hf-hub:ORG/REPO`, `ARCHITECTURE/TAG` of open_clip, or the
     name of an embedded model.  to: a folder, or for one set a .json file, for clip_benchmark's form of the
     result; the result itself goes to `records` beside it.  overrides: KEY=VALUE of the evaluation.
-    attacks: names of further attacks.
+    attacks: names of further attacks.  own: of the evaluation, before all others.
     Raises SpecError or UserError with one line per mistake.
     """
     trainable = Trainable.find("finetune")
@@ -214,7 +232,7 @@ def of_model(
     data = {"train": named[0], "evaluate": named if len(named) > 1 else []}
     data |= {"prompt": prompt} if prompt is not None else {}
     content = {"model": model_of(model), "data": data, "evaluation": {}}
-    valid = spec.measurement(trainable, content, changes("evaluation", overrides, attacks))
+    valid = spec.measurement(trainable, content, changes("evaluation", overrides, attacks, own))
     one, count = to.suffix == ".json", len(sets) + len(valid["evaluation"]["further_sets"])
     if one and count > 1:
         raise UserError(f"--to {to} is one file, and each of {count} data sets needs one; name a folder")
@@ -247,11 +265,13 @@ def model_of(text: str) -> dict[str, Any]:
 
 def is_model(text: str) -> bool:
     """Whether a command line names a model that is no trial."""
-    return ":" in text or "/" in text or Path(text).is_dir()
+    return ":" in text or "/" in text or text in MODELS or Path(text).is_dir()
 
 
-def data_set(text: str) -> Any:
+def data_set(text: Any) -> Any:
     """A name, or with a slash in it the path of an image folder; `vtab/flowers` is a name."""
+    if not isinstance(text, str):
+        return text
     is_path = "/" in text and (text.startswith((".", "/", "~")) or Path(text).is_dir())
     return {"image_folder": text} if is_path else text
 

@@ -5,8 +5,8 @@ A package offers a trainable under the entry-point group `sweeper.trainables`: a
 in a line), `final` (the default of `final`, from an evaluation), `trainable` (a class with `step`, `save` and
 `load`), `measurement` (a pydantic model of what is
 measured and how: `model`, `data`, `evaluation`), `measure` (evaluates a model), `fall` (how much accuracy a
-stronger attack takes), `sanity` (is its robustness
-to be believed?), `resample` (metrics on resampled images, from record files), `benchmark` (a result as
+stronger attack takes), `suites` (what has to be set of evaluations to measure suites), `sanity` (is its
+robustness to be believed?), `resample` (metrics on resampled images, from record files), `benchmark` (a result as
 clip_benchmark writes it), `errors` (exceptions that are no mistake of the program), `check` and
 `check_measurement` (is all there that a trial, a measurement needs?), `check_unchanged` (are the data still
 those of a sweep?), `progress` (is given a function that is to be told, at every step, what is being done
@@ -115,6 +115,15 @@ class Trainable:
     @property
     def fall(self) -> Callable[..., dict[str, float] | None]:
         return self._get("fall")
+
+    def suites(self, suites: Sequence[Any]) -> list[dict[str, Any]]:
+        """What of an evaluation has to be set to measure these, names or mappings: as many evaluations as it
+        takes. Raises UserError for what is none."""
+        try:
+            needed: list[dict[str, Any]] = self._get("suites")(suites)
+        except self.errors as error:
+            raise _as_user_error(error) from error
+        return needed
 
     @property
     def sanity(self) -> Callable[..., list[tuple[str, bool | None, str]]]:

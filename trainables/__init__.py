@@ -13,6 +13,7 @@ FINETUNE = {
     "final": "trainables.config:final_evaluation",
     "measure": "trainables.finetune:measure",
     "fall": "trainables.metrics.masking:fall",
+    "suites": "trainables.suites:measurements",
     "sanity": "trainables.finetune:sanity",
     "errors": "trainables.errors:EXPECTED",
     "check": "trainables.preflight:check",

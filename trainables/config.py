@@ -6,6 +6,7 @@ that a sweep file can be validated in milliseconds.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, Union
 
@@ -32,7 +33,7 @@ from trainables.attacks.config import (
 )
 from trainables.data.config import DataConfig, DataSet, DataSetConfig, OutsideSet, as_data_set, set_name
 from trainables.data.names import ZERO_SHOT
-from trainables.data.role import IN_DISTRIBUTION, OOD, TRANSFER, Role
+from trainables.data.role import IN_DISTRIBUTION, OOD, TRANSFER, TRANSFERRED, Role
 from trainables.embedded import MODELS
 from trainables.errors import DataError
 from trainables.methods import METHODS, Method
@@ -193,6 +194,11 @@ class EvaluationConfig(Settings):
         return attacks
 
     @property
+    def attacks(self) -> bool:
+        """Whether anything is attacked: an epsilon of 0 alone leaves all images as they are."""
+        return self.attack.epsilon > 0 or bool(self.further_attacks) or self.confidence_attack is not None
+
+    @property
     def versions(self) -> tuple[str, ...]:
         """Versions of the images that are measured, as metrics begin with them."""
         return VERSIONS + (CONFIDENCE_VERSIONS if self.confidence_attack else ())
@@ -213,16 +219,24 @@ class EvaluationConfig(Settings):
 
     def __str__(self) -> str:
         """What a number measured this way is, but for its split."""
+        low = "bfloat16, " if self.precision == "bfloat16" else ""
+        others = len(self.further_sets) + len(self.ood)
+        more = f" and of {others} further ones" if others else ""
+        more += f" and of the suites {', '.join(suite.name for suite in self.suites)}" if self.suites else ""
+        return (
+            f"({self.images or 'all'} of each set{more}), {self._attacked}, "
+            f"{low}ECE with 15 equal-width bins, attack seed {self.seed}"
+        )
+
+    @property
+    def _attacked(self) -> str:
+        if not self.attacks:
+            return "clean alone"
         further = ", ".join(map(str, self.further_attacks))
         worst = f", robust accuracy in the worst case with {further}" if further else ""
         stress = self.confidence_attack
-        low = "bfloat16, " if self.precision == "bfloat16" else ""
         pushed = f", confidence attack at epsilon {as_fraction(stress.epsilon)}" if stress else ""
-        more = f" and of {len(self.further_sets)} further ones" if self.further_sets else ""
-        return (
-            f"({self.images or 'all'} of each set{more}), {self.attack}{worst}{pushed}, {self.attack.size}, "
-            f"{low}ECE with 15 equal-width bins, attack seed {self.seed}"
-        )
+        return f"{self.attack}{worst}{pushed}, {self.attack.size}"
 
 
 class MeasurementConfig(Settings):
@@ -254,15 +268,13 @@ def trial_metrics(config: TrialConfig, evaluation: EvaluationConfig) -> list[str
     return metric_names({name: role for name, (_, role) in measured.items()}, evaluation.versions)
 
 
-def measured_sets(
-    data: DataConfig, evaluation: EvaluationConfig
-) -> dict[str, tuple[str | DataSet, Role]]:
+def measured_sets(data: DataConfig, evaluation: EvaluationConfig) -> dict[str, tuple[str | DataSet, Role]]:
     """The sets that an evaluation measures, by name, the in-distribution one first, and what for: as
     `data.evaluate` asks for a set, if others do too. Raises DataError if other images have the same name, or
     a set that of a group."""
     first, *others = data.evaluated
     asked = [(first, IN_DISTRIBUTION)]
-    asked += [(each, Role()) for each in (*others, *evaluation.further_sets)]
+    asked += [(each, TRANSFERRED) for each in (*others, *evaluation.further_sets)]
     asked += [(each, Role((OOD,), attacked=False, outside=True)) for each in evaluation.ood]
     asked += [each for suite in evaluation.suites for each in suite.measured(first)]
     found: dict[str, tuple[str | DataSet, Role]] = {}
@@ -274,9 +286,11 @@ def measured_sets(
                 f"{as_data_set(config).images} and {as_data_set(known).images} are both called {name!r}; "
                 "give one a `name`"
             )
-        if known_role is not IN_DISTRIBUTION:
+        if name != set_name(first):
             found[name] = known, known_role.and_also(role)
     groups = {group for _, role in found.values() for group in role.groups}
     if clash := groups & found.keys():
         raise DataError(f"a data set and a group of them are both called {clash.pop()!r}; give one a `name`")
-    return found
+    if evaluation.attacks:
+        return found
+    return {name: (config, replace(role, attacked=False)) for name, (config, role) in found.items()}

@@ -204,7 +204,8 @@ class SetEvaluation:
 
     def _in_chunks(self, columns: Callable[[slice], dict[str, Tensor]], start: str) -> dict[str, np.ndarray]:
         parts = [columns(rows) for rows in self._chunks()]
-        return {f"{start}{name}": np.concatenate([part[name].numpy() for part in parts]) for name in parts[0]}
+        whole = {name: torch.cat([part[name] for part in parts]).numpy() for name in parts[0]}
+        return {f"{start}{name}": column for name, column in whole.items()}
 
     def _chunks(self) -> Iterator[slice]:
         return (slice(first, first + ROWS) for first in range(0, len(self.images), ROWS))

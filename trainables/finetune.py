@@ -221,17 +221,17 @@ def evaluation_sets(
     data: DataConfig, evaluation: EvaluationConfig, split: Split, model: PixelClip
 ) -> list[ImageSet]:
     measured = measured_sets(data, evaluation).values()
-    return [evaluation_set(config, role, data, evaluation, split, model) for config, role in measured]
+    return [evaluation_set(asked, data, evaluation, split, model) for asked in measured]
 
 
 def evaluation_set(
-    config: str | DataSet,
-    role: Role,
+    asked: tuple[str | DataSet, Role],
     data: DataConfig,
     evaluation: EvaluationConfig,
     split: Split,
     model: PixelClip,
 ) -> ImageSet:
+    config, role = asked
     images = registry.load(
         config,
         split,
@@ -298,7 +298,11 @@ def measure(
         check_images(trained, registry.chosen(config.train, "train", config.images).digest())
     sets = evaluation_sets(config, ruler, split, clip)
     own = config.evaluated[0]
-    held_out = None if split == "validation" else evaluation_set(own, IN_DISTRIBUTION, config, ruler, "validation", clip)
+    held_out = (
+        None
+        if split == "validation"
+        else evaluation_set((own, IN_DISTRIBUTION), config, ruler, "validation", clip)
+    )
 
     def measured() -> Evaluation:
         temperature = None if held_out is None else calibrate(clip, held_out, ruler)
@@ -346,7 +350,7 @@ def sanity(
     torch.set_num_threads(threads)
     config, ruler = DataConfig.model_validate(data), EvaluationConfig.model_validate(evaluation)
     clip = fine_tuned(ModelConfig.model_validate(model), None if weights is None else Path(weights))
-    images = evaluation_set(config.evaluated[0], IN_DISTRIBUTION, config, ruler, split, clip).sample(
+    images = evaluation_set((config.evaluated[0], IN_DISTRIBUTION), config, ruler, split, clip).sample(
         min(SANITY_IMAGES, ruler.images or SANITY_IMAGES)
     )
     with precision(clip, ruler):

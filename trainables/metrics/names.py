@@ -119,9 +119,9 @@ def of_one_set(versions: Sequence[str] = VERSIONS) -> list[str]:
 def metric_names(sets: Mapping[str, Role], versions: Sequence[str] = VERSIONS) -> list[str]:
     """All metrics that a trial always reports which evaluates the given sets, the in-distribution one
     first. versions: of attacked images."""
-    _, *others = sets
-    of = {name: of_role(sets[name], versions) for name in others}
-    names = of_one_set(versions)
+    first, *others = sets
+    of = {name: of_role(sets[name], versions) for name in sets}
+    names = list(of[first])
     for group in dict.fromkeys(group for name in others for group in sets[name].groups):
         names += [f"{group}.{name}" for name in of_group([of[n] for n in others if group in sets[n].groups])]
     return names + [f"{other}.{name}" for other in others for name in of[other]]

@@ -6,17 +6,18 @@ No torch here: sweep files are checked against these.
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
 import yaml
-from pydantic import BeforeValidator, Field, model_validator
+from pydantic import BeforeValidator, Field, ValidationError, model_validator
 
 from trainables.alterations.names import CORRUPTIONS, FACTORS
-from trainables.attacks.config import ConfidenceAttack, Distance
+from trainables.attacks.config import ConfidenceAttack, Distance, as_fraction
 from trainables.data.config import Altered, DataSet, DataSetConfig, OutsideSet, Severity, as_data_set
 from trainables.data.role import Role
+from trainables.errors import DataError
 from trainables.settings import Settings
 
 HERE = Path(__file__).parent
@@ -43,7 +44,7 @@ class Suite(Settings):
     )
     altered: Annotated[list[Altered], BeforeValidator(by_kind)] = Field(
         [],
-        description="Alterations, each a set of the in-distribution images; `corruptions` or `factors` is all.",
+        description="Alterations, each a set of the in-distribution images; `corruptions` or `factors`: all.",
     )
     severities: list[Severity] = Field([3], description="Of each of `altered`.")
     attacked: bool = Field(False, description="Whether the sets are attacked, too, or measured clean alone.")
@@ -61,6 +62,10 @@ class Suite(Settings):
     @classmethod
     def by_name_alone(cls, value: Any) -> Any:
         return read(value) if isinstance(value, str) else value
+
+    @property
+    def attacks(self) -> bool:
+        return self.attacked or self.confidence_attack is not None
 
     def measured(self, inside: str | DataSet) -> Iterator[tuple[str | DataSet, Role]]:
         """Its sets, and what for. inside: the in-distribution set."""
@@ -80,5 +85,42 @@ def read(name: str) -> dict[str, Any]:
     if name not in NAMES:
         close = difflib.get_close_matches(name, NAMES, n=1)
         hint = f"; did you mean {close[0]!r}?" if close else ""
-        raise ValueError(f"unknown suite {name!r}{hint} (known: {', '.join(NAMES)}; or one of your own, as a map)")
+        raise ValueError(
+            f"unknown suite {name!r}{hint} (known: {', '.join(NAMES)}; or one of your own, as a map)"
+        )
     return {"name": name, **yaml.safe_load((HERE / f"{name}.yaml").read_text(encoding="utf-8"))}
+
+
+def measurements(suites: Sequence[Any]) -> list[dict[str, Any]]:
+    """What of an evaluation has to be set to measure these suites, as few evaluations as can be: one at each
+    epsilon that some of them name, one as it is for others that attack, and one without any attack.
+
+    suites: names, or suites of one's own.  Raises DataError for what is none.
+    """
+    alone, as_it_is, at = [], [], dict[float, list[Suite]]()
+    for suite in map(validated, suites):
+        for epsilon in suite.epsilons:
+            at.setdefault(epsilon, []).append(suite)
+        if not suite.epsilons:
+            (as_it_is if suite.attacks else alone).append(suite)
+    plans: list[tuple[list[Suite], dict[str, Any]]] = [
+        (alone, {"attack.epsilon": 0, "further_attacks": []}),
+        (as_it_is, {}),
+        *((own, {"attack.epsilon": as_fraction(epsilon)}) for epsilon, own in sorted(at.items())),
+    ]
+    return [
+        {"suites": [suite.model_dump(mode="json", exclude_defaults=True) for suite in own], **settings}
+        for own, settings in plans
+        if own
+    ]
+
+
+def validated(suite: Any) -> Suite:
+    try:
+        return Suite.model_validate(suite)
+    except ValidationError as error:
+        first = error.errors()[0]
+        key = ".".join(map(str, first["loc"]))
+        raise DataError(
+            f"suite{f': {key}' if key else ''}: {first['msg'].removeprefix('Value error, ')}"
+        ) from error

@@ -1,0 +1,97 @@
+"""Suites of `sweeper evaluate`: what is measured for them, and tables of what they say."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+from rich.console import Group
+from rich.table import Table
+from rich.text import Text
+
+from sweeper import pages
+from sweeper.errors import UserError
+from sweeper.evaluation import Measurement, cell
+from sweeper.files import read_json
+from sweeper.result import described
+from sweeper.trainable import Trainable
+
+Make = Callable[[Mapping[str, Any]], Measurement]
+"""A measurement, from what its evaluation has besides what else was asked for."""
+ROWS = 20
+"""Sets that a table shows all of; of more it shows the worst."""
+WORST = 5
+
+
+def given(names: Sequence[str]) -> list[Any]:
+    """What a command line names: suites, or files of them. Raises UserError for a file that is none."""
+    return [read(Path(name)) if name.endswith((".yaml", ".yml")) else name for name in names]
+
+
+def read(file: Path) -> dict[str, Any]:
+    try:
+        content = yaml.safe_load(file.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise UserError(f"--suite {file}: {' '.join(str(error).split())}", pages.SUITES) from error
+    if not isinstance(content, dict):
+        raise UserError(f"--suite {file}: expected keys such as `sets`, found none", pages.SUITES)
+    return {"name": file.stem, **content}
+
+
+def planned(trainable: Trainable, suites: Sequence[Any], make: Make) -> list[Measurement]:
+    """The measurements that it takes. Raises UserError or SpecError."""
+    return [make(own) for own in trainable.suites(suites)]
+
+
+def within(suites: Sequence[Any], trainable: Trainable) -> list[Any]:
+    """The in-distribution set of suites that a model is measured by which belongs to no run. Raises UserError
+    if they are of several."""
+    found = {
+        str(suite.get("within")): suite["within"]
+        for own in trainable.suites(suites)
+        for suite in own["suites"]
+        if suite.get("within") is not None
+    }
+    if len(found) != 1:
+        known = f"these suites are within {' and '.join(found)}" if found else "these suites name none"
+        raise UserError(f"--data NAME says what the in-distribution set is: {known}", pages.SUITES)
+    return list(found.values())
+
+
+def tables(measurement: Measurement, file: Path) -> Group:
+    """A table for each suite: a row for each of its sets, and for the in-distribution one.
+
+    file: what the measurement wrote.
+    """
+    result = read_json(file)
+    evaluation = measurement.content["evaluation"]
+    parts = [part for suite in evaluation["suites"] for part in (table(suite, result), Text())]
+    notes = [
+        described(measurement.trainable, evaluation, measurement.split),
+        "In-distribution first. Below a number: its 95 % interval. Quantities: trainables/metrics/names.py.",
+        f"written to {file}",
+    ]
+    return Group(Text(measurement.title, "bold"), *parts, *(Text(note, "dim") for note in notes))
+
+
+def table(suite: Mapping[str, Any], result: Mapping[str, Any]) -> Table:
+    name, metrics, intervals = suite["name"], result["metrics"], result["intervals"]
+    (first, *_), members = result["sets"], [of["set"] for of in result["sets"] if name in of["groups"]]
+    shown = suite["show"] or [metric for metric in metrics if metric.startswith("clean_")]
+    by = shown[0]
+    title = f"{name}: {suite['about']}".rstrip(": ")
+    chosen = members
+    if len(members) > ROWS:
+        chosen = sorted(members, key=lambda of: metrics[f"{of}.{by}"])[:WORST]
+        title += f" Of {len(members)} sets the {WORST} of smallest {by.replace('_', ' ')}."
+    made = Table(title=title, title_justify="left", box=None)
+    made.add_column("", no_wrap=True)
+    for metric in shown:
+        made.add_column(metric.replace("_", " "), justify="right")
+    rows = {first["set"]: "", **{of: f"{of}." for of in chosen}}
+    rows |= {"mean": f"{name}.", "worst": f"{name}.worst_"} if len(members) > 1 else {}
+    for title, prefix in rows.items():
+        made.add_row(title, *(cell(metrics, intervals, f"{prefix}{metric}") for metric in shown))
+    return made
