@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable
+from importlib.util import find_spec
 from pathlib import Path
 
 import click
@@ -42,9 +43,8 @@ def models(ctx: click.Context, param: click.Parameter, incomplete: str) -> Offer
 
 def suites(_: click.Context, __: click.Parameter, incomplete: str) -> Offered:
     """Those of ours, as long as one is meant, and else any file."""
-    from trainables import suites as package
-
-    known = (file.stem for file in Path(package.__file__).parent.glob("*.yaml"))
+    (package,) = find_spec("trainables").submodule_search_locations  # type: ignore[union-attr, misc]
+    known = (file.stem for file in (Path(package) / "suites").glob("*.yaml"))
     return matching(known, incomplete) or [CompletionItem(incomplete, type="file")]
 
 

@@ -219,7 +219,7 @@ def of_model(
     attacks: Sequence[str] = (),
     own: Mapping[str, Any] | None = None,
 ) -> Measurement:
-    """A model that belongs to no run, on these sets, names, folders or mappings, the in-distribution one first.
+    """A model that belongs to no run, on these sets, as names or mappings, the in-distribution one first.
 
     model: an exported folder, `local-dir:FOLDER`, `hf-hub:ORG/REPO`, `ARCHITECTURE/TAG` of open_clip, or the
     name of an embedded model.  to: a folder, or for one set a .json file, for clip_benchmark's form of the

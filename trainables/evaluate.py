@@ -116,7 +116,7 @@ def evaluate(
 
 
 def check_splits(sets: Sequence[ImageSet]) -> None:
-    """Raises DataError unless all are of one split: a search's numbers of test images would choose by them."""
+    """Raises DataError unless all are of one split: nothing is to be chosen by numbers of test images."""
     first = sets[0]
     for images in sets[1:]:
         if images.split != first.split:

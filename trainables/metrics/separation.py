@@ -15,10 +15,11 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy import special
 
 from trainables.metrics import detection
 from trainables.metrics.comparison import CHUNK, resampled
-from trainables.metrics.estimate import LEVEL, UNDEFINED, Estimate
+from trainables.metrics.estimate import UNDEFINED, Estimate, Z
 
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike
@@ -72,10 +73,13 @@ def at_scores(inside: Array, outside: Array, of_inside: Array, of_outside: Array
 def separation(inside: ArrayLike, outside: ArrayLike, *, seed: int = 0) -> dict[str, Estimate]:
     """Each of `KINDS` with a 95 % interval. inside, outside: (N,) and (M,) scores, not NaN.
 
-    The area under the ROC curve has `detection.auroc`'s interval, the others the percentile bootstrap's, both
-    kinds of images being resampled by themselves (Efron and Tibshirani 1993, section 13.3); it has no width
-    where the two are told apart perfectly. Undefined (NaN) if one of the kinds is absent. Deterministic in
-    `seed`.
+    The area under the ROC curve has `detection.auroc`'s interval. The others have a normal one on the logit
+    scale, with the standard deviation of bootstrap samples, both kinds of images being resampled by
+    themselves (Efron and Tibshirani 1993, sections 12.3 and 12.6): average precision is biased upwards in
+    small samples, and more so in samples of them, so that their percentiles cover 87 to 91 % at 40 to 150
+    images, and this 96 %. With 40 in-distribution images the rate's covers 90 %, as so few are below its
+    threshold.
+    Undefined (NaN) if one of the kinds is absent. Deterministic in `seed`.
     """
     inside, outside = np.asarray(inside, dtype=np.float64), np.asarray(outside, dtype=np.float64)
     n, m = len(inside), len(outside)
@@ -87,14 +91,21 @@ def separation(inside: ArrayLike, outside: ArrayLike, *, seed: int = 0) -> dict[
     weights = [(np.ones((1, n)), np.ones((1, m)))]
     weights += [(resampled(sources[0], size, n), resampled(sources[1], size, m)) for size in sizes]
     drawn = [at_scores(inside, outside, *each) for each in weights]
-    found = {}
-    for kind, statistic in KINDS.items():
-        value, *draws = np.concatenate([statistic(*each) for each in drawn])
-        found[kind] = Estimate(
-            float(value), *map(float, np.quantile(draws, [(1 - LEVEL) / 2, (1 + LEVEL) / 2]))
-        )
+    found = {
+        kind: on_logit_scale(np.concatenate([of(*each) for each in drawn]), least=1 / (4 * min(n, m)))
+        for kind, of in KINDS.items()
+    }
     known = np.concatenate([np.ones(n, dtype=bool), np.zeros(m, dtype=bool)])
     return found | {"auroc": detection.auroc(np.concatenate([inside, outside]), known)}
+
+
+def on_logit_scale(values: Array, least: float) -> Estimate:
+    """values: (1 + D,) a share and the same of bootstrap samples.  least: taken for 0, and 1 less it for 1."""
+    value = float(values[0])
+    centre, *draws = special.logit(values.clip(least, 1 - least))
+    half = Z * float(np.std(draws))
+    low, high = (float(special.expit(end)) for end in (centre - half, centre + half))
+    return Estimate(value, min(low, value), max(high, value))
 
 
 def _total(weights: Array) -> Array:
