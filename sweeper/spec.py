@@ -34,7 +34,7 @@ from pydantic import (
 
 from sweeper import checks, pages, shipped, space, tree
 from sweeper.constraints import Constraint, parse_constraint
-from sweeper.errors import SpecError, suggestion
+from sweeper.errors import SpecError, UserError, suggestion
 from sweeper.mistakes import explain
 from sweeper.ranking import Within
 from sweeper.trainable import Trainable
@@ -187,6 +187,11 @@ class SweepFile(Section):
         pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$",
         description="Run folders are called by it and the time. Letters, digits, `.`, `_` and `-`.",
     )
+    trainable: str = Field(
+        "finetune",
+        description="What a trial is: `finetune`; `evaluate`, a model that is measured as it is; or one that a "
+        "package brings.",
+    )
     trial: dict[str, Any] = Field(
         description="What is trained, on what, how: one trial, with distributions in place of some values."
     )
@@ -323,7 +328,7 @@ def validate(root: Node) -> SweepSpec:
     lines = list(misplaced_distributions(root))
     resolved = space.resolve(without(root, "trial", "profiles"), first_value)
     value = resolved.value | {"trial": {}} if "trial" in root.items else resolved.value
-    file, trainable = None, Trainable.find("finetune")
+    file, trainable = None, named_trainable(root)
     try:
         file = SweepFile.model_validate(value)
     except ValidationError as error:
@@ -371,6 +376,16 @@ def validate(root: Node) -> SweepSpec:
     if lines := list(checks.trials(sweep, resolved.places)):
         raise SpecError(lines)
     return sweep
+
+
+def named_trainable(root: Mapping) -> Trainable:
+    """Raises SpecError for one that is not installed."""
+    node = root.items.get("trainable")
+    name = getattr(node, "value", SweepFile.model_fields["trainable"].default)
+    try:
+        return Trainable.find(str(name))
+    except UserError as error:
+        raise SpecError([f"{node.place if node else root.place}: trainable: {error}"]) from error
 
 
 def validate_space(node: Node, trainable: Trainable) -> tuple[list[Any], list[str]]:

@@ -27,3 +27,11 @@ FINETUNE = {
     "memory": "trainables.memory:plan",
     "progress": "trainables.progress:listen",
 }
+
+EVALUATE = FINETUNE | {
+    "trial": "trainables.zoo_config:ZooConfig",
+    "metrics": "trainables.zoo_config:zoo_metrics",
+    "trainable": "trainables.zoo:Zoo",
+    "check": "trainables.zoo_config:check",
+}
+"""The evaluation-only trainable: models as they are."""

@@ -39,6 +39,7 @@ from trainables.errors import DataError
 from trainables.methods import METHODS, Method
 from trainables.metrics.names import CONFIDENCE_VERSIONS, VERSIONS, metric_names
 from trainables.settings import Settings
+from trainables.sources import RANDOM, TIMM
 from trainables.suites import Suite
 
 
@@ -47,7 +48,8 @@ class ModelConfig(Settings):
 
     name: str = Field(
         "clip-tiny",
-        description="`clip-tiny`, an open_clip architecture, `hf-hub:ORG/REPO` or `local-dir:FOLDER`.",
+        description="`clip-tiny`, an open_clip architecture, `hf-hub:ORG/REPO` or `local-dir:FOLDER`; to be "
+        "measured alone, `timm:NAME`, a classifier of ImageNet.",
     )
     pretrained: str | None = Field(
         None,
@@ -76,6 +78,8 @@ class ModelConfig(Settings):
 
     @model_validator(mode="after")
     def weights_are_of_an_architecture(self) -> ModelConfig:
+        if self.name.startswith(TIMM) and self.pretrained in (None, RANDOM):
+            return self
         if self.pretrained is not None and (self.name in MODELS or ":" in self.name):
             raise ValueError(
                 f"{self.name} has weights of its own, so `pretrained: {self.pretrained}` would be ignored; "
@@ -128,6 +132,12 @@ class TrialConfig(Settings):
     runtime: RuntimeConfig = Field(RuntimeConfig(), description="How the loop is executed.")
     batch_size: int = Field(128, ge=2, description="Images of a step.")
     epochs: PositiveInt = Field(3, description="Passes over the training images.")
+
+    @model_validator(mode="after")
+    def model_is_a_clip(self) -> TrialConfig:
+        if self.model.name.startswith(TIMM):
+            raise ValueError(f"{self.model.name} is no CLIP: it can be measured, not fine-tuned here")
+        return self
 
     @model_validator(mode="after")
     def attack_fits_method(self) -> TrialConfig:

@@ -152,7 +152,7 @@ def precision(model: PixelClip, config: EvaluationConfig) -> Iterator[None]:
 
 def classifier_of(model: PixelClip, images: ImageSet) -> Classifier:
     """The zero-shot classifier of the set's classes and prompts."""
-    return Classifier(model, model.encode_classes(images.classes, images.templates))
+    return model.classifier(images.classes, images.templates)
 
 
 class SetEvaluation:

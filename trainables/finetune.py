@@ -255,7 +255,10 @@ def fine_tuned(
 
     The file alone says which weights were trained: method and optimiser are of no concern here.
     """
-    pretrained = models.load(config.name, config.pretrained, device or default_device())
+    on = device or default_device()
+    if config.name.startswith(TIMM):
+        return classifiers.load(config.name, config.pretrained, on)
+    pretrained = models.load(config.name, config.pretrained, on)
     pretrained.keep_class_texts(store)
     if weights is None:
         return pretrained

@@ -191,6 +191,10 @@ class PixelClip(nn.Module):
         )
         return to_device(kept, self.device)
 
+    def classifier(self, classes: Sequence[str], templates: Sequence[str]) -> Classifier:
+        """The zero-shot classifier of K classes."""
+        return Classifier(self, self.encode_classes(classes, templates))
+
     @torch.no_grad()
     def _encode_classes(self, classes: Sequence[str], templates: Sequence[str]) -> Tensor:
         with named("class texts"):

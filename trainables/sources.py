@@ -19,6 +19,9 @@ if TYPE_CHECKING:
 RANDOM = "random"
 """`pretrained` of an architecture whose weights are drawn from a fixed seed."""
 
+TIMM = "timm:"
+"""What the names of timm's classifiers begin with."""
+
 CONFIG = "open_clip_config.json"
 KNOWN_WEIGHTS = (
     "open_clip_model.safetensors",
@@ -48,7 +51,9 @@ def check_model(name: str, pretrained: str | None) -> None:
     """Raises ModelError unless the model's weights are on this machine or can be downloaded now."""
     check_source(name, pretrained)
     schema, rest = split_name(name)
-    if schema == "hf-hub":
+    if schema == "timm" and pretrained != RANDOM:
+        obtain(f"weights of timm's {rest}", lambda: download_classifier(rest))
+    elif schema == "hf-hub":
         obtain(f"configuration and weights of {rest}", lambda: download_repository(rest))
     elif not schema and pretrained != RANDOM:
         obtain(f"weights {pretrained!r} of {name}", lambda: download_tag(name, pretrained))
@@ -61,8 +66,20 @@ def check_source(name: str, pretrained: str | None) -> None:
         check_architecture(name, pretrained)
     elif schema == "local-dir":
         check_folder(Path(rest))
+    elif schema == "timm":
+        check_classifier(rest)
     elif schema != "hf-hub":
-        raise ModelError(f"{name}: `{schema}:` is not known; models are hf-hub:ORG/REPO or local-dir:FOLDER")
+        raise ModelError(
+            f"{name}: `{schema}:` is not known; models are hf-hub:ORG/REPO, local-dir:FOLDER, or timm:NAME"
+        )
+
+
+def check_classifier(name: str) -> None:
+    """As `check_source`, for a classifier of timm."""
+    import timm
+
+    if not timm.is_model(name):
+        raise ModelError(f"timm knows no model {name!r}; `timm.list_models()` lists them")
 
 
 def check_architecture(name: str, pretrained: str | None) -> None:
@@ -107,6 +124,12 @@ def download_tag(name: str, pretrained: str | None) -> None:
     import open_clip
 
     open_clip.download_pretrained(open_clip.get_pretrained_cfg(name, pretrained))
+
+
+def download_classifier(name: str) -> None:
+    import timm
+
+    timm.create_model(name, pretrained=True)
 
 
 def download_repository(repository: str) -> None:

@@ -100,7 +100,7 @@ def separation(inside: ArrayLike, outside: ArrayLike, *, seed: int = 0) -> dict[
 
 
 def on_logit_scale(values: Array, least: float) -> Estimate:
-    """values: (1 + D,) a share and the same of bootstrap samples.  least: taken for 0, and 1 less it for 1."""
+    """values: (1 + D,) a share and the same of samples.  least: taken for 0, and 1 less it for 1."""
     value = float(values[0])
     centre, *draws = special.logit(values.clip(least, 1 - least))
     half = Z * float(np.std(draws))
