@@ -15,18 +15,27 @@ import torchvision.datasets as tv
 import yaml
 from PIL import Image
 
-from tests.archives import OBJECTNET, SIZE, WRITERS, Painter, python_2_pickle, wordnet_ids, write
+from tests.archives import (
+    OBJECTNET,
+    SIZE,
+    WRITERS,
+    Painter,
+    python_2_pickle,
+    wordnet_ids,
+    write,
+)
 from trainables.data import registry, templates
 from trainables.data.config import PLACEHOLDERS, DataConfig, DataSet, known_set
 from trainables.data.fit import Fit
 from trainables.data.listing import WORDS, split_of
-from trainables.data.names import ALIASES, NAMES, ON_DISK
+from trainables.data.names import ALIASES, NAMES, ON_DISK, ZERO_SHOT
 from trainables.data.sets import flowers
 from trainables.data.sets.known import KNOWN
 from trainables.errors import DataError
 
 SPLITS = ("train", "validation", "test")
-SMALL = [name for name in ON_DISK if not name.startswith("imagenet")]
+SMALL = [name for name in ON_DISK if not name.startswith("imagenet") or name == "imagenet-vid-robust"]
+V2 = ("imagenetv2", "imagenetv2-threshold", "imagenetv2-top-images")
 
 
 pytestmark = pytest.mark.usefixtures("own_cache")
@@ -189,7 +198,7 @@ def test_imagenets_validation_images_as_the_archive_unpacks(tmp_path, use):
 
 def test_class_names_of_imagenets_family_are_clips(archives):
     wnids = wordnet_ids()
-    for name in ("imagenet1k", "imagenetv2", "imagenet_sketch"):
+    for name in ("imagenet1k", *V2, "imagenet_sketch"):
         assert own(name, archives(name), "test").classes == tuple(open_clip.IMAGENET_CLASSNAMES)
     for name in ("imagenet-a", "imagenet-r"):
         listing = own(name, archives(name), "test")
@@ -200,8 +209,9 @@ def test_class_names_of_imagenets_family_are_clips(archives):
     assert open_clip.IMAGENET_CLASSNAMES[1] == "goldfish"
 
 
-def test_imagenet_v2_is_labelled_by_its_folders(archives):
-    listing = own("imagenetv2", archives("imagenetv2"), "test")
+@pytest.mark.parametrize("name", V2)
+def test_imagenet_v2_is_labelled_by_its_folders(archives, name):
+    listing = own(name, archives(name), "test")
     assert [int(Path(item.path).parent.name) for item in listing.items] == listing.labels.tolist()
     assert sorted(listing.labels) == list(range(1000))
 
@@ -281,6 +291,33 @@ def test_flowers_are_called_as_in_clips_prompts():
     ]
 
 
+def test_imagenet_vid_has_the_anchors_of_one_class(archives):
+    root = archives("imagenet-vid-robust") / "imagenet_vid_ytbb_robust" / "imagenet-vid-robust"
+    labels = json.loads((root / "metadata" / "labels.json").read_text())
+    anchors = json.loads((root / "metadata" / "pmsets.json").read_text())
+    listing = own("imagenet-vid-robust", archives("imagenet-vid-robust"), "test")
+    found = {
+        item.path.removeprefix(f"{root}/"): [label]
+        for item, label in zip(listing.items, listing.labels, strict=True)
+    }
+    assert found == {anchor: labels[anchor] for anchor in anchors if len(labels[anchor]) == 1}
+    assert (len(found), len(anchors), len(labels)) == (12, 13, 39)
+    assert listing.classes == ("airplane", "domestic cat", "giant panda")
+    assert listing.keys == ("n02691156", "n02121808", "n02510455")
+    unused, several = listing.notes
+    assert unused.startswith("27 images in")
+    assert several.startswith("1 frames of")
+
+
+def test_frames_of_a_video_are_not_parted(use):
+    use("imagenet-vid-robust")
+    splits = [registry.chosen("imagenet-vid-robust", split, None) for split in ("validation", "test")]
+    assert [listing.origin for listing in splits] == ["20 % of the test images", "80 % of the test images"]
+    validation, test = ({Path(i.path).parent.name[:-3] for i in listing.items} for listing in splits)
+    assert (len(validation), len(test)) == (2, 9)
+    assert not validation & test
+
+
 # Of every set
 
 
@@ -291,6 +328,12 @@ def test_names_are_those_of_the_sets():
     assert set(ALIASES.values()) <= set(ON_DISK)
     assert not set(ALIASES) & set(NAMES)
     assert known_set("vtab/pets") == "pets"
+    assert known_set("imagenetv2-matched-frequency") == "imagenetv2"
+    assert not any("." in name for name in NAMES)  # metrics are called `<set>.<metric>`
+    assert ZERO_SHOT == (
+        "tiny-imagenet", "imagenet1k", "cifar10", "cifar100", "stl10", "sun397", "food101", "pets", "flowers",
+        "dtd", "eurosat", "fgvc_aircraft", "caltech101", "caltech256", "cars", "pcam",
+    )  # fmt: skip
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -390,6 +433,7 @@ def mat(file, **values):
 
 
 FOOD, FLOWER, AIR = "food-101/meta", "flowers-102", "fgvc-aircraft-2013b/data"
+VID = "imagenet_vid_ytbb_robust/imagenet-vid-robust"
 DISAGREEMENTS = [
     (
         "tiny-imagenet",
@@ -477,6 +521,21 @@ DISAGREEMENTS = [
         "objectnet",
         lambda root: shutil.rmtree(root / "objectnet-1.0/images/backpack"),
         "backpack holds no images",
+    ),
+    (
+        "imagenet-vid-robust",
+        remove(f"{VID}/val/ILSVRC2015_val_00002000/000011.JPEG"),
+        "ILSVRC2015_val_00002000/000011.JPEG is listed, but not there",
+    ),
+    (
+        "imagenet-vid-robust",
+        change(f"{VID}/metadata/labels.json", "val_00000000/000011", "val_00000000/000013"),
+        "has no class of val/ILSVRC2015_val_00000000/000011.JPEG",
+    ),
+    (
+        "imagenet-vid-robust",
+        change(f"{VID}/metadata/labels.json", '00000000/000011.JPEG": [0]', '00000000/000011.JPEG": [3]'),
+        "has the label 3; expected 0 to 2",
     ),
     ("cifar10", cut_file("cifar-10-batches-py/data_batch_2"), "data_batch_2 is not a batch of CIFAR"),
     ("cifar10", replaced("cifar-10-batches-py/test_batch", b""), "test_batch is not a batch of CIFAR"),

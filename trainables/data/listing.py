@@ -122,6 +122,7 @@ class Listing:
     keys: K names of the classes in the set's own files, as folders or WordNet ids; `classes` by default.
     size: (H, W), where all images have one size.  origin: of which images of the set these are.
     numbers: (N,) positions in the original split.  notes: what a user should know of these data.
+    together: (N,) images with the same number are in the same split, as frames of one video.
     """
 
     items: Sequence[Item]
@@ -132,6 +133,7 @@ class Listing:
     origin: str = ""
     numbers: NDArray[np.int64] = field(default_factory=lambda: np.zeros(0, dtype=np.int64))
     notes: tuple[str, ...] = ()
+    together: NDArray[np.int64] | None = None
 
     def __post_init__(self) -> None:
         if len(self.items) != len(self.labels):
@@ -151,7 +153,14 @@ class Listing:
 
     def take(self, indices: NDArray[np.int64]) -> Listing:
         items = [self.items[i] for i in indices]
-        return replace(self, items=items, labels=self.labels[indices], numbers=self.numbers[indices])
+        together = None if self.together is None else self.together[indices]
+        return replace(
+            self,
+            items=items,
+            labels=self.labels[indices],
+            numbers=self.numbers[indices],
+            together=together,
+        )
 
 
 WORDS: dict[Split, str] = {"train": "training", "validation": "validation", "test": "test"}
@@ -185,7 +194,7 @@ def divided(listing: Listing, what: str) -> tuple[Listing, Listing]:
     """A fifth of the images, and the others."""
     what = listing.origin or what
     share = round(100 * HELD_OUT)
-    few, most = cut(listing.labels, HELD_OUT)
+    few, most = cut(listing.labels, HELD_OUT, listing.together)
     return (
         replace(listing.take(few), origin=f"{share} % of {what}"),
         replace(listing.take(most), origin=f"{100 - share} % of {what}"),

@@ -22,6 +22,7 @@ from trainables.data.sets import (  # noqa: F401
     flowers,
     food101,
     imagenet,
+    imagenet_vid,
     pcam,
     pets,
     stl10,
