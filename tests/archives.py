@@ -139,6 +139,31 @@ def imagenet_vid(root):
     write(root / "misc" / "wnid_map.json", "{}")
 
 
+def flat(folder, name):
+    def written(root):
+        paint = Painter()
+        for i in range(10):
+            paint(root / folder / name.format(i))
+
+    return written
+
+
+def imagenet_o(root):
+    paint, root = Painter(), root / "imagenet-o"
+    for wnid in wordnet_ids()[::300]:
+        for i in range(3):
+            paint(root / wnid / f"n01843383_{i}.JPEG")
+    write(root / "README.txt", "ImageNet-O")
+
+
+def ninco(root):
+    paint, root = Painter(), root / "NINCO"
+    for name in ("amphiuma_means", "caracal caracal caracal", "creme_brulee"):
+        for i in range(4):
+            paint(root / "NINCO_OOD_classes" / name / f"{name}_000_{i}.jpg")
+    paint(root / "NINCO_OOD_unit_tests" / "black" / "0.png")
+
+
 def python_2_pickle(file: Path, content: dict) -> None:
     """As numpy of that time called its modules."""
     file.parent.mkdir(parents=True, exist_ok=True)
@@ -379,4 +404,10 @@ WRITERS = {
     "caltech256": caltech256,
     "cars": cars,
     "pcam": pcam,
+    "inaturalist-ood": flat("iNaturalist/images", "0{}eba707ea91a73f899c6105471b89d70.jpg"),
+    "sun-ood": flat("SUN/images", "sun_aaaenaoynzhoyhe{}.jpg"),
+    "places-ood": flat("Places/images", "b_badlands_0000000{}.jpg"),
+    "textures": dtd,
+    "imagenet-o": imagenet_o,
+    "ninco": ninco,
 }

@@ -24,6 +24,8 @@ IMAGE_SUFFIXES = frozenset(
 )
 LITTER = frozenset({"__MACOSX", "Thumbs.db", "desktop.ini"})
 """What systems leave in folders. It is not looked at, and neither are hidden files and folders."""
+NO_CLASS = -1
+"""The label of an image that is of no class."""
 HELD_OUT = 0.2
 """Share of the images that becomes the validation or test split of a set that has none."""
 
@@ -118,7 +120,8 @@ def rows_of(file: Path, array: Rows) -> list[Item]:
 class Listing:
     """The images of one split.
 
-    items: where they are.  labels: (N,) int64 in [0, K).  classes: K names as they stand in a prompt.
+    items: where they are.  labels: (N,) int64 in [0, K).  classes: K names as they stand in a prompt; none
+    of images that are scored and not classified, whose labels are NO_CLASS.
     keys: K names of the classes in the set's own files, as folders or WordNet ids; `classes` by default.
     size: (H, W), where all images have one size.  origin: of which images of the set these are.
     numbers: (N,) positions in the original split.  notes: what a user should know of these data.
@@ -161,6 +164,10 @@ class Listing:
             numbers=self.numbers[indices],
             together=together,
         )
+
+    def unclassified(self) -> Listing:
+        """The same images, to be scored and not classified."""
+        return replace(self, labels=np.full_like(self.labels, NO_CLASS), classes=(), keys=())
 
 
 WORDS: dict[Split, str] = {"train": "training", "validation": "validation", "test": "test"}

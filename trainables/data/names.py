@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 EMBEDDED = ("fashion-mnist-8k", "digits")
+OUTSIDE = ("inaturalist-ood", "sun-ood", "places-ood", "textures", "imagenet-o", "ninco")
+"""Images of none of the classes that are asked for: they are scored, never classified."""
 ON_DISK = (
     "tiny-imagenet",
     "imagenet1k",
@@ -28,6 +30,7 @@ ON_DISK = (
     "caltech256",
     "cars",
     "pcam",
+    *OUTSIDE,
 )
 NAMES = (*EMBEDDED, *ON_DISK)
 
@@ -40,6 +43,7 @@ TEST_IMAGES_ALONE = (
     "imagenet_sketch",
     "objectnet",
     "imagenet-vid-robust",
+    *OUTSIDE,
 )
 ZERO_SHOT = tuple(name for name in ON_DISK if name not in TEST_IMAGES_ALONE)
 """The sixteen sets on which publications since TeCoA measure zero-shot robustness, as far as they agree."""
