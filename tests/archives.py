@@ -72,10 +72,14 @@ def imagenet(root):
         paint(root / "imagenet" / "val" / wnid / f"ILSVRC2012_val_{number + 1:08d}.JPEG")
 
 
-def imagenet_v2(root):
-    paint, root = Painter(), root / "imagenetv2-matched-frequency-format-val"
-    for label in range(1000):
-        paint(root / str(label) / "0af3f1b55de791c4144e2fb6d7dfe96dfc22d3fc.jpeg")
+def imagenet_v2(variant):
+    def written(root):
+        paint = Painter()
+        for label in range(1000):
+            name = "0af3f1b55de791c4144e2fb6d7dfe96dfc22d3fc.jpeg"
+            paint(root / f"imagenetv2-{variant}-format-val" / str(label) / name)
+
+    return written
 
 
 def imagenet_a(root):
@@ -115,6 +119,49 @@ def objectnet(root):
     write(mappings / "objectnet_to_imagenet_1k.json", json.dumps(shared))
     write(mappings / "pytorch_to_imagenet_2012_id.json", "{}")
     write(mappings / "imagenet_to_label_2012_v2")
+
+
+def imagenet_vid(root):
+    """Twelve videos; one has two snippets, the anchor of another shows two classes."""
+    paint, root = Painter(), root / "imagenet_vid_ytbb_robust" / "imagenet-vid-robust"
+    classes = [["n02691156", "airplane"], ["n02121808", "domestic_cat"], ["n02510455", "giant_panda"]]
+    snippets = [f"ILSVRC2015_val_{1000 * video:08d}" for video in range(12)] + ["ILSVRC2015_val_00003001"]
+    labels, anchors = {}, {}
+    for number, snippet in enumerate(snippets):
+        frames = [f"val/{snippet}/{frame:06d}.JPEG" for frame in (10, 11, 12)]
+        for frame in frames:
+            paint(root / frame)
+            labels[frame] = [number % 3, (number + 1) % 3] if number == 7 else [number % 3]
+        anchors[frames[1]] = [frames[0], frames[2]]
+    write(root / "metadata" / "labels.json", json.dumps(labels))
+    write(root / "metadata" / "pmsets.json", json.dumps(anchors))
+    write(root / "misc" / "imagenet_vid_class_index.json", json.dumps(dict(enumerate(classes))))
+    write(root / "misc" / "wnid_map.json", "{}")
+
+
+def flat(folder, name):
+    def written(root):
+        paint = Painter()
+        for i in range(10):
+            paint(root / folder / name.format(i))
+
+    return written
+
+
+def imagenet_o(root):
+    paint, root = Painter(), root / "imagenet-o"
+    for wnid in wordnet_ids()[::300]:
+        for i in range(3):
+            paint(root / wnid / f"n01843383_{i}.JPEG")
+    write(root / "README.txt", "ImageNet-O")
+
+
+def ninco(root):
+    paint, root = Painter(), root / "NINCO"
+    for name in ("amphiuma_means", "caracal caracal caracal", "creme_brulee"):
+        for i in range(4):
+            paint(root / "NINCO_OOD_classes" / name / f"{name}_000_{i}.jpg")
+    paint(root / "NINCO_OOD_unit_tests" / "black" / "0.png")
 
 
 def python_2_pickle(file: Path, content: dict) -> None:
@@ -335,11 +382,14 @@ def pcam(root):
 WRITERS = {
     "tiny-imagenet": tiny_imagenet,
     "imagenet1k": imagenet,
-    "imagenetv2": imagenet_v2,
+    "imagenetv2": imagenet_v2("matched-frequency"),
+    "imagenetv2-threshold": imagenet_v2("threshold0.7"),
+    "imagenetv2-top-images": imagenet_v2("top-images"),
     "imagenet-a": imagenet_a,
     "imagenet-r": imagenet_r,
     "imagenet_sketch": imagenet_sketch,
     "objectnet": objectnet,
+    "imagenet-vid-robust": imagenet_vid,
     "cifar10": cifar10,
     "cifar100": cifar100,
     "stl10": stl10,
@@ -354,4 +404,10 @@ WRITERS = {
     "caltech256": caltech256,
     "cars": cars,
     "pcam": pcam,
+    "inaturalist-ood": flat("iNaturalist/images", "0{}eba707ea91a73f899c6105471b89d70.jpg"),
+    "sun-ood": flat("SUN/images", "sun_aaaenaoynzhoyhe{}.jpg"),
+    "places-ood": flat("Places/images", "b_badlands_0000000{}.jpg"),
+    "textures": dtd,
+    "imagenet-o": imagenet_o,
+    "ninco": ninco,
 }

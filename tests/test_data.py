@@ -17,6 +17,7 @@ from trainables.data import decode, registry
 from trainables.data.config import DataSet
 from trainables.data.fit import Fit
 from trainables.data.images import Held, ImageSet, stratified_order
+from trainables.data.images import cut as cut_off
 from trainables.data.listing import File, split_of
 from trainables.data.sets.embedded import FASHION_FILE, digits
 from trainables.errors import DataError
@@ -132,6 +133,18 @@ def test_a_split_that_is_missing_is_cut_from_another():
     assert split_of({"test": lambda: whole}, "validation").origin == "20 % of the test images"
     with pytest.raises(DataError, match="no training images"):
         split_of({"test": lambda: whole}, "train")
+
+
+@given(st.lists(st.tuples(st.integers(0, 3), st.integers(0, 9)), min_size=1, max_size=60))
+@settings(max_examples=100)
+def test_what_belongs_together_is_not_parted(rows):
+    labels, together = np.array(rows).T
+    few, most = cut_off(labels, 0.2, together)
+    assert sorted([*few, *most]) == list(range(len(rows)))
+    assert not set(together[few]) & set(together[most])
+    assert len(set(together[few])) == round(0.2 * len(set(together)))
+    each_alone = cut_off(labels, 0.2, np.arange(len(rows)))
+    assert all(map(np.array_equal, each_alone, cut_off(labels, 0.2)))
 
 
 def test_the_fingerprint_is_of_the_content():

@@ -15,18 +15,28 @@ import torchvision.datasets as tv
 import yaml
 from PIL import Image
 
-from tests.archives import OBJECTNET, SIZE, WRITERS, Painter, python_2_pickle, wordnet_ids, write
+from tests.archives import (
+    OBJECTNET,
+    SIZE,
+    WRITERS,
+    Painter,
+    python_2_pickle,
+    wordnet_ids,
+    write,
+)
+from trainables.config import EvaluationConfig
 from trainables.data import registry, templates
-from trainables.data.config import PLACEHOLDERS, DataConfig, DataSet, known_set
+from trainables.data.config import PLACEHOLDERS, DataConfig, DataSet, OutsideSet, known_set, set_name
 from trainables.data.fit import Fit
-from trainables.data.listing import WORDS, split_of
-from trainables.data.names import ALIASES, NAMES, ON_DISK
+from trainables.data.listing import NO_CLASS, WORDS, split_of
+from trainables.data.names import ALIASES, NAMES, ON_DISK, OUTSIDE, ZERO_SHOT
 from trainables.data.sets import flowers
 from trainables.data.sets.known import KNOWN
 from trainables.errors import DataError
 
 SPLITS = ("train", "validation", "test")
-SMALL = [name for name in ON_DISK if not name.startswith("imagenet")]
+SMALL = [name for name in ON_DISK if not name.startswith("imagenet") or name == "imagenet-vid-robust"]
+V2 = ("imagenetv2", "imagenetv2-threshold", "imagenetv2-top-images")
 
 
 pytestmark = pytest.mark.usefixtures("own_cache")
@@ -189,7 +199,7 @@ def test_imagenets_validation_images_as_the_archive_unpacks(tmp_path, use):
 
 def test_class_names_of_imagenets_family_are_clips(archives):
     wnids = wordnet_ids()
-    for name in ("imagenet1k", "imagenetv2", "imagenet_sketch"):
+    for name in ("imagenet1k", *V2, "imagenet_sketch"):
         assert own(name, archives(name), "test").classes == tuple(open_clip.IMAGENET_CLASSNAMES)
     for name in ("imagenet-a", "imagenet-r"):
         listing = own(name, archives(name), "test")
@@ -200,8 +210,9 @@ def test_class_names_of_imagenets_family_are_clips(archives):
     assert open_clip.IMAGENET_CLASSNAMES[1] == "goldfish"
 
 
-def test_imagenet_v2_is_labelled_by_its_folders(archives):
-    listing = own("imagenetv2", archives("imagenetv2"), "test")
+@pytest.mark.parametrize("name", V2)
+def test_imagenet_v2_is_labelled_by_its_folders(archives, name):
+    listing = own(name, archives(name), "test")
     assert [int(Path(item.path).parent.name) for item in listing.items] == listing.labels.tolist()
     assert sorted(listing.labels) == list(range(1000))
 
@@ -281,6 +292,120 @@ def test_flowers_are_called_as_in_clips_prompts():
     ]
 
 
+def test_imagenet_vid_has_the_anchors_of_one_class(archives):
+    root = archives("imagenet-vid-robust") / "imagenet_vid_ytbb_robust" / "imagenet-vid-robust"
+    labels = json.loads((root / "metadata" / "labels.json").read_text())
+    anchors = json.loads((root / "metadata" / "pmsets.json").read_text())
+    listing = own("imagenet-vid-robust", archives("imagenet-vid-robust"), "test")
+    found = {
+        item.path.removeprefix(f"{root}/"): [label]
+        for item, label in zip(listing.items, listing.labels, strict=True)
+    }
+    assert found == {anchor: labels[anchor] for anchor in anchors if len(labels[anchor]) == 1}
+    assert (len(found), len(anchors), len(labels)) == (12, 13, 39)
+    assert listing.classes == ("airplane", "domestic cat", "giant panda")
+    assert listing.keys == ("n02691156", "n02121808", "n02510455")
+    unused, several = listing.notes
+    assert unused.startswith("27 images in")
+    assert several.startswith("1 frames of")
+
+
+def test_frames_of_a_video_are_not_parted(use):
+    use("imagenet-vid-robust")
+    splits = [registry.chosen("imagenet-vid-robust", split, None) for split in ("validation", "test")]
+    assert [listing.origin for listing in splits] == ["20 % of the test images", "80 % of the test images"]
+    validation, test = ({Path(i.path).parent.name[:-3] for i in listing.items} for listing in splits)
+    assert (len(validation), len(test)) == (2, 9)
+    assert not validation & test
+
+
+# Outside all classes
+
+
+@pytest.mark.parametrize("name", OUTSIDE)
+def test_images_outside_all_classes_are_all_that_there_are(use, name):
+    root = use(name)
+    pictures = root / KNOWN[name].layout[0]
+    there = sorted(str(file) for file in pictures.rglob("*") if file.suffix in (".jpg", ".JPEG"))
+    splits = [registry.chosen(name, split, None) for split in ("validation", "test")]
+    assert sorted(item.path for listing in splits for item in listing.items) == there
+    for listing in splits:
+        assert listing.classes == listing.keys == ()
+        assert set(listing.labels) == {NO_CLASS}
+    with pytest.raises(DataError, match="there are no training images"):
+        registry.check(name, ("train",))
+
+
+@pytest.mark.parametrize(("name", "folder"), [("imagenet-o", ""), ("ninco", "NINCO_OOD_classes")])
+def test_folders_of_images_outside_all_classes_are_torchvisions(archives, name, folder):
+    root = archives(name) / ("NINCO" if folder else name) / folder
+    listing = own(name, archives(name), "test")
+    assert [item.path for item in listing.items] == [path for path, _ in tv.ImageFolder(root).samples]
+
+
+@pytest.mark.usefixtures("_any_checksum")
+def test_a_search_sees_no_test_image_of_dtd_in_textures(use):
+    root = use("textures")
+    validation = ours(registry.chosen("textures", "validation", None))
+    assert validation.keys() == by_content(tv.DTD(root, "val")).keys()
+    test = ours(registry.chosen("textures", "test", None)).keys()
+    assert test == by_content(tv.DTD(root, "train")).keys() | by_content(tv.DTD(root, "test")).keys()
+    as_dtd = registry.chosen(OutsideSet(dataset="dtd"), "test", None)
+    assert ours(as_dtd).keys() == by_content(tv.DTD(root, "test")).keys()
+    assert as_dtd.classes == ()
+
+
+@pytest.mark.parametrize("name", OUTSIDE)
+@pytest.mark.parametrize("written", [lambda name: name, lambda name: {"dataset": name}])
+def test_images_outside_all_classes_are_not_measured_on(name, written):
+    refused = rf"'{name}' has no classes to be measured on: it belongs under `ood`, whose images are"
+    for content in ({"train": written(name)}, {"evaluate": ["digits", written(name)]}):
+        with pytest.raises(ValueError, match=refused):
+            DataConfig.model_validate(content)
+    with pytest.raises(ValueError, match=refused):
+        EvaluationConfig.model_validate({"further_sets": [written(name)]})
+    assert set_name(OutsideSet.model_validate(written(name))) == name
+
+
+def test_a_set_that_is_scored_is_not_asked_for_in_words(tmp_path):
+    for words in ({"classes": tmp_path / "names.txt"}, {"templates": ["a {}"]}):
+        with pytest.raises(ValueError, match="have no `classes` and `templates`"):
+            OutsideSet(dataset="cifar10", **words)
+    with pytest.raises(ValueError, match="unknown data set 'nincoo'; did you mean 'ninco'"):
+        OutsideSet.model_validate("nincoo")
+
+
+def test_any_folder_of_images_can_be_scored(tmp_path):
+    paint, config = Painter(), OutsideSet(image_folder=tmp_path / "noise")
+    with pytest.raises(DataError, match="noise is not a folder; expected one with images"):
+        registry.check(config, ("test",))
+    (tmp_path / "noise").mkdir()
+    with pytest.raises(DataError, match=r"data set 'noise': .*noise holds no images \("):
+        registry.check(config, ("test",))
+    names = ("0.png", "1.png", "a/2.png", "a/b/3.png", "c/4.png")
+    files = [paint(tmp_path / "noise" / name) for name in names]
+    write(tmp_path / "noise" / "about.txt", "noise")
+    registry.check(config, ("validation", "test"))
+    validation, test = (registry.load(config, split, Fit(SIZE)) for split in ("validation", "test"))
+    assert (len(validation), len(test), test.name, test.classes) == (1, 4, "noise", ())
+    assert test.origin == "80 % of the test images"
+    assert "are not read: 1, such as" in test.notes[0]
+    found = {image.tobytes() for images in (validation, test) for image in images.pixels()}
+    assert found == {np.asarray(Image.open(file)).tobytes() for file in files}
+    with pytest.raises(DataError, match="no training images"):
+        registry.check(config, ("train",))
+
+
+def test_a_folder_that_is_scored_keeps_its_splits(tmp_path):
+    paint = Painter()
+    for split, count in (("val", 2), ("test", 3)):
+        for i in range(count):
+            paint(tmp_path / split / f"{i}.png")
+    for split, count in (("validation", 2), ("test", 3)):
+        listing = registry.chosen(OutsideSet(image_folder=tmp_path), split, None)
+        assert (len(listing), listing.origin) == (count, f"the {split} images")
+
+
 # Of every set
 
 
@@ -291,6 +416,12 @@ def test_names_are_those_of_the_sets():
     assert set(ALIASES.values()) <= set(ON_DISK)
     assert not set(ALIASES) & set(NAMES)
     assert known_set("vtab/pets") == "pets"
+    assert known_set("imagenetv2-matched-frequency") == "imagenetv2"
+    assert not any("." in name for name in NAMES)  # metrics are called `<set>.<metric>`
+    assert ZERO_SHOT == (
+        "tiny-imagenet", "imagenet1k", "cifar10", "cifar100", "stl10", "sun397", "food101", "pets", "flowers",
+        "dtd", "eurosat", "fgvc_aircraft", "caltech101", "caltech256", "cars", "pcam",
+    )  # fmt: skip
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -322,7 +453,7 @@ def test_splits_share_no_image_and_say_what_they_are(use, name):
             assert images.origin == f"the {WORDS[split]} images"
         else:
             assert images.origin.startswith(("20 % of", "80 % of"))
-        assert images.labels.min() >= 0
+        assert images.labels.min() >= (NO_CLASS if name in OUTSIDE else 0)
         assert images.labels.max() < len(images.classes)
         assert images.size == (split_of(parts, split).size or SIZE)
 
@@ -390,6 +521,7 @@ def mat(file, **values):
 
 
 FOOD, FLOWER, AIR = "food-101/meta", "flowers-102", "fgvc-aircraft-2013b/data"
+VID = "imagenet_vid_ytbb_robust/imagenet-vid-robust"
 DISAGREEMENTS = [
     (
         "tiny-imagenet",
@@ -477,6 +609,21 @@ DISAGREEMENTS = [
         "objectnet",
         lambda root: shutil.rmtree(root / "objectnet-1.0/images/backpack"),
         "backpack holds no images",
+    ),
+    (
+        "imagenet-vid-robust",
+        remove(f"{VID}/val/ILSVRC2015_val_00002000/000011.JPEG"),
+        "ILSVRC2015_val_00002000/000011.JPEG is listed, but not there",
+    ),
+    (
+        "imagenet-vid-robust",
+        change(f"{VID}/metadata/labels.json", "val_00000000/000011", "val_00000000/000013"),
+        "has no class of val/ILSVRC2015_val_00000000/000011.JPEG",
+    ),
+    (
+        "imagenet-vid-robust",
+        change(f"{VID}/metadata/labels.json", '00000000/000011.JPEG": [0]', '00000000/000011.JPEG": [3]'),
+        "has the label 3; expected 0 to 2",
     ),
     ("cifar10", cut_file("cifar-10-batches-py/data_batch_2"), "data_batch_2 is not a batch of CIFAR"),
     ("cifar10", replaced("cifar-10-batches-py/test_batch", b""), "test_batch is not a batch of CIFAR"),

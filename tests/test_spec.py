@@ -53,6 +53,9 @@ MISTAKES = {
     "unknown data set": (
         "train: fashion-mnist-8k", "train: fashion", ["f.yaml:3", "did you mean 'fashion-mnist-8k'"],
     ),
+    "a data set without classes": (
+        "train: fashion-mnist-8k", "train: ninco", ["f.yaml:3", "no classes to be measured on", "`ood`"],
+    ),
     "unknown key of a data set": (
         "train: fashion-mnist-8k", "train: {image_foldr: x}", ["f.yaml:3", "did you mean 'image_folder'"],
     ),

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import difflib
 from pathlib import Path
-from typing import Annotated, Literal, Union
+from typing import Annotated, Any, Literal, Union
 
 from pydantic import AfterValidator, Field, PositiveInt, model_validator
 
-from trainables.data.names import ALIASES, NAMES
+from trainables.data.names import ALIASES, NAMES, OUTSIDE
 from trainables.settings import Settings
 
 OWN_TEMPLATES = "clip_benchmark"
@@ -32,6 +32,17 @@ def known_set(name: str) -> str:
     return name
 
 
+def measured_set(name: str) -> str:
+    """The same, of a set that has classes."""
+    name = known_set(name)
+    if name in OUTSIDE:
+        raise ValueError(
+            f"{name!r} has no classes to be measured on: it belongs under `ood`, whose images are scored and "
+            "not classified"
+        )
+    return name
+
+
 def check_template(template: str) -> str:
     if sum(map(template.count, PLACEHOLDERS)) != 1:
         raise ValueError(f"{template!r}: a prompt needs exactly one placeholder, {{}} or {{c}}")
@@ -45,7 +56,8 @@ def templates_or_own(value: str | list[str]) -> str | list[str]:
     return value
 
 
-KnownSet = Annotated[str, AfterValidator(known_set)]
+KnownSet = Annotated[str, AfterValidator(measured_set)]
+ScoredSet = Annotated[str, AfterValidator(known_set)]
 Prompt = Annotated[Union[str, list[str]], AfterValidator(templates_or_own)]
 
 
@@ -105,18 +117,42 @@ class DataSet(Settings):
         return self.dataset or self.folder
 
 
+class OutsideSet(DataSet):
+    """Images that are scored and not classified: any known set, or one's own. A name alone will do.
+
+    `image_folder`: all images in the folder and below it, whatever its sub-folders are called; with `val/`
+    and `test/` in it those are the splits.
+    """
+
+    dataset: ScoredSet | None = Field(None, description="A known data set.")
+
+    @model_validator(mode="before")
+    @classmethod
+    def by_name_alone(cls, value: Any) -> Any:
+        return {"dataset": value} if isinstance(value, str) else value
+
+    @model_validator(mode="after")
+    def is_not_classified(self) -> OutsideSet:
+        if self.classes or self.templates:
+            raise ValueError("images that are scored and not classified have no `classes` and `templates`")
+        return self
+
+
 SOURCES = ("dataset", "image_folder", "webdataset", "huggingface")
 DataSetConfig = Union[KnownSet, DataSet]
 
 
 def as_data_set(config: str | DataSet) -> DataSet:
-    return DataSet(dataset=config) if isinstance(config, str) else config
+    if isinstance(config, DataSet):
+        return config
+    return OutsideSet(dataset=config) if config in OUTSIDE else DataSet(dataset=config)
 
 
 def set_name(config: str | DataSet) -> str:
     """The name of a data set in tables and metrics."""
     data = as_data_set(config)
-    return data.name or data.dataset or (data.folder or Path()).resolve().name
+    name = data.name or data.images
+    return name.resolve().name if isinstance(name, Path) else str(name)
 
 
 class DataConfig(Settings):

@@ -1,4 +1,4 @@
-"""A folder of one's own with one sub-folder of images per class."""
+"""A folder of one's own with one sub-folder of images per class, or with images of no class."""
 
 from __future__ import annotations
 
@@ -7,7 +7,16 @@ from collections.abc import Collection, Sequence
 from functools import partial
 from typing import TYPE_CHECKING
 
-from trainables.data.listing import IMAGE_SUFFIXES, LITTER, File, Listing, Parts, as_labels, files_below
+from trainables.data.listing import (
+    IMAGE_SUFFIXES,
+    LITTER,
+    NO_CLASS,
+    File,
+    Listing,
+    Parts,
+    as_labels,
+    files_below,
+)
 from trainables.errors import DataError
 
 if TYPE_CHECKING:
@@ -26,15 +35,31 @@ def image_folder(root: Path) -> Parts:
     Raises DataError if a class has no images."""
     if not root.is_dir():
         raise DataError(f"{root} is not a folder; expected one with a sub-folder of images per class", PAGE)
-    there = sub_folders(root)
-    without_splits = "train" not in there and bool(set(there) - set(SPLIT_NAMES))
-    splits: Mapping[Split, str] = {"train": ""} if without_splits or not there else splits_of(there)
-    used = splits.values()
-    notes = tuple(
-        f"{root / name} is no split and not read" for name in there if "" not in used and name not in used
-    )
+    splits, notes = own_splits(root)
+    if not splits:
+        return {"train": partial(class_listing, root, class_folders(root))}
     classes = class_folders(root / next(iter(splits.values())))
     return {split: partial(class_listing, root / name, classes, notes) for split, name in splits.items()}
+
+
+def outside_folder(root: Path) -> Parts:
+    """`train/`, `val/` and `test/` where they are there, all of it as `test` otherwise; whatever lies in them
+    is of no class. Raises DataError if there are no images."""
+    if not root.is_dir():
+        raise DataError(f"{root} is not a folder; expected one with images", PAGE)
+    splits, notes = own_splits(root)
+    if not splits:
+        return {"test": partial(outside_listing, root)}
+    return {split: partial(outside_listing, root / name, notes) for split, name in splits.items()}
+
+
+def own_splits(root: Path) -> tuple[Mapping[Split, str], tuple[str, ...]]:
+    """The folders of a folder's splits, if it has any, and notes on what else lies beside them."""
+    there = sub_folders(root)
+    without_splits = "train" not in there and bool(set(there) - set(SPLIT_NAMES))
+    splits: Mapping[Split, str] = {} if without_splits else splits_of(there)
+    unused = [name for name in there if splits and name not in splits.values()]
+    return splits, tuple(f"{root / name} is no split and not read" for name in unused)
 
 
 def splits_of(names: Sequence[str]) -> dict[Split, str]:
@@ -87,7 +112,7 @@ def class_listing(
     for label, name in enumerate(folders):
         files, others = files_below(root / name) if (root / name).is_dir() else ([], [])
         if not files:
-            raise DataError(f"{root / name} holds no images ({', '.join(sorted(IMAGE_SUFFIXES))})", PAGE)
+            raise no_images(root / name)
         items += map(File, files)
         labels += [label] * len(files)
         unread += others
@@ -97,6 +122,19 @@ def class_listing(
         sorted(beside), "in no class folder"
     )
     return Listing(items, as_labels(labels), names, keys=tuple(folders), notes=notes)
+
+
+def outside_listing(root: Path, notes: tuple[str, ...] = ()) -> Listing:
+    """All images in a folder and below it, of no class. Raises DataError if there are none."""
+    files, others = files_below(root)
+    if not files:
+        raise no_images(root)
+    notes += not_read(others, "that are no images by their suffix")
+    return Listing(list(map(File, files)), as_labels([NO_CLASS] * len(files)), (), notes=notes)
+
+
+def no_images(root: Path) -> DataError:
+    return DataError(f"{root} holds no images ({', '.join(sorted(IMAGE_SUFFIXES))})", PAGE)
 
 
 def is_image(entry: os.DirEntry[str]) -> bool:

@@ -162,11 +162,18 @@ def sampled(labels: NDArray[np.int64], count: int | None) -> NDArray[np.int64] |
     return np.sort(stratified_order(labels)[:count])
 
 
-def cut(labels: NDArray[np.int64], fraction: float) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+def cut(
+    labels: NDArray[np.int64], fraction: float, together: NDArray[np.int64] | None = None
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """A stratified `fraction` of all indices, and the others, each in order.
 
     It depends on the labels alone, so it is the same for every trial, sweep and machine.
+    together: indices with the same number here are not parted; the fraction is of the numbers then.
     """
+    if together is not None:
+        _, first, number = np.unique(together, return_index=True, return_inverse=True)
+        few = np.isin(number, cut(labels[first], fraction)[0])
+        return np.flatnonzero(few), np.flatnonzero(~few)
     order = stratified_order(labels)
     count = round(fraction * len(order))
     return np.sort(order[:count]), np.sort(order[count:])

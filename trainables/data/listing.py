@@ -24,6 +24,8 @@ IMAGE_SUFFIXES = frozenset(
 )
 LITTER = frozenset({"__MACOSX", "Thumbs.db", "desktop.ini"})
 """What systems leave in folders. It is not looked at, and neither are hidden files and folders."""
+NO_CLASS = -1
+"""The label of an image that is of no class."""
 HELD_OUT = 0.2
 """Share of the images that becomes the validation or test split of a set that has none."""
 
@@ -118,10 +120,12 @@ def rows_of(file: Path, array: Rows) -> list[Item]:
 class Listing:
     """The images of one split.
 
-    items: where they are.  labels: (N,) int64 in [0, K).  classes: K names as they stand in a prompt.
+    items: where they are.  labels: (N,) int64 in [0, K).  classes: K names as they stand in a prompt; none
+    of images that are scored and not classified, whose labels are NO_CLASS.
     keys: K names of the classes in the set's own files, as folders or WordNet ids; `classes` by default.
     size: (H, W), where all images have one size.  origin: of which images of the set these are.
     numbers: (N,) positions in the original split.  notes: what a user should know of these data.
+    together: (N,) images with the same number are in the same split, as frames of one video.
     """
 
     items: Sequence[Item]
@@ -132,6 +136,7 @@ class Listing:
     origin: str = ""
     numbers: NDArray[np.int64] = field(default_factory=lambda: np.zeros(0, dtype=np.int64))
     notes: tuple[str, ...] = ()
+    together: NDArray[np.int64] | None = None
 
     def __post_init__(self) -> None:
         if len(self.items) != len(self.labels):
@@ -151,7 +156,18 @@ class Listing:
 
     def take(self, indices: NDArray[np.int64]) -> Listing:
         items = [self.items[i] for i in indices]
-        return replace(self, items=items, labels=self.labels[indices], numbers=self.numbers[indices])
+        together = None if self.together is None else self.together[indices]
+        return replace(
+            self,
+            items=items,
+            labels=self.labels[indices],
+            numbers=self.numbers[indices],
+            together=together,
+        )
+
+    def unclassified(self) -> Listing:
+        """The same images, to be scored and not classified."""
+        return replace(self, labels=np.full_like(self.labels, NO_CLASS), classes=(), keys=())
 
 
 WORDS: dict[Split, str] = {"train": "training", "validation": "validation", "test": "test"}
@@ -185,7 +201,7 @@ def divided(listing: Listing, what: str) -> tuple[Listing, Listing]:
     """A fifth of the images, and the others."""
     what = listing.origin or what
     share = round(100 * HELD_OUT)
-    few, most = cut(listing.labels, HELD_OUT)
+    few, most = cut(listing.labels, HELD_OUT, listing.together)
     return (
         replace(listing.take(few), origin=f"{share} % of {what}"),
         replace(listing.take(most), origin=f"{100 - share} % of {what}"),

@@ -6,7 +6,7 @@ from functools import lru_cache
 from typing import TYPE_CHECKING
 
 from trainables.data import folders, huggingface, prompts, webdataset
-from trainables.data.config import OWN_TEMPLATES, PROMPT, DataSet, as_data_set, set_name
+from trainables.data.config import OWN_TEMPLATES, PROMPT, DataSet, OutsideSet, as_data_set, set_name
 from trainables.data.decode import store_of
 from trainables.data.fit import Fit
 from trainables.data.images import ImageSet, Split, sampled
@@ -22,6 +22,8 @@ from trainables.data.sets import (  # noqa: F401
     flowers,
     food101,
     imagenet,
+    imagenet_vid,
+    outside,
     pcam,
     pets,
     stl10,
@@ -91,16 +93,18 @@ def check(config: str | DataSet, splits: Sequence[Split]) -> None:
 
 def listed(data: DataSet, split: Split) -> Listing:
     """The images of one split, not decoded. Raises DataError."""
-    return _listed(data.model_dump_json(), data_root(), split)
+    return _listed(type(data), data.model_dump_json(), data_root(), split)
 
 
 @lru_cache(maxsize=32)
-def _listed(data: str, root: Path, split: Split) -> Listing:
-    config = DataSet.model_validate_json(data)
+def _listed(kind: type[DataSet], data: str, root: Path, split: Split) -> Listing:
+    config = kind.model_validate_json(data)
     try:
         listing = split_of(parts_of(config, root, split), split)
     except DataError as error:
         raise DataError(f"data set {set_name(config)!r}: {error}", error.page) from error
+    if isinstance(config, OutsideSet):
+        return listing.unclassified()
     return prompts.with_class_names(listing, config.classes) if config.classes else listing
 
 
@@ -130,4 +134,6 @@ def parts_of(data: DataSet, root: Path, split: Split) -> Parts:
     if data.huggingface is not None:
         return huggingface.huggingface(data.huggingface, data.image_column, data.label_column)
     assert data.image_folder is not None
+    if isinstance(data, OutsideSet):
+        return folders.outside_folder(data.image_folder)
     return folders.image_folder(data.image_folder)

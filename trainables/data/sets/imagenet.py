@@ -21,7 +21,6 @@ if TYPE_CHECKING:
 
 TRAIN, VAL = "imagenet/train", "imagenet/val"
 DEVKIT = Path("ILSVRC2012_devkit_t12") / "data"
-V2 = "imagenetv2-matched-frequency-format-val"
 SUBSET = 200
 """Classes of ImageNet-A and ImageNet-R."""
 
@@ -69,18 +68,25 @@ def validation_images(folder: Path) -> Parts:
     return tabled(folder / "val", {"test": Table(truth, names, labels)}, class_names(wnids), wnids)
 
 
-@known(
-    "imagenetv2", archive="imagenetv2-matched-frequency.tar.gz", layout=(V2,), templates=templates.IMAGENET
-)
-def imagenet_v2(root: Path) -> Parts:
-    """The images whose selection frequency is that of ImageNet. Its folders are named by the label."""
-    wnids = wordnet_ids()
+def imagenet_v2(name: str, variant: str) -> None:
+    """Registers a variant. Which images it has depends on how many annotators saw the class in them. Its
+    folders are named by the label."""
+    folder = f"imagenetv2-{variant}-format-val"
 
-    def test() -> Listing:
-        found = class_listing(root / V2, [str(label) for label in range(len(wnids))])
+    def test(root: Path) -> Listing:
+        wnids = wordnet_ids()
+        found = class_listing(root / folder, [str(label) for label in range(len(wnids))])
         return replace(found, classes=class_names(wnids))
 
-    return {"test": test}
+    register = known(
+        name, archive=f"imagenetv2-{variant}.tar.gz", layout=(folder,), templates=templates.IMAGENET
+    )
+    register(lambda root: {"test": partial(test, root)})
+
+
+imagenet_v2("imagenetv2", "matched-frequency")
+imagenet_v2("imagenetv2-threshold", "threshold0.7")
+imagenet_v2("imagenetv2-top-images", "top-images")
 
 
 @known("imagenet-a", archive="imagenet-a.tar", layout=("imagenet-a",), templates=templates.IMAGENET)
