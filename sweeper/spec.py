@@ -189,8 +189,8 @@ class SweepFile(Section):
     )
     trainable: str = Field(
         "finetune",
-        description="What a trial is: `finetune`; `evaluate`, a model that is measured as it is; or one that a "
-        "package brings.",
+        description="What a trial is: `finetune`, `evaluate`, a model that is measured as it is, or one that "
+        "a package brings.",
     )
     trial: dict[str, Any] = Field(
         description="What is trained, on what, how: one trial, with distributions in place of some values."

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import yaml
 from rich.console import Group
@@ -18,8 +18,12 @@ from sweeper.files import read_json
 from sweeper.result import described
 from sweeper.trainable import Trainable
 
-Make = Callable[[Mapping[str, Any]], Measurement]
-"""A measurement, from what its evaluation has besides what else was asked for."""
+
+class Make(Protocol):
+    def __call__(self, *, own: Mapping[str, Any]) -> Measurement:
+        """A measurement, from what its evaluation has besides what else was asked for."""
+
+
 ROWS = 20
 """Sets that a table shows all of; of more it shows the worst."""
 WORST = 5
@@ -42,7 +46,7 @@ def read(file: Path) -> dict[str, Any]:
 
 def planned(trainable: Trainable, suites: Sequence[Any], make: Make) -> list[Measurement]:
     """The measurements that it takes. Raises UserError or SpecError."""
-    return [make(own) for own in trainable.suites(suites)]
+    return [make(own=own) for own in trainable.suites(suites)]
 
 
 def within(suites: Sequence[Any], trainable: Trainable) -> list[Any]:

@@ -63,7 +63,9 @@ class PixelNet(nn.Module):
     def logits(self, pixels: Tensor) -> Tensor:
         """(B, 1000) float32."""
         if pixels.shape[-2:] != self.image_size:
-            pixels = F.interpolate(pixels, self.image_size, mode=self.interpolation, antialias=True).clamp(0, 1)
+            pixels = F.interpolate(pixels, self.image_size, mode=self.interpolation, antialias=True).clamp(
+                0, 1
+            )
         with self.autocast():
             return self.net((pixels - self.mean) / self.std).float()
 

@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from trainables import checkpoints, memory, models
+from trainables import checkpoints, classifiers, memory, models
 from trainables.attacks.sanity import check
 from trainables.config import (
     EvaluationConfig,
@@ -40,6 +40,7 @@ from trainables.errors import EXPECTED, DataError
 from trainables.evaluate import Evaluation, calibrate, classifier_of, evaluate, precision
 from trainables.once import NOWHERE, Kind, Store
 from trainables.pixels import batch
+from trainables.sources import TIMM
 from trainables.training import Trainer, default_device
 from trainables.usage import Usage
 

@@ -11,6 +11,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from trainables.alterations.alter import alter
+
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 

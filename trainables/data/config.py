@@ -8,6 +8,7 @@ from typing import Annotated, Any, Literal, Union
 
 from pydantic import AfterValidator, Field, PositiveInt, model_validator
 
+from trainables.alterations.names import ALTERATIONS, SEVERITIES
 from trainables.data.names import ALIASES, NAMES, OUTSIDE
 from trainables.settings import Settings
 
@@ -43,6 +44,14 @@ def measured_set(name: str) -> str:
     return name
 
 
+def known_alteration(name: str) -> str:
+    if name not in ALTERATIONS:
+        close = difflib.get_close_matches(name, ALTERATIONS, n=1)
+        hint = f"; did you mean {close[0]!r}?" if close else ""
+        raise ValueError(f"unknown alteration {name!r}{hint} (known: {', '.join(ALTERATIONS)})")
+    return name
+
+
 def check_template(template: str) -> str:
     if sum(map(template.count, PLACEHOLDERS)) != 1:
         raise ValueError(f"{template!r}: a prompt needs exactly one placeholder, {{}} or {{c}}")
@@ -58,6 +67,8 @@ def templates_or_own(value: str | list[str]) -> str | list[str]:
 
 KnownSet = Annotated[str, AfterValidator(measured_set)]
 ScoredSet = Annotated[str, AfterValidator(known_set)]
+Altered = Annotated[str, AfterValidator(known_alteration)]
+Severity = Annotated[int, Field(ge=min(SEVERITIES), le=max(SEVERITIES))]
 Prompt = Annotated[Union[str, list[str]], AfterValidator(templates_or_own)]
 
 
@@ -84,6 +95,12 @@ class DataSet(Settings):
     )
     image_column: str | None = Field(None, description="Of `huggingface`, if several have images.")
     label_column: str | None = Field(None, description="Of `huggingface`, if several have classes.")
+    altered: Altered | None = Field(
+        None,
+        description="Its images under a common corruption or with a visual factor changed, as `fog` or `pose`: "
+        "to be measured, not trained on.",
+    )
+    severity: Severity = Field(3, description="Of `altered`, 1 to 5.")
     name: str | None = Field(None, description="Name in tables; the folder's name by default.")
     classes: AbsolutePath | None = Field(
         None,
@@ -112,9 +129,21 @@ class DataSet(Settings):
         return self.image_folder or self.webdataset or self.huggingface
 
     @property
-    def images(self) -> str | Path | None:
+    def images(self) -> str:
         """Which images these are, whatever their classes and prompts are called."""
-        return self.dataset or self.folder
+        return f"{self.dataset or self.folder}{self.variant}"
+
+    @property
+    def variant(self) -> str:
+        """What of the set these are, as it stands behind its name."""
+        return f"-{self.altered}-{self.severity}" if self.altered else ""
+
+    @property
+    def plain(self) -> DataSet:
+        """The set, not altered."""
+        return (
+            self.model_copy(update={"altered": None, "severity": 3, "name": None}) if self.altered else self
+        )
 
 
 class OutsideSet(DataSet):
@@ -151,8 +180,9 @@ def as_data_set(config: str | DataSet) -> DataSet:
 def set_name(config: str | DataSet) -> str:
     """The name of a data set in tables and metrics."""
     data = as_data_set(config)
-    name = data.name or data.images
-    return name.resolve().name if isinstance(name, Path) else str(name)
+    scored = isinstance(data, OutsideSet) and data.dataset not in OUTSIDE  # it may be classified as well
+    own = data.dataset or (data.folder or Path()).resolve().name
+    return data.name or f"{own}{data.variant}{'-ood' if scored else ''}"
 
 
 class DataConfig(Settings):
@@ -182,6 +212,12 @@ class DataConfig(Settings):
         names = [set_name(config) for config in self.evaluated]
         if len(set(names)) < len(names):
             raise ValueError(f"evaluate lists a name twice: {', '.join(names)}")
+        return self
+
+    @model_validator(mode="after")
+    def trains_on_images_as_they_are(self) -> DataConfig:
+        if as_data_set(self.train).altered:
+            raise ValueError(f"{set_name(self.train)} is altered: it can be measured, not trained on")
         return self
 
     @property

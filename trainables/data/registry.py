@@ -61,7 +61,7 @@ def load(
     words = templates_of(data, prompt)
     if listing.size is not None and at == "native":
         fit = Fit(listing.size)
-    store = store_of(set_name(config), listing, fit, decode)
+    store = store_of(set_name(data.plain), listing, fit, decode)
     return ImageSet(
         set_name(config),
         split,
@@ -73,6 +73,7 @@ def load(
         listing.numbers,
         notes=(*listing.notes, *store.notes, *prompts.duplicates(listing.classes)),
         digest=listing.digest(),
+        altered=(data.altered, data.severity) if data.altered else None,
     )
 
 
@@ -93,7 +94,7 @@ def check(config: str | DataSet, splits: Sequence[Split]) -> None:
 
 def listed(data: DataSet, split: Split) -> Listing:
     """The images of one split, not decoded. Raises DataError."""
-    return _listed(type(data), data.model_dump_json(), data_root(), split)
+    return _listed(type(data), data.plain.model_dump_json(), data_root(), split)
 
 
 @lru_cache(maxsize=32)
