@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal, Union
 
 from pydantic import AfterValidator, Field, PositiveInt, model_validator
 
-from trainables.data.names import ALIASES, NAMES, OUTSIDE
+from trainables.data.names import ALIASES, NAMES, OUTSIDE, Factor
 from trainables.settings import Settings
 
 OWN_TEMPLATES = "clip_benchmark"
@@ -72,6 +72,11 @@ class DataSet(Settings):
     """
 
     dataset: KnownSet | None = Field(None, description="A known data set.")
+    factor: Factor | None = Field(
+        None,
+        description="Of `imagenet1k`: only the images that ImageNet-X says differ in this from what is "
+        "typical of their class.",
+    )
     image_folder: AbsolutePath | None = Field(
         None,
         description="A folder with one sub-folder of images per class, or with `train/`, `val/`, `test/`.",
@@ -103,6 +108,8 @@ class DataSet(Settings):
             raise ValueError(f"expected one of {', '.join(SOURCES)}, got {found}")
         if (self.image_column or self.label_column) and not self.huggingface:
             raise ValueError("image_column and label_column are those of `huggingface` alone")
+        if self.factor and self.dataset != "imagenet1k":
+            raise ValueError("factor is one of `dataset: imagenet1k` alone")
         if isinstance(self.templates, list):
             templates_or_own(self.templates)
         return self
@@ -114,7 +121,7 @@ class DataSet(Settings):
     @property
     def images(self) -> str | Path | None:
         """Which images these are, whatever their classes and prompts are called."""
-        return self.dataset or self.folder
+        return f"{self.dataset}-{self.factor}" if self.factor else self.dataset or self.folder
 
 
 class OutsideSet(DataSet):
