@@ -82,6 +82,24 @@ def imagenet_v2(variant):
     return written
 
 
+IMAGENET_X = ("pose", "background", "pattern", "color", "smaller", "shape", "partial_view", "subcategory",
+              "texture", "larger", "darker", "object_blocking", "person_blocking", "style", "brighter",
+              "multiple_objects")  # fmt: skip
+
+
+def imagenet_x(folder, top, prototypes=()):
+    """ImageNet-X's annotations as its package has them. top: a factor, or None, for each image's name."""
+    lines = {"val": [], "train": []}
+    for name, factor in top.items():
+        row = {"file_name": name, "class": 7, **{each: int(each == factor) for each in IMAGENET_X}}
+        lines["val" if "_val_" in name else "train"].append(
+            json.dumps(row | {"justification": "close up of a fish. ", "one_word": "close up"})
+        )
+    for split, rows in lines.items():
+        write(folder / f"imagenet_x_{split}_top_factor.jsonl", *rows)
+    write(folder / "prototypical_paths.csv", "file_name", *prototypes)
+
+
 def imagenet_a(root):
     paint, root = Painter(), root / "imagenet-a"
     for wnid in wordnet_ids()[::5]:

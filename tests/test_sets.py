@@ -16,20 +16,22 @@ import yaml
 from PIL import Image
 
 from tests.archives import (
+    IMAGENET_X,
     OBJECTNET,
     SIZE,
     WRITERS,
     Painter,
+    imagenet_x,
     python_2_pickle,
     wordnet_ids,
     write,
 )
 from trainables.config import EvaluationConfig
-from trainables.data import registry, templates
+from trainables.data import factors, registry, templates
 from trainables.data.config import PLACEHOLDERS, DataConfig, DataSet, OutsideSet, known_set, set_name
 from trainables.data.fit import Fit
 from trainables.data.listing import NO_CLASS, WORDS, split_of
-from trainables.data.names import ALIASES, NAMES, ON_DISK, OUTSIDE, ZERO_SHOT
+from trainables.data.names import ALIASES, FACTORS, NAMES, ON_DISK, OUTSIDE, ZERO_SHOT
 from trainables.data.sets import flowers
 from trainables.data.sets.known import KNOWN
 from trainables.errors import DataError
@@ -406,6 +408,112 @@ def test_a_folder_that_is_scored_keeps_its_splits(tmp_path):
         assert (len(listing), listing.origin) == (count, f"the {split} images")
 
 
+# ImageNet-X
+
+
+@pytest.fixture
+def annotated(use, tmp_path, monkeypatch):
+    """All images of ImageNet but a few, with one factor after the other, and which image has which."""
+    root = use("imagenet1k")
+    names = [file.name for file in sorted((root / "imagenet").rglob("*.JPEG"))]
+    top = {name: (*IMAGENET_X, None)[i % 17] for i, name in enumerate(names) if i % 50}
+    prototypes = [name for name in names if name.endswith(("21.JPEG", "22.JPEG", "23.JPEG"))]
+    imagenet_x(tmp_path / "annotations", top, prototypes)
+    monkeypatch.setenv(factors.VARIABLE, str(tmp_path / "annotations"))
+    return {name: factor for name, factor in top.items() if name not in prototypes}
+
+
+def named(listing):
+    return dict(zip((Path(item.path).name for item in listing.items), listing.labels, strict=True))
+
+
+@pytest.mark.parametrize("factor", FACTORS)
+def test_a_factor_has_its_images_of_each_split_of_imagenet(annotated, factor):
+    config = DataSet(dataset="imagenet1k", factor=factor)
+    for split, origin in (("validation", "20 % of the training images"), ("test", "the test images")):
+        whole = registry.chosen("imagenet1k", split, None)
+        listing = registry.chosen(config, split, None)
+        expected = {name: label for name, label in named(whole).items() if annotated.get(name) == factor}
+        assert named(listing) == expected
+        assert len(expected) > 5
+        assert listing.classes == whole.classes
+        assert listing.origin == f"{origin}, if {factor} is their top factor"
+
+
+def test_a_factor_without_training_images_is_cut_as_imagenet_is(annotated, archives, tmp_path, monkeypatch):
+    (tmp_path / "imagenet").mkdir()
+    (tmp_path / "imagenet" / "val").symlink_to(archives("imagenet1k") / "imagenet" / "val")
+    monkeypatch.setenv("SWEEPER_DATA", str(tmp_path))
+    config = DataSet(dataset="imagenet1k", factor="pose")
+    splits = ("validation", "test")
+    validation, test = (named(registry.chosen(config, split, None)) for split in splits)
+    searched, tested = (named(registry.chosen("imagenet1k", split, None)) for split in splits)
+    assert validation.items() < searched.items()
+    assert test.items() < tested.items()
+    assert not searched.keys() & tested.keys()
+    assert {*validation, *test} == {n for n, f in annotated.items() if f == "pose" and "_val_" in n}
+
+
+def test_a_factor_is_a_set_of_its_own_name():
+    config = DataConfig.model_validate(
+        {"evaluate": ["imagenet1k", *({"dataset": "imagenet1k", "factor": factor} for factor in FACTORS)]}
+    )
+    assert [set_name(each) for each in config.evaluate[:3]] == [
+        "imagenet1k",
+        "imagenet1k-pose",
+        "imagenet1k-background",
+    ]
+    assert config.evaluate[1].images == "imagenet1k-pose"
+    assert set_name(DataSet(dataset="imagenet1k", factor="pose", name="posed")) == "posed"
+    assert IMAGENET_X[:10] == FACTORS
+    with pytest.raises(ValueError, match="factor is one of `dataset: imagenet1k` alone"):
+        DataSet(dataset="imagenetv2", factor="pose")
+    with pytest.raises(ValueError, match="should be 'pose'"):
+        DataSet(dataset="imagenet1k", factor="posture")
+
+
+@pytest.mark.usefixtures("annotated")
+def test_a_factor_is_not_trained_on():
+    with pytest.raises(DataError, match="'imagenet1k-pose': a `factor` has no training images"):
+        registry.check(DataSet(dataset="imagenet1k", factor="pose"), ("train",))
+
+
+def test_annotations_are_found_where_pip_puts_them(use, tmp_path, monkeypatch):
+    use("imagenet1k")
+    monkeypatch.delenv(factors.VARIABLE, raising=False)
+    monkeypatch.setattr(factors, "PACKAGE", "imagenet_x_that_is_not_there")
+    config = DataSet(dataset="imagenet1k", factor="pose")
+    with pytest.raises(DataError, match=r"`pip install imagenet-x`, or set SWEEPER_IMAGENET_X to") as error:
+        registry.check(config, ("test",))
+    assert "\n" not in str(error.value)
+    assert error.value.page == "data.md#visual-factors"
+    monkeypatch.setattr(factors, "PACKAGE", "imagenet_x_that_is_there")
+    package = tmp_path / "imagenet_x_that_is_there"
+    write(package / "__init__.py", "raise RuntimeError('imported')")
+    monkeypatch.syspath_prepend(tmp_path)
+    imagenet_x(package / "annotations", {"ILSVRC2012_val_00000007.JPEG": "pose"})
+    assert list(named(registry.chosen(config, "test", None)).values()) == [6]
+
+
+@pytest.mark.parametrize(
+    ("act", "message"),
+    [
+        (shutil.rmtree, "prototypical_paths.csv can't be read: No such file"),
+        (lambda folder: write(folder / factors.ANNOTATIONS[0], "{}"), "line 1: expected `file_name` and"),
+        (lambda folder: write(folder / factors.ANNOTATIONS[1], "pose"), "line 1: expected `file_name` and"),
+        (lambda folder: imagenet_x(folder, {}), "none of the test images has 'pose' as its top factor"),
+    ],
+)
+@pytest.mark.usefixtures("annotated")
+def test_annotations_that_will_not_do_are_one_line(tmp_path, act, message):
+    factors.top_factors.cache_clear()
+    act(tmp_path / "annotations")
+    with pytest.raises(DataError, match=message) as error:
+        registry.check(DataSet(dataset="imagenet1k", factor="pose"), ("test",))
+    assert "\n" not in str(error.value)
+    assert str(error.value).startswith("data set 'imagenet1k-pose': ")
+
+
 # Of every set
 
 
@@ -719,7 +827,7 @@ def test_the_table_lists_every_set_with_its_splits():
     rows = [line.split("|")[1:] for line in DOCS.splitlines() if line.startswith("| `")]
     splits = {name: row[3] for row in rows for name in re.findall("`([^`]+)`", row[0])}
     assert list(splits) == list(NAMES)
-    assert len(EXAMPLES) == 5
+    assert len(EXAMPLES) == 6
 
 
 @pytest.mark.parametrize("name", ON_DISK)

@@ -1,7 +1,7 @@
 """Image classifiers of timm, to be measured beside CLIP: logits over ImageNet's classes, no texts.
 
-They offer what an evaluation asks of `models.PixelClip`. What stands for cosines is z / kappa - 1 of a logit z, at
-the one kappa of all Dirichlet uncertainties: kappa times it has the softmax of the logits, and the
+They offer what an evaluation asks of `models.PixelClip`. What stands for cosines is z / kappa - 1 of a logit
+z, at the one kappa of all Dirichlet uncertainties: kappa times it has the softmax of the logits, and the
 concentrations exp(kappa (cosine + 1)) are exp(z), as those of evidential classifiers.
 """
 
@@ -119,7 +119,7 @@ def columns_of(classes: tuple[str, ...]) -> list[int]:
     if strange:
         raise ModelError(
             f"a timm classifier knows ImageNet's classes alone, and {strange[0]!r} is none of them, or two; "
-            "measure it on ImageNet, its V2, A, R and Sketch, or on your own images of its classes, by CLIP's names"
+            "measure it on ImageNet, its V2, A, R and Sketch, or on images of your own under CLIP's names of them"
         )
     return [IMAGENET_CLASSNAMES.index(name) for name in classes]
 

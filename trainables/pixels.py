@@ -11,8 +11,6 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from trainables.alterations.alter import alter
-
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
@@ -57,6 +55,8 @@ def shown(images: ImageSet, rows: slice, stored: NDArray[np.uint8], device: torc
     pixels = to_pixels(stored, device)
     if images.altered is None:
         return pixels
+    from trainables.alterations.alter import alter  # which draws with `to_device`
+
     name, severity = images.altered
     return alter(pixels, name, severity, seed=ALTERATION_SEED, numbers=images.numbers[rows])
 

@@ -1,7 +1,7 @@
 """The evaluation-only trainable: a trial is a model as it is, measured once.
 
-What the model says is kept in the trial's folder so many images at a time (see `trainables.outputs`), so that a
-trial which is interrupted goes on where it was.
+What the model says is kept in the trial's folder so many images at a time (see `trainables.outputs`), so
+that a trial which is interrupted goes on where it was.
 """
 
 from __future__ import annotations

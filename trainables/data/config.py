@@ -8,8 +8,20 @@ from typing import Annotated, Any, Literal, Union
 
 from pydantic import AfterValidator, Field, PositiveInt, model_validator
 
-from trainables.alterations.names import ALTERATIONS, SEVERITIES
-from trainables.data.names import ALIASES, NAMES, OUTSIDE
+        return f"{self.dataset or self.folder}{self.variant}"
+
+    @property
+    def variant(self) -> str:
+        """What of the set these are, as it stands behind its name."""
+        altered = f"-{self.altered}-{self.severity}" if self.altered else ""
+        return f"-{self.factor}{altered}" if self.factor else altered
+
+    @property
+    def plain(self) -> DataSet:
+        """The set, not altered."""
+        if not self.altered:
+            return self
+        return self.model_copy(update={"altered": None, "severity": 3, "name": None})
 from trainables.settings import Settings
 
 OWN_TEMPLATES = "clip_benchmark"
@@ -83,6 +95,11 @@ class DataSet(Settings):
     """
 
     dataset: KnownSet | None = Field(None, description="A known data set.")
+    factor: Factor | None = Field(
+        None,
+        description="Of `imagenet1k`: only the images that ImageNet-X says differ in this from what is "
+        "typical of their class.",
+    )
     image_folder: AbsolutePath | None = Field(
         None,
         description="A folder with one sub-folder of images per class, or with `train/`, `val/`, `test/`.",
@@ -97,8 +114,8 @@ class DataSet(Settings):
     label_column: str | None = Field(None, description="Of `huggingface`, if several have classes.")
     altered: Altered | None = Field(
         None,
-        description="Its images under a common corruption or with a visual factor changed, as `fog` or `pose`: "
-        "to be measured, not trained on.",
+        description="Its images under a common corruption or with a visual factor changed, as `fog` or "
+        "`pose`: to be measured, not trained on.",
     )
     severity: Severity = Field(3, description="Of `altered`, 1 to 5.")
     name: str | None = Field(None, description="Name in tables; the folder's name by default.")
@@ -120,6 +137,8 @@ class DataSet(Settings):
             raise ValueError(f"expected one of {', '.join(SOURCES)}, got {found}")
         if (self.image_column or self.label_column) and not self.huggingface:
             raise ValueError("image_column and label_column are those of `huggingface` alone")
+        if self.factor and self.dataset != "imagenet1k":
+            raise ValueError("factor is one of `dataset: imagenet1k` alone")
         if isinstance(self.templates, list):
             templates_or_own(self.templates)
         return self
@@ -131,6 +150,7 @@ class DataSet(Settings):
     @property
     def images(self) -> str:
         """Which images these are, whatever their classes and prompts are called."""
+<<<<<<< HEAD
         return f"{self.dataset or self.folder}{self.variant}"
 
     @property
@@ -144,6 +164,9 @@ class DataSet(Settings):
         return (
             self.model_copy(update={"altered": None, "severity": 3, "name": None}) if self.altered else self
         )
+=======
+        return f"{self.dataset}-{self.factor}" if self.factor else self.dataset or self.folder
+>>>>>>> sets
 
 
 class OutsideSet(DataSet):

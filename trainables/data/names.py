@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Literal, get_args
+
 EMBEDDED = ("fashion-mnist-8k", "digits")
 OUTSIDE = ("inaturalist-ood", "sun-ood", "places-ood", "textures", "imagenet-o", "ninco")
 """Images of none of the classes that are asked for: they are scored, never classified."""
@@ -57,3 +59,18 @@ ALIASES: dict[str, str] = {
 }
 """Other names by which clip_benchmark or its publishers know a set. VTAB cuts test splits of its own from the
 others. No name of ours has a dot, since metrics are called `<set>.<metric>`."""
+
+Factor = Literal[
+    "pose",
+    "background",
+    "pattern",
+    "color",
+    "smaller",
+    "shape",
+    "partial_view",
+    "subcategory",
+    "texture",
+    "larger",
+]
+FACTORS: tuple[str, ...] = get_args(Factor)
+"""The commonest ten of ImageNet-X's sixteen; each of the others is the top factor of 125 images or fewer."""

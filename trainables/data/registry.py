@@ -5,7 +5,7 @@ from __future__ import annotations
 from functools import lru_cache
 from typing import TYPE_CHECKING
 
-from trainables.data import folders, huggingface, prompts, webdataset
+from trainables.data import factors, folders, huggingface, prompts, webdataset
 from trainables.data.config import OWN_TEMPLATES, PROMPT, DataSet, OutsideSet, as_data_set, set_name
 from trainables.data.decode import store_of
 from trainables.data.fit import Fit
@@ -100,8 +100,13 @@ def listed(data: DataSet, split: Split) -> Listing:
 @lru_cache(maxsize=32)
 def _listed(kind: type[DataSet], data: str, root: Path, split: Split) -> Listing:
     config = kind.model_validate_json(data)
+    if config.factor:
+        whole = _listed(DataSet, DataSet(dataset=config.dataset).model_dump_json(), root, split)
     try:
-        listing = split_of(parts_of(config, root, split), split)
+        if config.factor:
+            listing = factors.restricted(whole, split, config.factor)
+        else:
+            listing = split_of(parts_of(config, root, split), split)
     except DataError as error:
         raise DataError(f"data set {set_name(config)!r}: {error}", error.page) from error
     if isinstance(config, OutsideSet):
