@@ -119,7 +119,7 @@ def columns_of(classes: tuple[str, ...]) -> list[int]:
     if strange:
         raise ModelError(
             f"a timm classifier knows ImageNet's classes alone, and {strange[0]!r} is none of them, or two; "
-            "measure it on ImageNet, its V2, A, R and Sketch, or on images of your own under CLIP's names of them"
+            "measure it on ImageNet, its V2, A, R and Sketch, or on images of your own under CLIP's names"
         )
     return [IMAGENET_CLASSNAMES.index(name) for name in classes]
 

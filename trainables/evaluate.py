@@ -23,7 +23,7 @@ from trainables.data.cache import whole
 from trainables.errors import DataError
 from trainables.metrics import uncertainty
 from trainables.metrics.classwise import class_bins, merge_class_bins
-from trainables.metrics.records import NO_CLASS, by_set, together
+from trainables.metrics.records import by_set, together
 from trainables.metrics.summary import Summary, summarize
 from trainables.metrics.temperature import fit_temperature, scaled
 from trainables.models import Classifier, PixelClip
@@ -189,7 +189,7 @@ class SetEvaluation:
             "groups": " ".join(images.role.groups),
             "split": images.split,
             "index": images.numbers,
-            "label": NO_CLASS if images.role.outside else images.labels,
+            "label": images.labels,
         }
         if outputs.broken_by is not None:
             columns |= {"broken_by": outputs.broken_by, "zero_gradients": outputs.zero_gradients}

@@ -8,20 +8,8 @@ from typing import Annotated, Any, Literal, Union
 
 from pydantic import AfterValidator, Field, PositiveInt, model_validator
 
-        return f"{self.dataset or self.folder}{self.variant}"
-
-    @property
-    def variant(self) -> str:
-        """What of the set these are, as it stands behind its name."""
-        altered = f"-{self.altered}-{self.severity}" if self.altered else ""
-        return f"-{self.factor}{altered}" if self.factor else altered
-
-    @property
-    def plain(self) -> DataSet:
-        """The set, not altered."""
-        if not self.altered:
-            return self
-        return self.model_copy(update={"altered": None, "severity": 3, "name": None})
+from trainables.alterations.names import ALTERATIONS, SEVERITIES
+from trainables.data.names import ALIASES, NAMES, OUTSIDE, Factor
 from trainables.settings import Settings
 
 OWN_TEMPLATES = "clip_benchmark"
@@ -150,23 +138,20 @@ class DataSet(Settings):
     @property
     def images(self) -> str:
         """Which images these are, whatever their classes and prompts are called."""
-<<<<<<< HEAD
         return f"{self.dataset or self.folder}{self.variant}"
 
     @property
     def variant(self) -> str:
         """What of the set these are, as it stands behind its name."""
-        return f"-{self.altered}-{self.severity}" if self.altered else ""
+        altered = f"-{self.altered}-{self.severity}" if self.altered else ""
+        return f"-{self.factor}{altered}" if self.factor else altered
 
     @property
     def plain(self) -> DataSet:
         """The set, not altered."""
-        return (
-            self.model_copy(update={"altered": None, "severity": 3, "name": None}) if self.altered else self
-        )
-=======
-        return f"{self.dataset}-{self.factor}" if self.factor else self.dataset or self.folder
->>>>>>> sets
+        if not self.altered:
+            return self
+        return self.model_copy(update={"altered": None, "severity": 3, "name": None})
 
 
 class OutsideSet(DataSet):

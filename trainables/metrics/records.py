@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 
+from trainables.data.listing import NO_CLASS
 from trainables.data.role import TRANSFER
 from trainables.metrics.names import CONFIDENCE_VERSIONS, UNCERTAINTIES, VERSIONS
 
@@ -17,9 +18,6 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from numpy.typing import NDArray
-
-NO_CLASS = -1
-"""The label of images that are of no class of the in-distribution set."""
 
 
 def together(tables: Sequence[pd.DataFrame]) -> pd.DataFrame:
