@@ -11,8 +11,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from trainables.attacks.config import as_fraction
-from trainables.config import MeasurementConfig
+from trainables.config import EvaluationConfig, MeasurementConfig
 from trainables.evaluate import Evaluation
+from trainables.metrics.records import by_set
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -33,38 +34,49 @@ def benchmark_records(*, result: str, measurement: dict[str, Any]) -> dict[str, 
     """A record for each set, by its name, of what `finetune.measure` wrote to the file `result`."""
     file = Path(result)
     written = json.loads(file.read_text(encoding="utf-8"))
-    records_of = dict(tuple(Evaluation.load(file.with_suffix(".parquet")).records.groupby("set")))
+    records_of = by_set(Evaluation.load(file.with_suffix(".parquet")).records)
     config = MeasurementConfig.model_validate(measurement)
     ruler = config.evaluation
     records = {}
     for position, of in enumerate(written["sets"]):
         name = of["set"]
+        if not of["classes"]:  # only told from the first
+            continue
         own = records_of[name]
         prefix = f"{name}." if position else ""
-        ends = {key: written["intervals"].get(prefix + metric) for key, metric in METRICS.items()}
+        known = {
+            key: prefix + metric for key, metric in METRICS.items() if prefix + metric in written["metrics"]
+        }
+        ends = {key: written["intervals"].get(metric) for key, metric in known.items()}
         records[str(name)] = {
             "dataset": name,
             "model": config.model.name,
             "pretrained": config.model.pretrained or "",
             "task": "zeroshot_classification",
             "language": "en",
-            "metrics": {key: written["metrics"][prefix + metric] for key, metric in METRICS.items()}
+            "metrics": {key: written["metrics"][metric] for key, metric in known.items()}
             | of_records(own, of["classes"]),
             "intervals": {key: interval for key, interval in ends.items() if interval is not None},
             "templates": of["templates"],
             "origin": of["origin"],
             "split": written["split"],
             "n": len(own),
-            "attack": str(ruler.attack),
-            "further_attacks": [str(further) for further in ruler.further_attacks],
-            "norm": ruler.attack.norm,
-            "epsilon": as_fraction(ruler.attack.epsilon),
-            "steps": ruler.attack.steps,
-            "attacked_at": ruler.attack.at,
+            **(attack(ruler) if "robust_acc1" in known else {}),
             "seed": ruler.seed,
             "precision": ruler.precision,
         }
     return records
+
+
+def attack(ruler: EvaluationConfig) -> dict[str, Any]:
+    return {
+        "attack": str(ruler.attack),
+        "further_attacks": [str(further) for further in ruler.further_attacks],
+        "norm": ruler.attack.norm,
+        "epsilon": as_fraction(ruler.attack.epsilon),
+        "steps": ruler.attack.steps,
+        "attacked_at": ruler.attack.at,
+    }
 
 
 def of_records(own: pd.DataFrame, classes: int) -> dict[str, float]:
