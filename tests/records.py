@@ -34,6 +34,7 @@ def records(seed: int, images: dict[str, int], *, skill: float = 0.6, first: int
                 columns[f"{version}_{column}"] = r.exponential(size=n)
             for column in UNCERTAINTIES:
                 columns[f"{version}_{column}"] = np.round(r.random(n), 2)
+        columns |= {"own_temperature": 1.5, "own_scaled_nll": columns["clean_scaled_nll"] - r.random(n) / 100}
         tables.append(pd.DataFrame(columns))
     return pd.concat(tables, ignore_index=True)
 

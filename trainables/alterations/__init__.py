@@ -1,1 +1,0 @@
-"""Images as they look elsewhere: common corruptions and visual factors, each at five severities."""
