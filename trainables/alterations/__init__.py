@@ -1,0 +1,1 @@
+"""Images as they look elsewhere: common corruptions and visual factors, each at five severities."""
