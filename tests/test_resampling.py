@@ -18,7 +18,9 @@ from trainables.metrics.summary import summarize
 
 IMAGES = {"a": 90, "b": 60, "c": 40}
 NOT_RESAMPLED = ("ece_class_wise", "ece_null_mean", "ece_null_95")
-METRICS = [name for name in metric_names(dict.fromkeys(IMAGES, Role()), VERSIONS) if not name.endswith(NOT_RESAMPLED)]
+METRICS = [
+    name for name in metric_names(dict.fromkeys(IMAGES, Role()), VERSIONS) if not name.endswith(NOT_RESAMPLED)
+]
 
 
 def stored(folder: Path, *tables: pd.DataFrame) -> list[Path]:

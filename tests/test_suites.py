@@ -154,15 +154,12 @@ def test_altered_sets_have_the_labels_of_the_set_itself(evaluation):
 
 
 def test_the_own_temperature_is_the_best_there_is(evaluation):
-    for name, metrics in (("", evaluation.summary.metrics),):
-        assert metrics[f"{name}temperature_regret"] == pytest.approx(0, abs=1e-9)
-        assert metrics[f"{name}temperature"] == metrics[f"{name}own_temperature"]
-    for severity in (1, 4):
-        shifted = f"fashion-mnist-8k-fog-{severity}."
-        assert evaluation.summary.metrics[f"{shifted}temperature_regret"] >= 0
-        assert (
-            evaluation.summary.metrics[f"{shifted}temperature"] == evaluation.summary.metrics["temperature"]
-        )
+    metrics = evaluation.summary.metrics
+    assert metrics["temperature_regret"] == pytest.approx(0, abs=1e-9)
+    assert metrics["temperature"] == metrics["own_temperature"]
+    for shifted in ("fashion-mnist-8k-fog-1", "fashion-mnist-8k-fog-4"):
+        assert metrics[f"{shifted}.temperature_regret"] >= 0
+        assert metrics[f"{shifted}.temperature"] == metrics["temperature"]
 
 
 def test_nothing_is_attacked_at_an_epsilon_of_0(model):
@@ -207,7 +204,9 @@ def test_in_distribution_images_are_drawn_once_for_all_that_is_told_from_them(ev
     """So draws of the accuracy and of the area go together, as both depend on these images."""
     file = tmp_path / "records.parquet"
     evaluation.save(file)
-    together = resample([[file]], ["clean_confidence", "digits-ood.confidence_ood_auroc"], draws=400).draws[:, 0]
+    together = resample([[file]], ["clean_confidence", "digits-ood.confidence_ood_auroc"], draws=400).draws[
+        :, 0
+    ]
     assert np.corrcoef(together.T)[0, 1] > 0.5
 
 
@@ -232,7 +231,7 @@ def test_an_interrupted_evaluation_goes_on_where_it_was(model, tmp_path, monkeyp
             measured(model, RULER, store=store)
     monkeypatch.setattr(outputs.Measuring, "outputs", counting)
     resumed = measured(model, RULER, store=store)
-    assert len(done) == len(set(zip(*[iter(done)] * 1, strict=True))) or len(done) == 3 * 7
+    assert len(done) == 7 * 3  # sets times parts: none of them twice
     pd.testing.assert_frame_equal(
         resumed.records.drop(columns="zero_gradients"), whole.records.drop(columns="zero_gradients")
     )
@@ -256,7 +255,9 @@ def test_splits_are_not_mixed(model):
     validation, test = (
         registry.load("fashion-mnist-8k", split, Fit((28, 28)), count=10) for split in ("validation", "test")
     )
-    with pytest.raises(DataError, match="'fashion-mnist-8k' has validation images and .* test images; measure"):
+    with pytest.raises(
+        DataError, match="'fashion-mnist-8k' has validation images and .* test images; measure"
+    ):
         evaluate(model, [validation, test], EvaluationConfig())
 
 
@@ -271,7 +272,10 @@ def test_an_altered_set_is_not_trained_on():
         ({"suites": ["shift"]}, "unknown suite 'shift'; did you mean 'shifts'?"),
         ({"suites": [OWN, OWN]}, "a name is there twice"),
         ({"suites": [{"name": "transfer"}]}, "or is 'transfer'"),
-        ({"suites": [{"name": "own", "altered": ["fogg"]}]}, "unknown alteration 'fogg'; did you mean 'fog'?"),
+        (
+            {"suites": [{"name": "own", "altered": ["fogg"]}]},
+            "unknown alteration 'fogg'; did you mean 'fog'?",
+        ),
         ({"suites": [{"name": "own", "altered": ["fog"], "severities": [6]}]}, "less than or equal to 5"),
         ({"suites": [{"name": "own", "sets": ["ninco"]}]}, "'ninco' has no classes to be measured on"),
     ],
@@ -312,7 +316,15 @@ def test_the_command_measures_suites_and_prints_their_tables(tmp_path, monkeypat
     own = tmp_path / "mine.yaml"
     own.write_text(yaml.safe_dump({key: value for key, value in OWN.items() if key != "name"}))
     printed = sweeper(
-        "clip-tiny", "--suite", own, "--data", "fashion-mnist-8k", "--set", "images=40", "--to", tmp_path / "to"
+        "clip-tiny",
+        "--suite",
+        own,
+        "--data",
+        "fashion-mnist-8k",
+        "--set",
+        "images=40",
+        "--to",
+        tmp_path / "to",
     )
     assert "mine" in printed
     assert "clean alone" in printed

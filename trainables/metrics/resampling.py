@@ -236,7 +236,11 @@ def _statistic_name(metric: str) -> str:
 def _of_metric(metric: str, parts: Sequence[_Part], weights: _Weights) -> Array:
     """(D,) a metric of a file."""
     prefix, _, name = metric.rpartition(".")
-    values = [part.value(_statistic_name(metric), weights) for part in _parts_of(prefix, parts)]
+    statistic = _statistic_name(metric)
+    members = [
+        part for part in _parts_of(prefix, parts) if (part.inside is None) == (statistic in STATISTICS)
+    ]
+    values = [part.value(statistic, weights) for part in members]
     if not name.startswith(WORST):
         return np.asarray(np.mean(values, axis=0))
     return np.asarray(np.min(values, axis=0) if worse(name) == "smaller" else np.max(values, axis=0))
