@@ -1,4 +1,4 @@
-"""Suites: groups of sets, images of other classes, altered images, and what an interruption leaves of them."""
+"""Suites: groups of sets, images of other classes, altered images, and what an interruption leaves."""
 
 from __future__ import annotations
 
@@ -238,7 +238,7 @@ def test_an_interrupted_evaluation_goes_on_where_it_was(model, tmp_path, monkeyp
     assert resumed.summary.metrics == pytest.approx(whole.summary.metrics)
 
 
-def test_parts_of_another_model_or_attack_are_not_taken(model, tmp_path, monkeypatch):
+def test_parts_of_another_model_or_attack_are_not_taken(model, tmp_path):
     store = Store(tmp_path)
     ruler = {"attack": {"epsilon": "8/255", "steps": 1}, "images": 20}
     first = measured(model, ruler, store=store)
@@ -256,7 +256,7 @@ def test_splits_are_not_mixed(model):
         registry.load("fashion-mnist-8k", split, Fit((28, 28)), count=10) for split in ("validation", "test")
     )
     with pytest.raises(
-        DataError, match="'fashion-mnist-8k' has validation images and .* test images; measure"
+        DataError, match=r"'fashion-mnist-8k' has validation images and .* test images; measure"
     ):
         evaluate(model, [validation, test], EvaluationConfig())
 

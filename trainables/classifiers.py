@@ -12,7 +12,7 @@ from collections import Counter
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from functools import lru_cache
-from typing import Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import torch
 import torch.nn.functional as F
@@ -24,7 +24,12 @@ from trainables.methods.dirichlet import PUBLISHED_SCALE
 from trainables.once import Store
 from trainables.sources import RANDOM, TIMM, check_source
 
+if TYPE_CHECKING:
+    from trainables.models import PixelClip
+
 RANDOM_SEED = 0
+Measurable: TypeAlias = "PixelClip | PixelNet"
+"""What can be measured."""
 
 
 class PixelNet(nn.Module):

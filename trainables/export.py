@@ -52,6 +52,8 @@ def export(*, trial: dict[str, Any], weights: str, target: str, about: dict[str,
     if folder.exists() and not (folder / ORIGIN).is_file():
         raise ModelError(f"{folder} is there and is no earlier export (no {ORIGIN} in it); export elsewhere")
     model = fine_tuned(config.model, Path(weights), "cpu")
+    if not isinstance(model, PixelClip):
+        raise ModelError(f"{config.model.name} is no CLIP: it is had from timm as it is, and not exported")
     trained_on = training_set(Path(weights))
     classes, templates = trained_on.pop("class_names"), trained_on["templates"]
     base = licence(config.model)

@@ -47,10 +47,10 @@ from trainables.usage import Usage
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from trainables.classifiers import Measurable
     from trainables.data.config import DataSet
     from trainables.data.images import ImageSet, Split
     from trainables.data.role import Role
-    from trainables.models import PixelClip
 
 Report = dict[str, Any]
 
@@ -219,7 +219,7 @@ def write_results(file: Path, result: Report, evaluation: Evaluation) -> None:
 
 
 def evaluation_sets(
-    data: DataConfig, evaluation: EvaluationConfig, split: Split, model: PixelClip
+    data: DataConfig, evaluation: EvaluationConfig, split: Split, model: Measurable
 ) -> list[ImageSet]:
     measured = measured_sets(data, evaluation).values()
     return [evaluation_set(asked, data, evaluation, split, model) for asked in measured]
@@ -230,7 +230,7 @@ def evaluation_set(
     data: DataConfig,
     evaluation: EvaluationConfig,
     split: Split,
-    model: PixelClip,
+    model: Measurable,
 ) -> ImageSet:
     config, role = asked
     images = registry.load(
@@ -251,7 +251,7 @@ def store_at(cache: str | None) -> Store:
 
 def fine_tuned(
     config: ModelConfig, weights: Path | None, device: str | None = None, store: Store = NOWHERE
-) -> PixelClip:
+) -> Measurable:
     """The model with the trained weights of a file; the pre-trained one without.
 
     The file alone says which weights were trained: method and optimiser are of no concern here.
@@ -323,7 +323,7 @@ def measure(
 
 
 def baseline_key(
-    model: PixelClip, sets: list[ImageSet], held_out: ImageSet | None, ruler: EvaluationConfig
+    model: Measurable, sets: list[ImageSet], held_out: ImageSet | None, ruler: EvaluationConfig
 ) -> dict[str, Any]:
     """All that the pre-trained model's evaluation depends on. held_out: what its temperature is fitted on."""
 

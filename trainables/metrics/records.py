@@ -36,10 +36,8 @@ def by_set(records: pd.DataFrame) -> dict[str, pd.DataFrame]:
 def own(rows: pd.DataFrame) -> pd.DataFrame:
     """Without the columns of which nothing is known, and in NumPy's types."""
     known = rows.dropna(axis=1, how="all").infer_objects()
-    extended = (pd.BooleanDtype, pd.Int64Dtype)
-    return known.astype(
-        {n: kind.numpy_dtype for n, kind in known.dtypes.items() if isinstance(kind, extended)}
-    )
+    extended = {pd.BooleanDtype(): np.bool_, pd.Int64Dtype(): np.int64}
+    return known.astype({name: extended[kind] for name, kind in known.dtypes.items() if kind in extended})
 
 
 def is_outside(own: pd.DataFrame) -> bool:

@@ -97,7 +97,9 @@ def measurements(suites: Sequence[Any]) -> list[dict[str, Any]]:
 
     suites: names, or suites of one's own.  Raises DataError for what is none.
     """
-    alone, as_it_is, at = [], [], dict[float, list[Suite]]()
+    alone: list[Suite] = []
+    as_it_is: list[Suite] = []
+    at: dict[float, list[Suite]] = {}
     for suite in map(validated, suites):
         for epsilon in suite.epsilons:
             at.setdefault(epsilon, []).append(suite)
