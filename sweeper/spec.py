@@ -361,6 +361,9 @@ def validate(root: Node) -> SweepSpec:
     lines += checks.warm_start(file, resolved.places)
     if trials:
         lines += checks.rungs(file, longest, resolved.places)
+        if not mistakes:
+            times = trainable.at_times(trials[0], trainable.evaluation.model_validate(file.evaluation))
+            lines += checks.times(file, longest, *times, resolved.places)
     if not lines:
         lines += checks.known(root.items["trial"], file, resolved.places)
         lines += checks.finite(root.items["trial"], file, resolved.places)

@@ -7,6 +7,7 @@ FINETUNE = {
     "trial": "trainables.config:TrialConfig",
     "evaluation": "trainables.config:EvaluationConfig",
     "metrics": "trainables.config:trial_metrics",
+    "at_times": "trainables.config:trial_metrics_at_times",
     "describe": "trainables.config:describe_evaluation",
     "trainable": "trainables.finetune:Finetune",
     "measurement": "trainables.config:MeasurementConfig",

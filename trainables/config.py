@@ -183,6 +183,12 @@ class EvaluationConfig(Settings):
     suites: list[Suite] = Field(
         [], description="Suites measured besides, by name, each a group of sets: `shifts.clean_ece`."
     )
+    suite_epochs: list[PositiveInt] = Field(
+        [],
+        description="Epochs after which a trial is measured on `suites` and `ood`, its last one besides; all by "
+        "default. If one of their metrics is an objective or has a bound, early stopping can decide after these "
+        "epochs alone, and only they can be on the front.",
+    )
     images: PositiveInt | None = Field(None, description="Images of each set, stratified; all by default.")
     batch_size: PositiveInt = Field(256, description="Images measured at a time; no result depends on it.")
     seed: NonNegativeInt = Field(0, description="Seed of the attacks' random starts.")
@@ -212,6 +218,10 @@ class EvaluationConfig(Settings):
     def versions(self) -> tuple[str, ...]:
         """Versions of the images that are measured, as metrics begin with them."""
         return VERSIONS + (CONFIDENCE_VERSIONS if self.confidence_attack else ())
+
+    @property
+    def without_suites(self) -> EvaluationConfig:
+        return self.model_copy(update={"suites": [], "ood": []})
 
     @model_validator(mode="after")
     def suites_have_own_names(self) -> EvaluationConfig:
@@ -276,6 +286,14 @@ def trial_metrics(config: TrialConfig, evaluation: EvaluationConfig) -> list[str
     """Names of all metrics that a trial of this configuration always reports."""
     measured = measured_sets(config.data, evaluation)
     return metric_names({name: role for name, (_, role) in measured.items()}, evaluation.versions)
+
+
+def trial_metrics_at_times(config: TrialConfig, evaluation: EvaluationConfig) -> tuple[list[str], list[int]]:
+    """Names of those of a trial's metrics that it reports after these epochs and its last one alone."""
+    if not evaluation.suite_epochs:
+        return [], []
+    always = trial_metrics(config, evaluation.without_suites)
+    return [n for n in trial_metrics(config, evaluation) if n not in always], evaluation.suite_epochs
 
 
 def measured_sets(data: DataConfig, evaluation: EvaluationConfig) -> dict[str, tuple[str | DataSet, Role]]:

@@ -98,7 +98,9 @@ class Finetune:
         )
         store = store_at(config.get("cache"))
         self.trainer = Trainer(self.trial, config["seed"], store=store, micro_batch=micro_batch)
-        self.sets = evaluation_sets(self.trial.data, self.evaluation, "validation", self.trainer.pretrained)
+        model, data, whole = self.trainer.pretrained, self.trial.data, self.evaluation
+        self.sets = evaluation_sets(data, whole, "validation", model)
+        self.between = evaluation_sets(data, whole.without_suites, "validation", model)
 
     def step(self) -> Report:
         if self.refusal is not None:
@@ -110,7 +112,9 @@ class Finetune:
             with usage:
                 summary = self.trainer.train_epoch()
                 started = time.perf_counter()
-                result = evaluate(self.trainer.model, self.sets, self.evaluation)
+                whole = self._measures_suites(summary.epoch)
+                sets = self.sets if whole else self.between
+                result = evaluate(self.trainer.model, sets, self.evaluation)
         except EXPECTED as error:
             return self._failure(str(error), self.trainer.epoch)
         except torch.OutOfMemoryError as error:  # where no smaller micro-batch would help
@@ -122,7 +126,7 @@ class Finetune:
             "epoch": summary.epoch,
             "split": "validation",
             **result.report(),
-            "sets": [images.about() for images in self.sets],
+            "sets": [images.about() for images in sets],
             "training_set": {
                 **self.trainer.images.about(),
                 "class_names": list(self.trainer.images.classes),
@@ -137,9 +141,16 @@ class Finetune:
         }
         file, state = epoch_file(self.folder, summary.epoch), self.trainer.state()
         write_results(file, epoch, result)
-        checkpoints.save(file.with_suffix(".safetensors"), checkpoints.weights(state))
+        if whole:
+            checkpoints.save(file.with_suffix(".safetensors"), checkpoints.weights(state))
         checkpoints.advance(self.folder, state)
         return self._report(epoch)
+
+    def _measures_suites(self, epoch: int) -> bool:
+        """Whether all is measured after this epoch. Only then is it known what the model is worth, and are
+        its weights kept."""
+        chosen = self.evaluation.suite_epochs
+        return not chosen or epoch in chosen or epoch >= self.until
 
     def _report(self, epoch: Report) -> Report:
         return {
