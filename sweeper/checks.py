@@ -119,10 +119,10 @@ def times(
     deciding = [name for name in file.pareto.deciding if name in metrics]
     missing = [epoch for epoch in (stopping.rungs(longest) if stopping else ()) if epoch not in epochs]
     if deciding and missing:
+        place, when = at(places, ("evaluation", "suite_epochs")), ", ".join(map(str, missing))
         yield (
-            f"{at(places, ('evaluation', 'suite_epochs'))}: evaluation.suite_epochs: early stopping decides by "
-            f"{deciding[0]} after epochs {', '.join(map(str, missing))}, too; add them, or change "
-            "search.early_stopping"
+            f"{place}: evaluation.suite_epochs: early stopping decides by {deciding[0]} after epochs {when}, "
+            "too; add them, or change search.early_stopping"
         )
 
 

@@ -13,9 +13,12 @@ import yaml
 from click.testing import CliRunner
 from sklearn.metrics import roc_auc_score
 
+from sweeper import Sweep, runner, spec, tree
 from sweeper.cli import main
-from sweeper.errors import UserError
+from sweeper.errors import SpecError, UserError
+from sweeper.run import Run
 from sweeper.suites import given
+from tests import alone
 from tests.finished import finished_run
 from trainables import models, outputs, suites
 from trainables.config import EvaluationConfig, TrialConfig, measured_sets, trial_metrics
@@ -362,3 +365,54 @@ def test_a_file_that_is_no_suite_is_one_line(content, line, tmp_path):
 
 def test_roles_add_up():
     assert Role(("a",), attacked=False).and_also(Role(("b", "a"))) == Role(("a", "b"), attacked=True)
+
+
+# In a sweep
+
+WEATHER = {"name": "weather", "altered": ["fog"], "severities": [2, 4]}
+RULED = {"attack": {"epsilon": "8/255", "steps": 1}, "images": 40, "suites": ["embedded-ood", WEATHER]}
+SWEEP = {
+    "name": "suites",
+    "trial": {
+        "data": {"train": "fashion-mnist-8k", "images": 64},
+        "method": {"name": "tecoa"},
+        "optimizer": {"learning_rate": 1e-3},
+        "batch_size": 32,
+        "epochs": 3,
+    },
+    "evaluation": RULED | {"suite_epochs": [1]},
+    "final": RULED,
+    "pareto": {
+        "maximize": ["embedded-ood.mcm_ood_auroc", "weather.worst_clean_accuracy"],
+        "subject_to": {"weather.clean_accuracy": ">= 0.1 * baseline"},
+    },
+    "search": {"trials": 1, "sampler": "random"},
+    "tracking": {"mlflow": False},
+}
+
+
+def test_metrics_of_suites_decide_after_the_epochs_that_they_are_measured_after(tmp_path, monkeypatch):
+    monkeypatch.setattr(runner, "drive", alone.drive)
+    monkeypatch.setattr(runner.Cluster, "check", staticmethod(lambda _: None))
+    results = Sweep.from_dict(SWEEP).run(runs=tmp_path / "runs", quiet=True)
+    (trial,) = Run.load(results.path).trials()
+    measured = [set(epoch["metrics"]) for epoch in trial.epochs]
+    decides = {"weather.worst_clean_accuracy", "embedded-ood.mcm_ood_auroc"}
+    assert [decides <= metrics for metrics in measured] == [True, False, True]
+    assert all("robust_accuracy" in metrics for metrics in measured)
+    assert {2} & set(trial.kept) == set()
+    rows = results.pareto()
+    assert set(rows["epoch"]) <= {1, 3}
+    assert rows["probability"].between(0, 1).all()
+
+
+def test_a_rung_after_another_epoch_is_refused():
+    file = SWEEP | {
+        "search": {"trials": 2, "sampler": "random", "early_stopping": {"grace_epochs": 2}},
+    }
+    with pytest.raises(SpecError) as caught:
+        spec.validate(tree.from_plain(file, "sweep.yaml"))
+    (line,) = caught.value.lines
+    assert (
+        "evaluation.suite_epochs: early stopping decides by embedded-ood.mcm_ood_auroc after epochs 2" in line
+    )

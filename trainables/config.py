@@ -185,9 +185,9 @@ class EvaluationConfig(Settings):
     )
     suite_epochs: list[PositiveInt] = Field(
         [],
-        description="Epochs after which a trial is measured on `suites` and `ood`, its last one besides; all by "
-        "default. If one of their metrics is an objective or has a bound, early stopping can decide after these "
-        "epochs alone, and only they can be on the front.",
+        description="Epochs after which a trial is measured on `suites` and `ood`, its last one besides; all "
+        "by default. If one of their metrics is an objective or has a bound, early stopping decides after "
+        "these epochs, and only they can be on the front.",
     )
     images: PositiveInt | None = Field(None, description="Images of each set, stratified; all by default.")
     batch_size: PositiveInt = Field(256, description="Images measured at a time; no result depends on it.")
