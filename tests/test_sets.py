@@ -382,7 +382,7 @@ def test_any_folder_of_images_can_be_scored(tmp_path):
     with pytest.raises(DataError, match="noise is not a folder; expected one with images"):
         registry.check(config, ("test",))
     (tmp_path / "noise").mkdir()
-    with pytest.raises(DataError, match=r"data set 'noise': .*noise holds no images \("):
+    with pytest.raises(DataError, match=r"data set 'noise-ood': .*noise holds no images \("):
         registry.check(config, ("test",))
     names = ("0.png", "1.png", "a/2.png", "a/b/3.png", "c/4.png")
     files = [paint(tmp_path / "noise" / name) for name in names]
