@@ -389,7 +389,7 @@ def test_any_folder_of_images_can_be_scored(tmp_path):
     write(tmp_path / "noise" / "about.txt", "noise")
     registry.check(config, ("validation", "test"))
     validation, test = (registry.load(config, split, Fit(SIZE)) for split in ("validation", "test"))
-    assert (len(validation), len(test), test.name, test.classes) == (1, 4, "noise", ())
+    assert (len(validation), len(test), test.name, test.classes) == (1, 4, "noise-ood", ())
     assert test.origin == "80 % of the test images"
     assert "are not read: 1, such as" in test.notes[0]
     found = {image.tobytes() for images in (validation, test) for image in images.pixels()}

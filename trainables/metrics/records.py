@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 
-from trainables.data.listing import NO_CLASS
 from trainables.data.role import TRANSFER
 from trainables.metrics.names import CONFIDENCE_VERSIONS, UNCERTAINTIES, VERSIONS
 
@@ -42,7 +41,7 @@ def own(rows: pd.DataFrame) -> pd.DataFrame:
 
 def is_outside(own: pd.DataFrame) -> bool:
     """Whether a set's images are of no class of the in-distribution set. own: its records."""
-    return bool(own["label"].iloc[0] == NO_CLASS)
+    return "clean_correct" not in own
 
 
 def versions_of(own: pd.DataFrame) -> list[str]:
