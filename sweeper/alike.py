@@ -47,18 +47,31 @@ class Side:
 
     def measured_by(self, metric: str, stage: Stage) -> dict[str, Any]:
         """All that a value of the metric depends on, but for the model."""
-        (prefix, _, name), measured = metric.rpartition("."), self.run.sets(stage)
-        sets = [of for of in measured[1:] if prefix in (of["set"], *of.get("groups", ("transfer",)))]
-        if not sets or name.removeprefix(WORST) in OUTSIDE:  # whose images are told from the first's
-            sets = measured[:1] + sets
         by, section = self.run.spec.evaluation, "evaluation"
         if stage != "validation":
             by, section = self.run.spec.final, "final"
-        return {
-            "data": ", ".join(of["set"] for of in sets),
-            "images": {of["set"]: {key: of.get(key) for key in ALIKE} for of in sets},
-            section: {key: by.get(key) for key in depends_on(metric)},
-        }
+        return measured_by(metric, self.run.sets(stage), {section: by})
+
+
+def measured_by(
+    metric: str, measured: Sequence[Mapping[str, Any]], by: Mapping[str, Mapping[str, Any]]
+) -> dict[str, Any]:
+    """All that a value of the metric depends on, but for the model. measured: the sets of the measurement.
+    by: its evaluation, under the name that messages have for it."""
+    sets = sets_of_metric(metric, measured)
+    if not sets or metric.rpartition(".")[2].removeprefix(WORST) in OUTSIDE:  # told from the first's images
+        sets = [*measured[:1], *sets]
+    return {
+        "data": ", ".join(of["set"] for of in sets),
+        "images": {of["set"]: {key: of.get(key) for key in ALIKE} for of in sets},
+        **{name: {key: of.get(key) for key in depends_on(metric)} for name, of in by.items()},
+    }
+
+
+def sets_of_metric(metric: str, measured: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+    """Those that what stands in front of a metric names; none where it is of the in-distribution set."""
+    prefix = metric.rpartition(".")[0]
+    return [of for of in measured[1:] if prefix in (of["set"], *of.get("groups", ("transfer",)))]
 
 
 @dataclass(frozen=True)

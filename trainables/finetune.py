@@ -297,10 +297,13 @@ def measure(
     parts: str | None = None,
 ) -> None:
     """Evaluates the model with the weights that an epoch of a trial wrote, or the pre-trained one if
-    `weights` is None, on the sets of `data`, and writes `target` (JSON) with its records beside it. Does
-    nothing where `target` is there already. cache: folder in which the pre-trained model's evaluations are
-    kept; see `Finetune`.  parts: folder in which what is measured is kept until all is, to go on from there
-    after an interruption; removed in the end."""
+    `weights` is None, on the sets of `data`, and writes `target` (JSON) with its records beside it; under
+    `measurement` it says what was measured, and how. Does nothing where `target` is there already.
+
+    cache: folder in which the pre-trained model's evaluations are kept; see `Finetune`.
+    parts: folder in which what is measured is kept until all is, to go on from there after an interruption;
+    removed in the end.
+    """
     file = Path(target)
     if file.exists():
         return
@@ -319,18 +322,24 @@ def measure(
         else evaluation_set((own, IN_DISTRIBUTION), config, ruler, "validation", clip)
     )
 
-    def measured() -> Evaluation:
+    def evaluated() -> Evaluation:
         temperature = None if held_out is None else calibrate(clip, held_out, ruler)
         return evaluate(clip, sets, ruler, temperature=temperature, store=store_at(parts))
 
     if trained is None:
-        result = store.get(BASELINE, baseline_key(clip, sets, held_out, ruler), measured)
+        result = store.get(BASELINE, baseline_key(clip, sets, held_out, ruler), evaluated)
     else:
-        result = measured()
+        result = evaluated()
     about = [images.about() for images in sets]
-    write_results(file, {"split": split, **result.report(), "sets": about}, result)
+    measured = {"model": model, "evaluation": evaluation, "weights": weights_name(trained)}
+    write_results(file, {"split": split, "measurement": measured, **result.report(), "sets": about}, result)
     if parts is not None:
         shutil.rmtree(parts, ignore_errors=True)
+
+
+def weights_name(file: Path | None) -> str | None:
+    """Of a trial's weights, wherever its run lies: as t003/epoch-005.safetensors."""
+    return None if file is None else f"{file.parent.name}/{file.name}"
 
 
 def baseline_key(
