@@ -32,7 +32,10 @@ def labels(choice: Choice) -> list[str]:
     for option in choice.options:
         named = option.items.get("name") if isinstance(option, Mapping) else option
         names.append(str(named.value) if isinstance(named, Scalar) else "")
-    for known in (names, [_in_full(option, name) for option, name in zip(choice.options, names, strict=True)]):
+    for known in (
+        names,
+        [_in_full(option, name) for option, name in zip(choice.options, names, strict=True)],
+    ):
         if "" not in known and len(set(known)) == len(known):
             return known
     return [str(index) for index in range(len(names))]

@@ -28,7 +28,10 @@ def fall(
     """
     rulers = [EvaluationConfig.model_validate(each) for each in (evaluation, final)]
     balls = [ruler.attack for ruler in rulers]
-    if not all(ruler.attacks for ruler in rulers) or len({(ball.norm, ball.epsilon, ball.at) for ball in balls}) > 1:
+    if (
+        not all(ruler.attacks for ruler in rulers)
+        or len({(ball.norm, ball.epsilon, ball.at) for ball in balls}) > 1
+    ):
         return None
     pairs = own_images(before).merge(own_images(after), on=["set", "index"], suffixes=("_before", "_after"))
     if pairs.empty:
