@@ -201,7 +201,7 @@ class SweepFile(Section):
     final: dict[str, Any] | None = Field(
         None,
         description="How candidates of the front are measured before they are called optimal; by default as "
-        "`evaluation`, on all images, with the attack `standard` beside the search's.",
+        "`evaluation`, on all images, with the attack `standard` beside the search's if that attacks.",
     )
     pareto: ParetoConfig = Field(ParetoConfig(), description="What is better.")
     search: SearchConfig = Field(SearchConfig(), description="How many trials, chosen how.")

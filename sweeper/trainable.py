@@ -91,7 +91,8 @@ class Trainable:
             first, *others = [names_of(trial, evaluation) for trial in trials]
         except self.errors as error:
             raise _as_user_error(error) from error
-        return [name for name in first if all(name in names for names in others)]
+        common = set(first).intersection(*others)
+        return [name for name in first if name in common]
 
     def at_times(self, trial: BaseModel, evaluation: BaseModel) -> tuple[list[str], list[int]]:
         """Those of a trial's metrics that it reports after these epochs and its last one alone."""

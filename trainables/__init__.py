@@ -33,6 +33,10 @@ EVALUATE = FINETUNE | {
     "trial": "trainables.zoo_config:ZooConfig",
     "metrics": "trainables.zoo_config:zoo_metrics",
     "trainable": "trainables.zoo:Zoo",
+    "measure": "trainables.zoo:measure",
+    "sanity": "trainables.zoo:sanity",
     "check": "trainables.zoo_config:check",
+    "memory": "trainables.zoo_memory:plan",
+    "export": "trainables.export:export_as_it_is",
 }
 """The evaluation-only trainable: models as they are."""

@@ -22,12 +22,11 @@ from trainables.data.fit import Fit
 from trainables.errors import ModelError
 from trainables.methods.dirichlet import PUBLISHED_SCALE
 from trainables.once import Store
-from trainables.sources import RANDOM, TIMM, check_source
+from trainables.sources import TIMM, check_source, random_seed
 
 if TYPE_CHECKING:
     from trainables.models import PixelClip
 
-RANDOM_SEED = 0
 Measurable: TypeAlias = "PixelClip | PixelNet"
 """What can be measured."""
 
@@ -136,11 +135,11 @@ def load(name: str, pretrained: str | None, device: str) -> PixelNet:
     import timm
 
     check_source(name, pretrained)
-    model = name.removeprefix(TIMM)
+    model, seed = name.removeprefix(TIMM), random_seed(pretrained)
     try:
         with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(RANDOM_SEED)
-            net = timm.create_model(model, pretrained=pretrained != RANDOM)
+            torch.manual_seed(seed or 0)
+            net = timm.create_model(model, pretrained=seed is None)
         data = timm.data.resolve_model_data_config(net)
     except Exception as error:
         raise ModelError(f"model {name!r} can't be loaded: {' '.join(str(error).split())}") from error

@@ -39,7 +39,7 @@ from trainables.errors import DataError
 from trainables.methods import METHODS, Method
 from trainables.metrics.names import CONFIDENCE_VERSIONS, VERSIONS, metric_names
 from trainables.settings import Settings
-from trainables.sources import RANDOM, TIMM
+from trainables.sources import TIMM, random_seed
 from trainables.suites import Suite
 
 
@@ -54,8 +54,8 @@ class ModelConfig(Settings):
     pretrained: str | None = Field(
         None,
         description="open_clip weight tag of an architecture, e.g. `openai`; `random` is random weights, the "
-        "same in every process, to try a set-up at its full size without a download. Not for other names, "
-        "which have weights of their own.",
+        "same in every process, to try a set-up at its full size without a download, and `random-7` others. "
+        "Not for names of folders and repositories, which have weights of their own.",
     )
     towers: Literal["image", "both"] | None = Field(
         None,
@@ -78,7 +78,8 @@ class ModelConfig(Settings):
 
     @model_validator(mode="after")
     def weights_are_of_an_architecture(self) -> ModelConfig:
-        if self.name.startswith(TIMM) and self.pretrained in (None, RANDOM):
+        own = self.name.startswith(TIMM) or self.name in MODELS
+        if own and random_seed(self.pretrained) is not None:
             return self
         if self.pretrained is not None and (self.name in MODELS or ":" in self.name):
             raise ValueError(
@@ -269,10 +270,10 @@ class MeasurementConfig(Settings):
 
 def final_evaluation(evaluation: dict[str, Any]) -> dict[str, Any]:
     """How candidates are measured before they are called optimal, where a sweep does not say: on all images,
-    with the strong attack beside the search's."""
+    with the strong attack beside the search's, if that attacks at all."""
     own = EvaluationConfig.model_validate(evaluation)
     attacks = own.further_attacks
-    if STANDARD not in [attack.name for attack in attacks]:
+    if own.attacks and STANDARD not in [attack.name for attack in attacks]:
         attacks = [*attacks, FurtherAttack(name=STANDARD)]
     return own.model_copy(update={"images": None, "further_attacks": attacks}).model_dump(mode="json")
 

@@ -15,11 +15,19 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from trainables import checkpoints
+from trainables import checkpoints, finetune
 from trainables.config import EvaluationConfig
 from trainables.errors import EXPECTED
 from trainables.evaluate import evaluate
-from trainables.finetune import epoch_file, evaluation_sets, fine_tuned, store_at, write_results
+from trainables.finetune import (
+    BASELINE,
+    baseline_key,
+    epoch_file,
+    evaluation_sets,
+    fine_tuned,
+    store_at,
+    write_results,
+)
 from trainables.training import default_device
 from trainables.usage import Usage
 from trainables.zoo_config import ZooConfig, zoo_metrics
@@ -62,7 +70,12 @@ class Zoo:
         with usage:
             model = fine_tuned(self.trial.model, None, store=self.store)
             sets = evaluation_sets(self.trial.data, self.evaluation, "validation", model)
-            result = evaluate(model, sets, self.evaluation, store=store_at(str(parts)))
+            key = baseline_key(
+                model, sets, None, self.evaluation
+            )  # a sweep's first model is also its baseline
+            result = self.store.get(
+                BASELINE, key, lambda: evaluate(model, sets, self.evaluation, store=store_at(str(parts)))
+            )
         seconds = time.perf_counter() - started
         epoch = {
             "epoch": 1,
@@ -93,3 +106,14 @@ class Zoo:
 
     def load(self, folder: str) -> None:
         """The same."""
+
+
+def measure(*, weights: str | None, target: str, **own: Any) -> None:
+    """As `finetune.measure`; the weights of a trial are the model's own."""
+    own = {"parts": str(Path(target).with_suffix(".parts"))} | own
+    finetune.measure(weights=None, target=target, **own)
+
+
+def sanity(*, weights: str | None, **own: Any) -> list[tuple[str, bool | None, str]]:
+    """As `finetune.sanity`."""
+    return finetune.sanity(weights=None, **own)
