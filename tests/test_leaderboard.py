@@ -7,6 +7,7 @@ import io
 import json
 import os
 import re
+from collections.abc import Iterator
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -35,6 +36,7 @@ from trainables.metrics.comparison import resampled
 from trainables.metrics.intervals import wilson
 from trainables.metrics.resampling import resample
 
+DRAWS = 300
 SETS = {"fashion-mnist-8k": 200, "digits": 100, "letters": 100}
 SHOW = ["clean_accuracy", "robust_accuracy", "clean_ece_class_wise", "clean_entropy"]
 SUITE = {"name": "written", "about": "Digits & letters?", "sets": ["digits", "letters"], "show": SHOW}
@@ -62,6 +64,13 @@ CLIP_BENCHMARK = {  # as its `eval` dumps it
     "metrics": {"acc1": 0.54636, "acc5": 0.72856, "mean_per_class_recall": 0.54522},
     "language": "en",
 }
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _few_draws() -> Iterator[None]:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("sweeper.leaderboard.DRAWS", DRAWS)
+        yield
 
 
 @pytest.fixture(autouse=True)
@@ -550,7 +559,7 @@ def test_ranks_of_a_run_are_those_of_its_records(run: Run) -> None:
     made = content_of(run.path, split="validation")
     cells = cells_of(made, "fashion-mnist-8k", "robust_ece")
     files = [run.records(run.point(name), "final") for name in cells]
-    found = resample([[file] for file in files], ["robust_ece"], draws=1000, seed=0)
+    found = resample([[file] for file in files], ["robust_ece"], draws=DRAWS, seed=0)
     order = rank_intervals(found.estimates[:, 0], found.draws[:, :, 0]).tolist()
     assert [cell["rank"] for cell in cells.values()] == order
 
