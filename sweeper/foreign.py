@@ -44,7 +44,7 @@ class Value:
 
 @dataclass(frozen=True)
 class Record:
-    """What is said of a model. form: whose it is.  values: by set, metric and ball.  attacked_by: what its images were."""
+    """What is said of a model. form: whose it is.  values: by set, metric and ball.  attacked_by: or ""."""
 
     form: str
     model: str

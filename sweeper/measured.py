@@ -25,8 +25,8 @@ STAMP = len("20261124-142522-123456")
 """At the end of the name of what `sweeper evaluate` writes."""
 BALLS = ("attack", "confidence_attack")
 FORMS = (
-    "a result of `sweeper evaluate`, a record of clip_benchmark (JSON, or the CSV that it builds) or a "
-    "model_info of RobustBench"
+    "expected a result of `sweeper evaluate`, a record of clip_benchmark (JSON, or the CSV that it builds) "
+    "or a model_info of RobustBench"
 )
 
 
@@ -128,14 +128,17 @@ def files_of(place: Path) -> list[Path] | None:
     if place.is_file():
         return [place]
     if place.suffix in (".json", ".csv"):
-        raise UserError(f"{place}: no such file; expected {FORMS}", pages.LEADERBOARD)
+        raise UserError(f"{place}: no such file; {FORMS}", pages.LEADERBOARD)
     if not place.is_dir() or (place / "run.json").exists():
         return None
     if (place / "records").is_dir():  # beside which the same lies as clip_benchmark writes it
         place = place / "records"
     files = [*place.glob("*.json"), *place.glob("*.csv")]
     if not files:
-        raise UserError(f"{place}: no results in it; expected files, each {FORMS}", pages.LEADERBOARD)
+        raise UserError(
+            f"{place}: no results in it; expected files that `sweeper evaluate` wrote, or records of others",
+            pages.LEADERBOARD,
+        )
     return latest_first(files)
 
 
@@ -191,7 +194,7 @@ def of_file(file: Path) -> Iterator[tuple[Any, Model]]:
     if not isinstance(content, Mapping) or not {"metrics", "sets"} <= content.keys():
         records = foreign.records(content, file)
         if not records:
-            raise UserError(f"{file}: expected {FORMS}", pages.LEADERBOARD)
+            raise UserError(f"{file}: {FORMS}", pages.LEADERBOARD)
         for record in records:
             yield (record.form, record.model), Model(record.model, record.form, record=record)
         return
@@ -222,6 +225,4 @@ def read(file: Path) -> Any:
         text = file.read_text(encoding="utf-8")
         return foreign.rows_of_csv(text) if file.suffix == ".csv" else json.loads(text)
     except (OSError, ValueError) as error:
-        raise UserError(
-            f"{file}: {' '.join(str(error).split())}; expected {FORMS}", pages.LEADERBOARD
-        ) from None
+        raise UserError(f"{file}: {' '.join(str(error).split())}; {FORMS}", pages.LEADERBOARD) from None

@@ -479,6 +479,7 @@ MISTAKES = {
     ),
     "a cluster that is away": (["run", "FILE"], "clusters.md#messages"),
     "no runs": (["pareto", "--runs", "nothing"], "quickstart.md"),
+    "a result that there is not": (["leaderboard", "nothing.json"], "leaderboard.md#messages"),
     "a trial that is not there": (["evaluate", "t007", "RUN"], "results.md#messages"),
     "a run that goes on": (["resume", "RUN"], "storage.md#who-drives"),
     "an MLflow that is away": (["track", "RUN"], "mlflow.md#messages"),
