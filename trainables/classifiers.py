@@ -12,6 +12,7 @@ from collections import Counter
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from functools import lru_cache
+from itertools import product
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 import torch
@@ -114,18 +115,28 @@ class NetClassifier(nn.Module):
 
 @lru_cache(maxsize=16)
 def columns_of(classes: tuple[str, ...]) -> list[int]:
+    """Places of these classes among ImageNet's. Two of its names are there twice: of such a name it is the
+    class with which all are in ImageNet's order. Raises ModelError for other names."""
     from open_clip import IMAGENET_CLASSNAMES
 
-    if classes == tuple(IMAGENET_CLASSNAMES):
-        return list(range(len(classes)))
-    count = Counter(IMAGENET_CLASSNAMES)
-    strange = [name for name in classes if count[name] != 1]
+    places: dict[str, list[int]] = {}
+    for place, name in enumerate(IMAGENET_CLASSNAMES):
+        places.setdefault(name, []).append(place)
+    strange = [name for name, count in Counter(classes).items() if count > len(places.get(name, ()))]
     if strange:
         raise ModelError(
-            f"a timm classifier knows ImageNet's classes alone, and {strange[0]!r} is none of them, or two; "
+            f"a timm classifier knows ImageNet's classes alone, and {strange[0]!r} is none of them; "
             "measure it on ImageNet, its V2, A, R and Sketch, or on images of your own under CLIP's names"
         )
-    return [IMAGENET_CLASSNAMES.index(name) for name in classes]
+    found = [list(each) for each in product(*(places[name] for name in classes))]
+    ordered = [each for each in found if len(found) == 1 or sorted(set(each)) == each]
+    if len(ordered) != 1:
+        twice = next(name for name in classes if len(places[name]) > 1)
+        raise ModelError(
+            f"ImageNet has two classes called {twice!r}, and the order of these does not say which is meant; "
+            "give them in ImageNet's order"
+        )
+    return ordered[0]
 
 
 @lru_cache(maxsize=1)

@@ -67,7 +67,11 @@ def export(*, trial: dict[str, Any], weights: str, target: str, about: dict[str,
 
 
 def export_as_it_is(
-    *, trial: dict[str, Any], weights: str, target: str, about: dict[str, Any]
+    *,
+    trial: dict[str, Any],
+    weights: str,  # noqa: ARG001, as `export` has it
+    target: str,
+    about: dict[str, Any],
 ) -> dict[str, Any]:
     """As `export`, of a model that nothing was trained of; class names and prompts are those of the set that
     it was measured on. Raises ModelError for a classifier of timm."""

@@ -108,12 +108,12 @@ class Zoo:
         """The same."""
 
 
-def measure(*, weights: str | None, target: str, **own: Any) -> None:
+def measure(*, target: str, **own: Any) -> None:
     """As `finetune.measure`; the weights of a trial are the model's own."""
-    own = {"parts": str(Path(target).with_suffix(".parts"))} | own
-    finetune.measure(weights=None, target=target, **own)
+    parts = {"parts": str(Path(target).with_suffix(".parts"))}
+    finetune.measure(target=target, **parts | own | {"weights": None})
 
 
-def sanity(*, weights: str | None, **own: Any) -> list[tuple[str, bool | None, str]]:
+def sanity(**own: Any) -> list[tuple[str, bool | None, str]]:
     """As `finetune.sanity`."""
-    return finetune.sanity(weights=None, **own)
+    return finetune.sanity(**own | {"weights": None})

@@ -19,7 +19,7 @@ Pair = tuple[str, str]
 
 
 def pairs_chart(of: Material) -> Chart | Absent:
-    """Of every suite, too, that the sweep measures: accuracy, calibration, detection, as far as it has them."""
+    """Of every suite, too, that the sweep measures, as far as it has accuracy, calibration or detection."""
     models = [model for model in (*of.models, of.untrained) if model and model.measured(of.stage, of.names)]
     known = [pair for pair in pairs(of) if any(model.measured(of.stage, pair) for model in models)]
     if not known or all(model.method == UNTRAINED for model in models):
