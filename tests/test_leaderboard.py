@@ -10,7 +10,7 @@ import re
 from collections.abc import Iterator
 from html.parser import HTMLParser
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
@@ -24,9 +24,11 @@ from sweeper.files import read_json, write_json
 from sweeper.leaderboard import leaderboard
 from sweeper.measured import find, of_file
 from sweeper.ranks import rank_intervals
-from sweeper.report.leaderboard import latex, markdown, page, to_csv
+from sweeper.report.leaderboard import latex, markdown, to_csv
+from sweeper.report.leaderboard import page as page_of
 from sweeper.run import Run
 from sweeper.standing import tables
+from tests.browser import browser, page  # noqa: F401
 from tests.finished import finished_run
 from tests.made_up import made_up_run
 from tests.records import class_bins, records
@@ -35,6 +37,9 @@ from trainables.evaluate import Evaluation
 from trainables.metrics.comparison import resampled
 from trainables.metrics.intervals import wilson
 from trainables.metrics.resampling import resample
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Page
 
 DRAWS = 300
 SETS = {"fashion-mnist-8k": 200, "digits": 100, "letters": 100}
@@ -466,7 +471,7 @@ class Tables(HTMLParser):
 
 
 def test_the_page_has_all_cells_and_needs_nothing(content: dict[str, Any]) -> None:
-    text = page(content)
+    text = page_of(content)
     parsed = Tables()
     parsed.feed(text)
     assert parsed.open == []
@@ -479,6 +484,18 @@ def test_the_page_has_all_cells_and_needs_nothing(content: dict[str, Any]) -> No
     assert text.count('class="sortable"') == len(content["suites"])
     assert not re.findall(r'(?:src|href)="(?!data:)', text)
     assert len(text) < 200_000  # no plotly where nothing is plotted
+
+
+def test_a_click_sorts_the_page(content: dict[str, Any], page: Page, tmp_path: Path) -> None:  # noqa: F811
+    file = tmp_path / "leaderboard.html"
+    file.write_text(page_of(content), encoding="utf-8")
+    page.goto(file.as_uri())
+    page.wait_for_selector("body[data-ready]")
+    names = page.locator("#suite-1 tbody td:first-child")
+    assert names.all_inner_texts()[0] == "best_&_50%"
+    page.click("#suite-1 th:nth-child(3) button")
+    assert names.all_inner_texts()[0] == "worst"
+    assert page.locator("#trouble").is_hidden()
 
 
 def test_csv_is_read_by_pandas(content: dict[str, Any]) -> None:
