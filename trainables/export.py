@@ -53,6 +53,7 @@ def export(*, trial: dict[str, Any], weights: str, target: str, about: dict[str,
     features that differ in a single bit.
     """
     config = TrialConfig.model_validate(trial)
+    check_target(Path(target))
     trained_on = training_set(Path(weights))
     known = {"training_set": trained_on, "classes": trained_on.pop("class_names")}
     origin = {**about, **known, "templates": trained_on["templates"], **of_weights(config.model)}
@@ -76,6 +77,7 @@ def export_as_it_is(
     """As `export`, of a model that nothing was trained of; class names and prompts are those of the set that
     it was measured on. Raises ModelError for a classifier of timm."""
     config = ZooConfig.model_validate(trial)
+    check_target(Path(target))
     own = as_data_set(config.data.evaluated[0])
     classes = list(registry.listed(own, "validation").classes)
     known = {"classes": classes, "templates": list(registry.templates_of(own, config.data.prompt))}
@@ -88,6 +90,12 @@ def export_as_it_is(
         card_as_it_is(config, origin),
     )
     return origin
+
+
+def check_target(folder: Path) -> None:
+    """Raises ModelError if the folder holds something else than an earlier export."""
+    if folder.exists() and not (folder / ORIGIN).is_file():
+        raise ModelError(f"{folder} is there and is no earlier export (no {ORIGIN} in it); export elsewhere")
 
 
 def of_weights(config: ModelConfig) -> dict[str, Any]:
@@ -103,8 +111,6 @@ def write_whole(
     model: Measurable, config: ModelConfig, folder: Path, origin: dict[str, Any], text: str
 ) -> None:
     """The folder: whole, or not there at all. text: its card."""
-    if folder.exists() and not (folder / ORIGIN).is_file():
-        raise ModelError(f"{folder} is there and is no earlier export (no {ORIGIN} in it); export elsewhere")
     if not isinstance(model, PixelClip):
         raise ModelError(f"{config.name} is no CLIP, and no folder of open_clip can hold it")
     partial = folder.with_name(f"{folder.name}.partial")
