@@ -67,8 +67,9 @@ unit = st.floats(0, 1, width=16)
 
 @given(st.lists(st.tuples(unit, unit), min_size=1, max_size=12), st.integers(1, 4))
 def test_what_is_kept_epoch_by_epoch(values: list[tuple[float, float]], most: int) -> None:
-    """Never more than the bound, never one that another dominates which could be kept, never nothing. An epoch
-    that was let go, for the bound's sake, may dominate a later one: its weights are gone."""
+    """Never more than the bound, never one that another dominates which could be kept, never nothing.
+
+    An epoch that was let go, for the bound's sake, may dominate a later one: its weights are gone."""
     ruler, epochs, held = sweep(most), reports(values), list[int]()
     for number in range(1, len(epochs) + 1):
         there = [*held, number]
