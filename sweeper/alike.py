@@ -105,6 +105,11 @@ class Ruler:
         return broken
 
 
+def letter(place: int) -> str:
+    """A, B, ..., Z, AA, BB, ..."""
+    return ascii_uppercase[place % 26] * (1 + place // 26)
+
+
 def sides_of(runs: Sequence[Run]) -> list[Side]:
     """Raises UserError if there are no two runs, one is there twice, or has no front yet."""
     if len(runs) < 2:
@@ -114,8 +119,7 @@ def sides_of(runs: Sequence[Run]) -> list[Side]:
         if run.id in known:
             raise UserError(f"{known[run.id]} and {run} are the same run; name another one")
         known[run.id] = run
-    letters = [ascii_uppercase[place % 26] * (1 + place // 26) for place in range(len(runs))]
-    sides = [Side(letter, run, run.pareto()) for letter, run in zip(letters, runs, strict=True)]
+    sides = [Side(letter(place), run, run.pareto()) for place, run in enumerate(runs)]
     for side in sides:
         if not side.content["candidates"]:
             raise UserError(f"{side.run} has no front yet; go on with it: sweeper resume {side.run}")

@@ -15,17 +15,9 @@ from pathlib import Path
 from typing import Any
 
 from trainables.attacks.config import as_fraction, parse_fraction
+from trainables.metrics.names import BENCHMARK_METRICS
 
 CLIP_BENCHMARK, ROBUSTBENCH = "clip_benchmark", "RobustBench"
-METRICS = {
-    "acc1": "clean_accuracy",
-    "robust_acc1": "robust_accuracy",
-    "ece": "clean_ece",
-    "robust_ece": "robust_ece",
-    "nll": "clean_nll",
-    "robust_nll": "robust_nll",
-}
-"""By clip_benchmark's name, or the one that `sweeper evaluate` gives it in such a file."""
 TASK = "zeroshot_classification"
 NAMES = {"imagenet": "imagenet1k"}
 """Sets of RobustBench that have another name here."""
@@ -89,7 +81,7 @@ def of_clip_benchmark(row: Mapping[str, Any]) -> Record:
     given = row.get("intervals")
     own = given if isinstance(given, Mapping) else {}
     values: dict[tuple[str, str, str], Value] = {}
-    for key, metric in METRICS.items():
+    for key, metric in BENCHMARK_METRICS.items():
         value = number(metrics.get(key))
         if value is None:
             continue

@@ -11,13 +11,13 @@ import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from string import ascii_uppercase
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from sweeper import pages
+from sweeper.alike import letter
 from sweeper.errors import UserError, near
 from sweeper.measured import Found, Measured, Model
 from sweeper.pareto import Direction
@@ -122,8 +122,7 @@ def leaderboard(found: Found, suites: Sequence[str] = (), metrics: Sequence[str]
 def letters(found: Found) -> dict[str, str]:
     """Of the runs, if there are several."""
     runs = list(dict.fromkeys(model.run for model in found.models if model.run))
-    names = (ascii_uppercase[place % 26] * (1 + place // 26) for place in range(len(runs)))
-    return dict(zip(runs, names, strict=False)) if len(runs) > 1 else {}
+    return {run: letter(place) for place, run in enumerate(runs)} if len(runs) > 1 else {}
 
 
 # What there is

@@ -19,12 +19,12 @@ from sweeper.runner import preflight
 from tests import alone
 from tests.command import called, sweeper
 from trainables import classifiers, models, outputs, zoo
-from trainables.config import EvaluationConfig, final_evaluation
+from trainables.config import EvaluationConfig, final_evaluation, trial_metrics
 from trainables.data.sets.imagenet import class_names, wordnet_ids
 from trainables.errors import ModelError
 from trainables.metrics.names import UNDEFINED_AT_TIMES
 from trainables.sources import check_source
-from trainables.zoo_config import ZooConfig, source_of, zoo_metrics
+from trainables.zoo_config import ZooConfig, source_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -90,7 +90,7 @@ def test_a_model_that_can_not_be_measured_fails_alone(run: Run) -> None:
 def test_reports_what_it_promised_and_nothing_attacked(run: Run) -> None:
     trial = run.trials()[0]
     config = ZooConfig.model_validate(trial.config)
-    expected = zoo_metrics(config, EvaluationConfig.model_validate(run.spec.evaluation))
+    expected = trial_metrics(config, EvaluationConfig.model_validate(run.spec.evaluation))
     reported = trial.metrics or {}
     assert {name for name in reported if not name.endswith(tuple(UNDEFINED_AT_TIMES))} == set(expected)
     assert all(math.isfinite(value) for value in reported.values())

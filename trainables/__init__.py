@@ -31,7 +31,6 @@ FINETUNE = {
 
 EVALUATE = FINETUNE | {
     "trial": "trainables.zoo_config:ZooConfig",
-    "metrics": "trainables.zoo_config:zoo_metrics",
     "trainable": "trainables.zoo:Zoo",
     "measure": "trainables.zoo:measure",
     "sanity": "trainables.zoo:sanity",

@@ -117,6 +117,8 @@ class RuntimeConfig(Settings):
 
 
 if TYPE_CHECKING:
+    from trainables.zoo_config import ZooConfig
+
     MethodConfig = Method
 else:
     MethodConfig = Annotated[Union[tuple(METHODS.values())], Field(discriminator="name")]
@@ -283,13 +285,15 @@ def describe_evaluation(evaluation: dict[str, Any]) -> str:
     return str(EvaluationConfig.model_validate(evaluation))
 
 
-def trial_metrics(config: TrialConfig, evaluation: EvaluationConfig) -> list[str]:
+def trial_metrics(config: TrialConfig | ZooConfig, evaluation: EvaluationConfig) -> list[str]:
     """Names of all metrics that a trial of this configuration always reports."""
     measured = measured_sets(config.data, evaluation)
     return metric_names({name: role for name, (_, role) in measured.items()}, evaluation.versions)
 
 
-def trial_metrics_at_times(config: TrialConfig, evaluation: EvaluationConfig) -> tuple[list[str], list[int]]:
+def trial_metrics_at_times(
+    config: TrialConfig | ZooConfig, evaluation: EvaluationConfig
+) -> tuple[list[str], list[int]]:
     """Names of those of a trial's metrics that it reports after these epochs and its last one alone."""
     if not evaluation.suite_epochs:
         return [], []

@@ -100,7 +100,9 @@ class Finetune:
         self.trainer = Trainer(self.trial, config["seed"], store=store, micro_batch=micro_batch)
         model, data, whole = self.trainer.pretrained, self.trial.data, self.evaluation
         self.sets = evaluation_sets(data, whole, "validation", model)
-        self.between = evaluation_sets(data, whole.without_suites, "validation", model)
+        self.between = self.sets
+        if whole.suite_epochs:
+            self.between = evaluation_sets(data, whole.without_suites, "validation", model)
 
     def step(self) -> Report:
         if self.refusal is not None:

@@ -118,7 +118,7 @@ class Measuring:
     def key(self) -> dict[str, Any]:
         """All that the outputs depend on."""
         images, text = self.images, self.classifier.text.cpu().numpy()
-        measured = {"batch_size", "further_sets", "ood", "suites", "images"}
+        measured = {"batch_size", "further_sets", "ood", "suites", "suite_epochs", "images"}
         return {
             "model": self.classifier.model.fingerprint(),
             "arithmetic": self.classifier.model.arithmetic,

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from trainables import checkpoints, finetune
-from trainables.config import EvaluationConfig
+from trainables.config import EvaluationConfig, trial_metrics
 from trainables.errors import EXPECTED
 from trainables.evaluate import evaluate
 from trainables.finetune import (
@@ -30,7 +30,7 @@ from trainables.finetune import (
 )
 from trainables.training import default_device
 from trainables.usage import Usage
-from trainables.zoo_config import ZooConfig, zoo_metrics
+from trainables.zoo_config import ZooConfig
 
 if TYPE_CHECKING:
     Report = dict[str, Any]
@@ -70,9 +70,8 @@ class Zoo:
         with usage:
             model = fine_tuned(self.trial.model, None, store=self.store)
             sets = evaluation_sets(self.trial.data, self.evaluation, "validation", model)
-            key = baseline_key(
-                model, sets, None, self.evaluation
-            )  # a sweep's first model is also its baseline
+            # under the baseline's key, as a sweep's first model is that, too
+            key = baseline_key(model, sets, None, self.evaluation)
             result = self.store.get(
                 BASELINE, key, lambda: evaluate(model, sets, self.evaluation, store=store_at(str(parts)))
             )
@@ -94,7 +93,7 @@ class Zoo:
 
     def _failure(self, reason: str) -> Report:
         return {
-            **dict.fromkeys(zoo_metrics(self.trial, self.evaluation), math.nan),
+            **dict.fromkeys(trial_metrics(self.trial, self.evaluation), math.nan),
             "epoch": 0,
             "images_per_second": math.nan,
             "failed": reason,

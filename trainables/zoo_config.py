@@ -9,10 +9,9 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import Field, model_validator
 
-from trainables.config import EvaluationConfig, ModelConfig, measured_sets
+from trainables.config import EvaluationConfig, ModelConfig
 from trainables.data.config import DataConfig
 from trainables.embedded import MODELS
-from trainables.metrics.names import metric_names
 from trainables.settings import Settings
 from trainables.sources import TIMM, random_seed
 
@@ -81,12 +80,6 @@ def source_of(name: str, pretrained: str | None) -> str:
         return found[0] if found else "timm"
     words = f"{pretrained or ''} {name}".lower().replace("-", "").replace("_", " ")
     return next((source for source in SOURCES if source in words), "other")
-
-
-def zoo_metrics(config: ZooConfig, evaluation: EvaluationConfig) -> list[str]:
-    """Names of all metrics that a model of this configuration always reports."""
-    measured = measured_sets(config.data, evaluation)
-    return metric_names({name: role for name, (_, role) in measured.items()}, evaluation.versions)
 
 
 def check(trial: dict[str, Any], evaluations: Sequence[dict[str, Any]] = ()) -> None:

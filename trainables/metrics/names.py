@@ -103,6 +103,16 @@ def worse(metric: str) -> Literal["smaller", "larger"] | None:
     return "larger" if metric.endswith(LARGER_IS_WORSE) else None
 
 
+BENCHMARK_METRICS = {
+    "acc1": "clean_accuracy",
+    "robust_acc1": "robust_accuracy",
+    "ece": "clean_ece",
+    "robust_ece": "robust_ece",
+    "nll": "clean_nll",
+    "robust_nll": "robust_nll",
+}
+"""Our metrics by clip_benchmark's names, or those that `sweeper evaluate` gives them in such a file."""
+
 ZERO_GRADIENTS = 0.01
 """The share of exactly zero gradients above which an attack's result should not be believed."""
 
