@@ -20,7 +20,7 @@ from sweeper.run import Run
 from sweeper.table import LABEL
 from sweeper.tree import first_difference
 from sweeper.trial import Stage
-from trainables.metrics.names import OUTSIDE, WORST, depends_on
+from trainables.metrics.names import depends_on, needs_first
 
 Array = NDArray[np.float64]
 Row = dict[str, Any]
@@ -59,7 +59,7 @@ def measured_by(
     """All that a value of the metric depends on, but for the model. measured: the sets of the measurement.
     by: its evaluation, under the name that messages have for it."""
     sets = sets_of_metric(metric, measured)
-    if not sets or metric.rpartition(".")[2].removeprefix(WORST) in OUTSIDE:  # told from the first's images
+    if not sets or needs_first(metric):
         sets = [*measured[:1], *sets]
     return {
         "data": ", ".join(of["set"] for of in sets),

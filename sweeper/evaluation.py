@@ -150,13 +150,14 @@ def of_trial(
     trial: as t003@5, or t003 for the last epoch whose weights were kept.
 
     overrides: KEY=VALUE of the sweep's `evaluation` (validation images) or `final` (test images).
-    attacks: names of further attacks, in place of the sweep's own.  own: of the evaluation, before them.
+    attacks: names of further attacks, in place of the sweep's own.  own: what a suite sets, after all others.
     Raises SpecError or UserError with one line per mistake.
     """
     section = "final" if split == "test" else "evaluation"
     given = [f"final={json.dumps(run.spec.final)}", *changes(section, overrides, attacks, own)]
     sweep = spec.load(run.path / "sweep.yaml", overrides=given)
     evaluation = sweep.final if split == "test" else sweep.evaluation
+    check_epsilon(evaluation, own)
     config, weights = find_weights(run, trial)
     sweep.trainable.check(config, [evaluation])
     return Measurement(
@@ -203,9 +204,21 @@ def find_points(run: Run, names: Sequence[str]) -> list[Point]:
 def changes(
     section: str, overrides: Sequence[str], attacks: Sequence[str], own: Mapping[str, Any] | None = None
 ) -> list[str]:
-    given = [f"{section}.{key}={json.dumps(value)}" for key, value in (own or {}).items()]
-    given += [f"{section}.{each}" for each in overrides]
-    return [*given, f"{section}.further_attacks={json.dumps(list(attacks))}"] if attacks else given
+    given = [f"{section}.{each}" for each in overrides]
+    given += [f"{section}.further_attacks={json.dumps(list(attacks))}"] if attacks else []
+    return [*given, *(f"{section}.{key}={json.dumps(value)}" for key, value in (own or {}).items())]
+
+
+def check_epsilon(evaluation: Mapping[str, Any], own: Mapping[str, Any] | None) -> None:
+    """Raises UserError if a suite is measured at an epsilon that a further attack does not keep to."""
+    epsilon = (own or {}).get("attack.epsilon")
+    others = [each for each in evaluation["further_attacks"] if each.get("epsilon") is not None]
+    if epsilon and others:
+        raise UserError(
+            f"a suite is measured at epsilon {epsilon}, and {others[0]['name']} has an epsilon of its own; "
+            "leave it out: --attack standard, or --set further_attacks=[]",
+            pages.SUITES,
+        )
 
 
 def of_model(
@@ -224,7 +237,7 @@ def of_model(
     model: an exported folder, `local-dir:FOLDER`, `hf-hub:ORG/REPO`, `ARCHITECTURE/TAG` of open_clip, or the
     name of an embedded model.  to: a folder, or for one set a .json file, for clip_benchmark's form of the
     result; the result itself goes to `records` beside it.  overrides: KEY=VALUE of the evaluation.
-    attacks: names of further attacks.  own: of the evaluation, before all others.
+    attacks: names of further attacks.  own: what a suite sets, after all others.
     Raises SpecError or UserError with one line per mistake.
     """
     trainable = Trainable.find("finetune")
@@ -233,9 +246,12 @@ def of_model(
     data |= {"prompt": prompt} if prompt is not None else {}
     content = {"model": model_of(model), "data": data, "evaluation": {}}
     valid = spec.measurement(trainable, content, changes("evaluation", overrides, attacks, own))
-    one, count = to.suffix == ".json", len(sets) + len(valid["evaluation"]["further_sets"])
-    if one and count > 1:
-        raise UserError(f"--to {to} is one file, and each of {count} data sets needs one; name a folder")
+    evaluation = valid["evaluation"]
+    check_epsilon(evaluation, own)
+    one, count = to.suffix == ".json", len(sets) + len(evaluation["further_sets"]) + len(evaluation["ood"])
+    if one and (count > 1 or evaluation["suites"]):
+        each = "each data set of a suite" if evaluation["suites"] else f"each of {count} data sets"
+        raise UserError(f"--to {to} is one file, and {each} needs one; name a folder")
     trainable.check_measurement(valid)
     return Measurement(
         title=model,

@@ -21,7 +21,7 @@ from sweeper.trainable import Trainable
 
 class Make(Protocol):
     def __call__(self, *, own: Mapping[str, Any]) -> Measurement:
-        """A measurement, from what its evaluation has besides what else was asked for."""
+        """A measurement. own: what is set of its evaluation, whatever else was asked for."""
 
 
 ROWS = 20
@@ -88,8 +88,9 @@ def table(suite: Mapping[str, Any], result: Mapping[str, Any]) -> Table:
     title = f"{name}: {suite['about']}".rstrip(": ")
     chosen = members
     if len(members) > ROWS:
-        chosen = sorted(members, key=lambda of: metrics[f"{of}.{by}"])[:WORST]
-        title += f" Of {len(members)} sets the {WORST} of smallest {by.replace('_', ' ')}."
+        having = [of for of in members if f"{of}.{by}" in metrics]
+        chosen = sorted(having, key=lambda of: metrics[f"{of}.{by}"])[:WORST]
+        title += f" Of {len(members)} sets the {len(chosen)} of smallest {by.replace('_', ' ')}."
     made = Table(title=title, title_justify="left", box=None)
     made.add_column("", no_wrap=True)
     for metric in shown:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
@@ -16,7 +17,8 @@ from sklearn.metrics import balanced_accuracy_score, top_k_accuracy_score
 
 from sweeper import evaluation, spec
 from sweeper.cli import main
-from sweeper.errors import UserError
+from sweeper.commands.evaluate import check
+from sweeper.errors import Exit, UserError
 from sweeper.export import exported
 from sweeper.run import Run
 from tests.finished import finished_run
@@ -191,6 +193,8 @@ def test_a_data_set_is_a_name_or_a_folder(tmp_path, monkeypatch):
         (["clip-tiny", "--data", "digits", "--prompt", "a photo"], "exactly one placeholder"),
         (["clip-tiny", "--data", "digits", "--data", "fashion-mnist-8k", "--to", "a.json"], "one file"),
         (["clip-tiny", "--data", "digits", "--to", "a.json", "--set", "further_sets=[cifar10]"], "one file"),
+        (["clip-tiny", "--suite", "embedded-ood", "--to", "a.json"], "each data set of a suite needs one"),
+        (["clip-tiny", "--suite", "embedded-ood", "--sanity"], "leave --suite out"),
         (["ViT-B-32", "--data", "digits"], "needs `pretrained`"),
         (["ViT-B-32/opnai", "--data", "digits"], "no weights 'opnai' of ViT-B-32"),
         (["t000", "--data", "digits"], "no architecture 't000'"),
@@ -204,3 +208,17 @@ def test_what_can_not_be_measured_is_one_line(arguments, message):
     output = sweeper(*arguments, code=2)
     assert message in output
     assert output.count("\n") == 1
+
+
+def test_every_model_of_a_front_is_checked():
+    """And one that fails fails the command, wherever it stands."""
+    found = {"baseline": True, "t000@1": False, "t001@2": True}
+
+    def make(name, verdict):
+        return SimpleNamespace(name=name, sanity=lambda: [("unbounded", verdict, "as it may be")])
+
+    models = [make(name, verdict) for name, verdict in found.items()]
+    with pytest.raises(SystemExit) as ended:
+        check(models, as_json=False)
+    assert ended.value.code == Exit.FAILED
+    check([models[0], models[2]], as_json=False)

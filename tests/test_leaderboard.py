@@ -19,6 +19,7 @@ from click.testing import CliRunner
 from rich.console import Console
 
 from sweeper import foreign
+from sweeper.alike import measured_by
 from sweeper.cli import main
 from sweeper.files import read_json, write_json
 from sweeper.leaderboard import leaderboard
@@ -596,3 +597,26 @@ def test_earlier_results_in_a_run_are_counted(tmp_path: Path) -> None:
     )
     (note,) = content_of(made.path)["notes"]
     assert note.startswith("1 of ")
+
+
+@pytest.mark.parametrize(
+    ("metric", "needed"),
+    [
+        ("digits.clean_scaled_ece", True),
+        ("digits.robust_scaled_nll", True),
+        ("shifts.worst_clean_scaled_ece", True),
+        ("shifts.temperature_regret", True),
+        ("ood.mcm_ood_fpr95", True),
+        ("digits.clean_ece", False),
+        ("digits.own_temperature", False),
+    ],
+)
+def test_what_depends_on_the_in_distribution_images_is_alike_only_with_them(metric, needed):
+    """Temperatures are fitted to them, and images of other classes told from them."""
+
+    def by(digest: str) -> dict:
+        own = {"set": "clothes", "digest": digest, "images": 10}
+        other = {"set": "digits", "groups": ["shifts", "ood"], "digest": "d", "images": 10}
+        return measured_by(metric, [own, other], {"evaluation": {}})
+
+    assert (by("one") != by("two")) == needed

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -14,10 +15,12 @@ from click.testing import CliRunner
 from sklearn.metrics import roc_auc_score
 
 from sweeper import Sweep, runner, spec, tree
+from sweeper import evaluation as evaluation_of
 from sweeper.cli import main
 from sweeper.errors import SpecError, UserError
 from sweeper.run import Run
-from sweeper.suites import given
+from sweeper.suites import given, planned, table, within
+from sweeper.trainable import Trainable
 from tests import alone
 from tests.finished import finished_run
 from trainables import models, outputs, suites
@@ -273,6 +276,7 @@ def test_an_altered_set_is_not_trained_on():
     ("ruler", "line"),
     [
         ({"suites": ["shift"]}, "unknown suite 'shift'; did you mean 'shifts'?"),
+        ({"suites": ["ood"], "ood": ["digits"]}, "a name is there twice, or is 'transfer' or 'ood': ood"),
         ({"suites": [OWN, OWN]}, "a name is there twice"),
         ({"suites": [{"name": "transfer"}]}, "or is 'transfer'"),
         (
@@ -312,6 +316,52 @@ def test_as_few_evaluations_as_can_be():
         *[["embedded-zero-shot"]] * 3,
     ]
     assert [each.get("attack.epsilon") for each in needed] == [0, None, "1/255", "2/255", "4/255"]
+
+
+def planned_of(names, *, overrides=(), attacks=(), split="test", to="to"):
+    """Evaluations of the measurements that the command makes."""
+    trainable = Trainable.find("finetune")
+    make = partial(
+        evaluation_of.of_model,
+        "clip-tiny",
+        within(names, trainable),
+        split,
+        to=Path(to),
+        overrides=overrides,
+        attacks=attacks,
+    )
+    return [each.content["evaluation"] for each in planned(trainable, names, make)]
+
+
+def test_a_suites_own_epsilons_and_its_want_of_attacks_are_kept_to():
+    """Whatever else the command line says, which holds for suites that attack as it says."""
+    names = ["embedded-zero-shot", "embedded-shifts"]
+    overrides = ["attack.epsilon=8/255", "attack.step_size=1/255", "confidence_attack={}", "images=7"]
+    clean, *at = planned_of(names, overrides=overrides, attacks=["standard"])
+    assert not EvaluationConfig.model_validate(clean).attacks
+    assert [each["attack"]["epsilon"] for each in at] == ["1/255", "2/255", "4/255"]
+    assert {each["attack"]["step_size"] for each in at} == {None}
+    assert all([attack["name"] for attack in each["further_attacks"]] == ["standard"] for each in at)
+    assert {each["images"] for each in (clean, *at)} == {7}
+    (attacked,) = planned_of([OWN | {"attacked": True, "within": "digits"}], overrides=overrides)
+    assert attacked["attack"]["epsilon"] == "8/255"
+
+
+def test_an_attack_that_does_not_keep_to_a_suites_epsilon_is_refused():
+    own = ["further_attacks=[{name: apgd-ce, epsilon: 8/255}]"]
+    with pytest.raises(UserError, match="measured at epsilon 1/255, and apgd-ce has an epsilon of its own"):
+        planned_of(["embedded-zero-shot"], overrides=own)
+
+
+def test_a_long_table_is_by_sets_that_have_the_metric():
+    """Others are of classes that nothing here has."""
+    suite = Suite(name="long", altered="corruptions", severities=[1, 2], ood=["digits"])
+    names = [f"set-{number}" for number in range(30)]
+    metrics = {f"{name}.clean_accuracy": 1 - number / 100 for number, name in enumerate(names)}
+    sets = [{"set": name, "groups": ["long"]} for name in ("other", *names)]
+    result = {"sets": [{"set": "first", "groups": []}, *sets], "metrics": metrics, "intervals": {}}
+    made = table(suite.model_dump() | {"show": ["clean_accuracy"]}, result)
+    assert list(made.columns[0].cells)[1:6] == [f"set-{number}" for number in range(29, 24, -1)]
 
 
 def test_the_command_measures_suites_and_prints_their_tables(tmp_path, monkeypatch):

@@ -7,7 +7,6 @@ concentrations exp(kappa (cosine + 1)) are exp(z), as those of evidential classi
 
 from __future__ import annotations
 
-import hashlib
 from collections import Counter
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
@@ -21,6 +20,7 @@ from torch import Tensor, nn
 
 from trainables.data.fit import Fit
 from trainables.errors import ModelError
+from trainables.fingerprint import Fingerprint
 from trainables.methods.dirichlet import PUBLISHED_SCALE
 from trainables.once import Store
 from trainables.sources import TIMM, check_source, random_seed
@@ -45,6 +45,7 @@ class PixelNet(nn.Module):
         self.image_size: tuple[int, int] = tuple(data["input_size"][1:])
         self.interpolation = data["interpolation"]
         self.mixed_precision: bool | None = None
+        self._fingerprint = Fingerprint()
         self.register_buffer("mean", torch.tensor(data["mean"]).view(3, 1, 1), persistent=False)
         self.register_buffer("std", torch.tensor(data["std"]).view(3, 1, 1), persistent=False)
         self.register_buffer("scale", torch.tensor(PUBLISHED_SCALE), persistent=False)
@@ -76,11 +77,8 @@ class PixelNet(nn.Module):
 
     def fingerprint(self) -> str:
         """Identifies the model by content."""
-        digest = hashlib.sha256(repr((self.image_size, self.interpolation, str(self.net))).encode())
-        for name, tensor in {**self.net.state_dict(), "mean": self.mean, "std": self.std}.items():
-            digest.update(name.encode())
-            digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
-        return digest.hexdigest()[:16]
+        tensors = {**self.net.state_dict(), "mean": self.mean, "std": self.std}
+        return self._fingerprint.of(tensors, lambda: (self.image_size, self.interpolation, str(self.net)))
 
     def keep_class_texts(self, store: Store) -> None:
         """It has none."""

@@ -229,8 +229,10 @@ class EvaluationConfig(Settings):
     @model_validator(mode="after")
     def suites_have_own_names(self) -> EvaluationConfig:
         names = [suite.name for suite in self.suites]
-        if len({*names, TRANSFER}) <= len(names):
-            raise ValueError(f"suites: a name is there twice, or is {TRANSFER!r}: {', '.join(names)}")
+        taken = [TRANSFER, *[OOD] * bool(self.ood)]
+        if len({*names, *taken}) < len(names) + len(taken):
+            known = " or ".join(map(repr, taken))
+            raise ValueError(f"suites: a name is there twice, or is {known}: {', '.join(names)}")
         return self
 
     @model_validator(mode="after")

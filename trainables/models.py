@@ -7,7 +7,6 @@ pixels at the data set's native size, and gradients reach the pixels.
 from __future__ import annotations
 
 import copy
-import hashlib
 import logging
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -25,6 +24,7 @@ from trainables.blocks import freeze_before, image_blocks, text_blocks
 from trainables.chunks import in_chunks
 from trainables.data.fit import Fit
 from trainables.errors import ModelError
+from trainables.fingerprint import Fingerprint
 from trainables.once import NOWHERE, Store, array_kind
 from trainables.pixels import to_device
 from trainables.progress import counted, named
@@ -51,7 +51,7 @@ class PixelClip(nn.Module):
         self.tokenizer = tokenizer
         self.channels_last = False
         self.mixed_precision: bool | None = None
-        self._fingerprint: tuple[object, str] = (None, "")
+        self._fingerprint = Fingerprint()
         self._texts, self._text_model = NOWHERE, ""
         preprocess = clip.visual.preprocess_cfg
         self.register_buffer("mean", torch.tensor(preprocess["mean"]).view(3, 1, 1), persistent=False)
@@ -141,22 +141,12 @@ class PixelClip(nn.Module):
         return rows, columns
 
     def fingerprint(self) -> str:
-        """Identifies the model by content: weights, normalisation, input size, architecture and tokeniser.
-        The weights are read again only if they have changed, which changes behind autograd's back, through
-        `.data`, don't show."""
+        """Identifies the model by content: weights, normalisation, input size, architecture and tokeniser."""
         tensors = {**self.clip.state_dict(), "mean": self.mean, "std": self.std}
-        state = [(tensor.data_ptr(), tensor._version) for tensor in tensors.values()]
-        if self._fingerprint[0] != state:
-            self._fingerprint = state, self._digest(tensors)
-        return self._fingerprint[1]
+        return self._fingerprint.of(tensors, self._about)
 
-    def _digest(self, tensors: dict[str, Tensor]) -> str:
-        about = self.image_size, self.interpolation, str(self.clip), self.tokenizer([PROBE]).tolist()
-        digest = hashlib.sha256(repr(about).encode())
-        for name, tensor in tensors.items():
-            digest.update(name.encode())
-            digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
-        return digest.hexdigest()[:16]
+    def _about(self) -> object:
+        return self.image_size, self.interpolation, str(self.clip), self.tokenizer([PROBE]).tolist()
 
     def text_features(self, tokens: Tensor, chunk: int | None = None) -> Tensor:
         """(N, D) float32 unit vectors of (N, L) tokens.  chunk: see `chunks.in_chunks`."""

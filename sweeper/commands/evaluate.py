@@ -120,7 +120,9 @@ def command(
         trainable = found.spec.trainable
         makes = [partial(evaluation.of_trial, found, name, split, **how) for name in named(found, model)]
     if sanity:
-        check(makes[0](), as_json)
+        if suites:
+            raise UserError("--sanity attacks as it needs to; leave --suite out")
+        check([make() for make in makes], as_json)
         return
     plans = [planned(trainable, asked, make) if asked else [make()] for make in makes]
     measure([measurement for plan in plans for measurement in plan], as_json)
@@ -134,17 +136,27 @@ def named(run: Run, model: str) -> list[str]:
     return [BASELINE, *members]
 
 
-def check(measurement: Measurement, as_json: bool) -> None:
-    """Ends with an exit code of its own if a check has failed."""
-    findings = measurement.sanity()
+def check(measurements: Sequence[Measurement], as_json: bool) -> None:
+    """Ends with an exit code of its own if a check has failed. As JSON: the findings; of several models a
+    map of them."""
+    results = {}
+    for measurement in measurements:
+        findings = measurement.sanity()
+        results[measurement.name] = [
+            {"name": name, "passed": passed, "detail": text} for name, passed, text in findings
+        ]
+        if not as_json:
+            say(findings, f"{measurement.name}: " if len(measurements) > 1 else "")
     if as_json:
-        print_json([{"name": name, "passed": passed, "detail": text} for name, passed, text in findings])
-    else:
-        words = {True: "passed", False: "FAILED", None: "not checked"}
-        for name, passed, detail in findings:
-            click.echo(f"{name}: {words[passed]}: {detail}")
-    if any(passed is False for _, passed, _ in findings):
+        print_json(results if len(measurements) > 1 else results[measurements[0].name])
+    if any(finding["passed"] is False for found in results.values() for finding in found):
         sys.exit(Exit.FAILED)
+
+
+def say(findings: Sequence[tuple[str, bool | None, str]], of: str) -> None:
+    words = {True: "passed", False: "FAILED", None: "not checked"}
+    for name, passed, detail in findings:
+        click.echo(f"{of}{name}: {words[passed]}: {detail}")
 
 
 def measure(measurements: Sequence[Measurement], as_json: bool) -> None:

@@ -158,6 +158,13 @@ def of_group(of_sets: Sequence[Collection[str]]) -> list[str]:
     return means + [f"{WORST}{name}" for name in means if worse(name)]
 
 
+def needs_first(metric: str) -> bool:
+    """Whether a metric of another set depends on the in-distribution images, too."""
+    name = metric.rpartition(".")[2].removeprefix(WORST)
+    fitted_there = name in ("temperature", "temperature_regret") or "_scaled_" in name
+    return fitted_there or name in OUTSIDE
+
+
 def depends_on(metric: str) -> tuple[str, ...]:
     """The keys of an evaluation's configuration that a metric depends on, beside the images.
 

@@ -91,7 +91,8 @@ def read(name: str) -> dict[str, Any]:
 
 def measurements(suites: Sequence[Any]) -> list[dict[str, Any]]:
     """What of an evaluation has to be set to measure these suites, as few evaluations as can be: one at each
-    epsilon that some of them name, one as it is for others that attack, and one without any attack.
+    epsilon that some of them name, one as it is for others that attack, and one without any attack. What is
+    set is set last, whatever else was asked for.
 
     suites: names, or suites of one's own.  Raises DataError for what is none.
     """
@@ -104,9 +105,12 @@ def measurements(suites: Sequence[Any]) -> list[dict[str, Any]]:
         if not suite.epsilons:
             (as_it_is if suite.attacks else alone).append(suite)
     plans: list[tuple[list[Suite], dict[str, Any]]] = [
-        (alone, {"attack.epsilon": 0, "further_attacks": []}),
+        (alone, {"attack.epsilon": 0, "further_attacks": [], "confidence_attack": None}),
         (as_it_is, {}),
-        *((own, {"attack.epsilon": as_fraction(epsilon)}) for epsilon, own in sorted(at.items())),
+        *(
+            (own, {"attack.epsilon": as_fraction(epsilon), "attack.step_size": None})
+            for epsilon, own in sorted(at.items())
+        ),
     ]
     return [
         {"suites": [suite.model_dump(mode="json", exclude_defaults=True) for suite in own], **settings}
