@@ -203,8 +203,11 @@ def memory_for(monkeypatch, images, error=CUDA_ERROR):
     monkeypatch.setattr(models.PixelClip, "_encode", encode)
 
 
-@pytest.mark.parametrize("method", [{"name": "pmg"}, {"name": "carot", "average_every": 1}], ids=ids)
-@pytest.mark.parametrize("error", [CUDA_ERROR, CPU_ERROR], ids=["cuda", "cpu"])
+@pytest.mark.parametrize(
+    ("method", "error"),
+    [({"name": "pmg"}, CUDA_ERROR), ({"name": "carot", "average_every": 1}, CPU_ERROR)],
+    ids=["pmg-cuda", "carot-cpu"],
+)
 def test_when_memory_runs_out_the_same_step_is_done_in_smaller_parts(monkeypatch, method, error):
     changes = {"batch_size": 32, "data": {"images": 64, "augment": True}}
     small = trainer(method, **changes, runtime={"micro_batch": 8})

@@ -378,6 +378,7 @@ def test_a_path_is_none_below_a_bucket(address: str, tmp_path: Path, monkeypatch
 # --- whole sweeps -----------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_a_sweep_over_hosts_that_share_a_bucket_equals_one_on_a_path(
     address: str, hosts: Hosts, tmp_path: Path
 ) -> None:

@@ -6,11 +6,12 @@ import csv
 import io
 import json
 import math
+import os
 import shutil
 import signal
 import subprocess
 import sys
-from collections.abc import Sequence
+import threading
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -27,7 +28,7 @@ from sweeper.evaluation import find_point
 from sweeper.trial import SPLIT, STAGES, Stage
 from tests import alone
 from tests.browser import browser, page  # noqa: F401
-from tests.command import PATIENCE, called, environment, sweeper, wait_for
+from tests.command import called, sweeper, wait_for
 from tests.finished import finished_run
 from tests.mlflow_page import Visit, shown
 from tests.sweeps import SMALL
@@ -61,8 +62,10 @@ def sweep_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def whole(sweep_file: Path, tmp_path_factory: pytest.TempPathFactory) -> Finished:
     """The small sweep, ended by Ctrl-C in its third trial, and resumed. test_failures.py kills drivers."""
     runs = tmp_path_factory.mktemp("whole")
-    interrupted = end_when(["run", sweep_file, "--runs", runs], runs, "t002", signal.SIGINT)
-    assert interrupted.returncode == 130
+    pressed = threading.Thread(target=press_ctrl_c_after, args=(runs, "t002"), daemon=True)
+    pressed.start()
+    interrupted = called("run", sweep_file, "--runs", runs, code=130)
+    pressed.join()
     assert "Pareto set of" in interrupted.stdout
     assert "sweeper resume" in interrupted.stderr
     assert "Traceback" not in interrupted.stderr
@@ -77,18 +80,10 @@ def uninterrupted(sweep_file: Path, tmp_path_factory: pytest.TempPathFactory) ->
     return alone.drive(Run.create(tmp_path_factory.mktemp("alone"), spec.load(sweep_file), {"seed": 3}))
 
 
-def end_when(
-    arguments: Sequence[object], runs: Path, trial: str, how: signal.Signals
-) -> subprocess.CompletedProcess[str]:
-    """Starts the command and sends it a signal once `trial` has finished an epoch."""
-    command = [sys.executable, "-m", "sweeper", *map(str, arguments)]
-    process = subprocess.Popen(
-        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment()
-    )
-    wait_for(lambda: any(runs.glob(f"*/trials/{trial}/epoch-001.json")) or process.poll() is not None)
-    process.send_signal(how)
-    stdout, stderr = process.communicate(timeout=PATIENCE)
-    return subprocess.CompletedProcess(command, process.returncode, stdout, stderr)
+def press_ctrl_c_after(runs: Path, trial: str) -> None:
+    """Once `trial` has finished an epoch, as the command runs in this process."""
+    wait_for(lambda: any(runs.glob(f"*/trials/{trial}/epoch-001.json")))
+    os.kill(os.getpid(), signal.SIGINT)
 
 
 def test_every_method_ran_with_finite_metrics(whole: Finished) -> None:
@@ -406,11 +401,7 @@ trial:
   epochs: 3
 evaluation: {attack: {epsilon: 8/255, steps: 2}, images: 20}
 final: {attack: {epsilon: 8/255, steps: 2}, images: 20}
-search:
-  trials: 4
-  seed: 1
-  concurrent: 1
-  early_stopping: {metrics: [clean_accuracy], grace_epochs: 1, reduction_factor: 2}
+search: {trials: 4, seed: 1}
 tracking: {mlflow: false}
 """
 
@@ -418,9 +409,9 @@ tracking: {mlflow: false}
 def test_diverged_trials_fail_with_a_reason_and_are_not_in_the_front(tmp_path: Path) -> None:
     file = tmp_path / "stopped.yaml"
     file.write_text(STOPPED)
-    output = called("run", file, "--runs", tmp_path / "runs").stdout
-    run = Run.find(None, tmp_path / "runs")
+    run = alone.drive(Run.create(tmp_path / "runs", spec.load(file), {"seed": 1}))
     assert not (run.path / "mlflow.db").exists()
+    output = called("pareto", run.path).stdout
     by_rate = {rate: [t for t in run.trials() if t.drawn["optimizer.learning_rate"] == rate]
                for rate in ("0.001", "1e+30")}  # fmt: skip
     assert [len(trials) for trials in by_rate.values()] == [2, 2]
