@@ -153,18 +153,18 @@ def of_trial(
     attacks: names of further attacks, in place of the sweep's own.  own: what a suite sets, after all others.
     Raises SpecError or UserError with one line per mistake.
     """
-    section = "final" if split == "test" else "evaluation"
-    given = [f"final={json.dumps(run.spec.final)}", *changes(section, overrides, attacks, own)]
-    sweep = spec.load(run.path / "sweep.yaml", overrides=given)
-    evaluation = sweep.final if split == "test" else sweep.evaluation
-    check_epsilon(evaluation, own)
     config, weights = find_weights(run, trial)
-    sweep.trainable.check(config, [evaluation])
+    sweep = run.spec
+    content = {"model": config["model"], "data": config["data"]}
+    content["evaluation"] = sweep.final if split == "test" else sweep.evaluation
+    content = spec.measurement(sweep.trainable, content, changes(overrides, attacks, own))
+    check_epsilon(content["evaluation"], own)
+    sweep.trainable.check(config, [content["evaluation"]])
     return Measurement(
         title=f"{trial} of {run.name}",
         name=trial,
         trainable=sweep.trainable,
-        content={"model": config["model"], "data": config["data"], "evaluation": evaluation},
+        content=content,
         split=split,
         weights=weights,
         folder=run.path / "evaluations",
@@ -201,12 +201,11 @@ def find_points(run: Run, names: Sequence[str]) -> list[Point]:
     return [points[name] for name in names]
 
 
-def changes(
-    section: str, overrides: Sequence[str], attacks: Sequence[str], own: Mapping[str, Any] | None = None
-) -> list[str]:
-    given = [f"{section}.{each}" for each in overrides]
-    given += [f"{section}.further_attacks={json.dumps(list(attacks))}"] if attacks else []
-    return [*given, *(f"{section}.{key}={json.dumps(value)}" for key, value in (own or {}).items())]
+def changes(overrides: Sequence[str], attacks: Sequence[str], own: Mapping[str, Any] | None) -> list[str]:
+    """Of a measurement's evaluation."""
+    given = [f"evaluation.{each}" for each in overrides]
+    given += [f"evaluation.further_attacks={json.dumps(list(attacks))}"] if attacks else []
+    return [*given, *(f"evaluation.{key}={json.dumps(value)}" for key, value in (own or {}).items())]
 
 
 def check_epsilon(evaluation: Mapping[str, Any], own: Mapping[str, Any] | None) -> None:
@@ -245,7 +244,7 @@ def of_model(
     data = {"train": named[0], "evaluate": named if len(named) > 1 else []}
     data |= {"prompt": prompt} if prompt is not None else {}
     content = {"model": model_of(model), "data": data, "evaluation": {}}
-    valid = spec.measurement(trainable, content, changes("evaluation", overrides, attacks, own))
+    valid = spec.measurement(trainable, content, changes(overrides, attacks, own))
     evaluation = valid["evaluation"]
     check_epsilon(evaluation, own)
     one, count = to.suffix == ".json", len(sets) + len(evaluation["further_sets"]) + len(evaluation["ood"])

@@ -11,7 +11,7 @@ from rich.text import Text
 
 from sweeper.pareto import Direction
 from sweeper.result import objectives, ranked, ranked_members
-from sweeper.trial import STAGES, Intervals, Metrics, Stage
+from sweeper.trial import SPLIT, STAGES, Intervals, Metrics, Stage
 from trainables.metrics.names import ZERO_GRADIENTS
 
 ARROW: dict[Direction, str] = {"maximize": "↑", "minimize": "↓"}
@@ -156,13 +156,25 @@ def interval(intervals: Intervals | None, name: str) -> str:
 
 def images_of(content: dict[str, Any]) -> Iterator[str]:
     """Which images of each set the numbers are from, and what there is to know of these data."""
-    for split in ("validation", "test"):
-        sets = content["data"][split]
-        if sets:
-            yield f"{split} images: " + ", ".join(f"{of['origin']} of {of['set']}" for of in sets)
+    for split in dict.fromkeys(SPLIT.values()):
+        measured: dict[str, dict[Stage, dict[str, Any]]] = {}
+        for stage in STAGES:
+            for of in content["data"][stage] if SPLIT[stage] == split else ():
+                measured.setdefault(of["set"], {})[stage] = of
+        if measured:
+            yield f"{split} images: " + "; ".join(counted(name, by) for name, by in measured.items())
     sets = [of for stage in STAGES for of in content["data"][stage]]
     notes = [f"Note: {of['set']}: {note}." for of in sets for note in of["notes"]]
     yield from dict.fromkeys(notes)
+
+
+def counted(name: str, measured: dict[Stage, dict[str, Any]]) -> str:
+    """`200 (search) and 1600 (final) of digits, from 20 % of the training images`."""
+    numbers = {LABEL[stage]: of["images"] for stage, of in measured.items()}
+    each = [f"{number} ({label})" for label, number in numbers.items()]
+    same = len(set(numbers.values())) == 1
+    (origin, *_) = (of["origin"] for of in measured.values())
+    return f"{next(iter(numbers.values())) if same else ' and '.join(each)} of {name}, from {origin}"
 
 
 def calibrated_by_chance(content: dict[str, Any], rows: list[dict[str, Any]]) -> Iterator[str]:

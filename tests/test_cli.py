@@ -158,7 +158,9 @@ def test_a_plan_as_json(tmp_path: Path) -> None:
     assert (content["trials"], content["epochs"], content["seed"]) == (8, 9, 3)
     assert content["parameters"]["attack.epsilon"] == "!choice [4/255, 8/255]"
     assert content["metrics"] == sweep.metrics
-    assert content["measured_on"]["final"].startswith("validation images (40 of each set), PGD-5 at epsilon")
+    assert content["measured_on"]["final"].startswith(
+        "validation images (at most 40 of each set), PGD-5 at epsilon"
+    )
     assert content["subject_to"] == ["clean_accuracy >= 0.5 * baseline"]
 
 

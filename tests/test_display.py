@@ -83,7 +83,7 @@ def test_the_view_says_all_that_is_wanted_at_80_columns(drive: Drive, now: State
     lines = lines_of(replace(now, running=tasks), drive.display.about, 80, 40)
     text = "\n".join(lines)
     assert lines[0] == f"{drive.display.run.name}: random, seed 0, {SIDE} trials at a time"
-    assert "validation images (600 of each set), PGD-10 at epsilon 8/255" in text
+    assert "validation images (at most 600 of each set), PGD-10 at epsilon 8/255" in text
     assert f"{now.ended}/40 trials" in text
     assert f"{now.counts['stopped']} stopped" in text
     assert "images/s" in text
@@ -179,7 +179,9 @@ def test_a_log_has_plain_lines_with_the_time(
     said = [line[9:] for line in lines]
     assert said == [line[20:] for line in run.log_file.read_text().splitlines()]
     assert said[0] == f"{run.name}: random, seed 0, {SIDE} trials at a time"
-    assert said[1].startswith("Measured on validation images (600 of each set), PGD-10 at epsilon 8/255")
+    assert said[1].startswith(
+        "Measured on validation images (at most 600 of each set), PGD-10 at epsilon 8/255"
+    )
     assert f"{job}: decoding [bold]digits[/], 25 %" in said
     assert sum(bool(re.match(r"t\d+ \w+: (completed|stopped early)", line)) for line in said) == 6
     assert any(re.match(r"\d of 6 trials ended, \d running", line) for line in said)

@@ -289,14 +289,14 @@ def test_an_evaluation_says_what_its_numbers_are() -> None:
     )
     said = protocol(spec.from_text(text, "f.yaml"), "validation")["text"]
     assert said == (
-        "validation images (40 of each set), PGD-3 at epsilon 8/255, robust accuracy in the worst case with "
-        "standard (50 steps), torchattacks.Square, apgd-t (100 steps, epsilon 2/255), confidence attack at "
-        "epsilon 1/255, pixels of native size, ECE with 15 equal-width bins, attack seed 7"
+        "validation images (at most 40 of each set), PGD-3 at epsilon 8/255, robust accuracy in the worst "
+        "case with standard (50 steps), torchattacks.Square, apgd-t (100 steps, epsilon 2/255), confidence "
+        "attack at epsilon 1/255, pixels of native size, ECE with 15 equal-width bins, attack seed 7"
     )
     l2 = "final: {precision: bfloat16, attack: {norm: l2, loss: margin, at: model, "
     assert protocol(spec.from_text(SMALL.replace("final: {attack: {", l2), "f.yaml"), "test")["text"] == (
-        "test images (40 of each set), margin-PGD-5 at L2 epsilon 8/255, pixels of the model's input size, "
-        "bfloat16, ECE with 15 equal-width bins, attack seed 0"
+        "test images (at most 40 of each set), margin-PGD-5 at L2 epsilon 8/255, pixels of the model's input "
+        "size, bfloat16, ECE with 15 equal-width bins, attack seed 0"
     )
 
 

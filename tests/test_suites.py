@@ -400,6 +400,16 @@ def test_the_pareto_set_of_a_run_is_measured_by_suites(tmp_path):
     assert all(result["split"] == "test" for result in results)
 
 
+@pytest.mark.parametrize("split", ["test", "validation"])
+def test_what_attacks_nothing_measures_a_trial_of_a_sweep_that_is_judged_under_attack(tmp_path, split):
+    run = finished_run(tmp_path)
+    assert "robust_accuracy" in run.spec.metrics
+    make = partial(evaluation_of.of_trial, run, "baseline", split)
+    (found,) = planned(run.spec.trainable, ["embedded-shifts", "embedded-ood"], make)
+    assert found.content["evaluation"]["attack"]["epsilon"] == "0/255"
+    assert found.split == split
+
+
 @pytest.mark.parametrize(
     ("content", "line"),
     [(None, "No such file"), ("a: [", "while parsing"), ("- 1", "expected keys such as `sets`")],

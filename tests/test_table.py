@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from sweeper.table import calibrated_by_chance, interval, missing_gradients, number
+from sweeper.table import calibrated_by_chance, images_of, interval, missing_gradients, number
 
 
 def test_numbers_and_intervals() -> None:
@@ -25,6 +25,17 @@ def test_an_objective_that_is_an_ece_comes_with_what_chance_gives() -> None:
         "A perfectly calibrated model scores a robust_ece of up to 0.070 (search), by chance."
     ]
     assert not list(calibrated_by_chance({"maximize": ["robust_accuracy"], "minimize": []}, rows))
+
+
+def test_how_many_images_numbers_are_from_is_what_there_were() -> None:
+    def of(name: str, images: int) -> dict[str, object]:
+        return {"set": name, "images": images, "origin": "20 % of the training images", "notes": []}
+
+    data = {"validation": [of("a", 200), of("b", 19)], "final": [of("a", 1600), of("b", 19)], "test": []}
+    assert list(images_of({"data": data})) == [
+        "validation images: 200 (search) and 1600 (final) of a, from 20 % of the training images; "
+        "19 of b, from 20 % of the training images"
+    ]
 
 
 def test_gradients_of_exactly_zero_are_warned_of() -> None:

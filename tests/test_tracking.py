@@ -196,12 +196,12 @@ def test_what_is_written_about_a_run_says_what_its_numbers_are(tmp_path: Path) -
 
     attack = "PGD-3 at epsilon 8/255, pixels of native size, ECE with 15 equal-width bins, attack seed 0"
     for written in (note(""), note("baseline"), note("t000")):
-        assert "test images (40 of each set), PGD-5 at epsilon 8/255" in written
+        assert "test images (at most 40 of each set), PGD-5 at epsilon 8/255" in written
     assert "| t000@2 tecoa | &ensp;test | &ensp;0.2500 | &ensp;0.7500 | &ensp;0.1250 | &ensp;88 % |" in note(
         ""
     )
     assert f"mlflow artifacts download --run-id {mirror.ids['']} --artifact-path sweep.yaml" in note("")
-    assert f"validation images (40 of each set), {attack}" in note("t000")
+    assert f"validation images (at most 40 of each set), {attack}" in note("t000")
     assert "**Pareto-optimal** after epoch 2." in note("t000")
     assert "| 2 | &ensp;search | &ensp;0.4000 .300–.500 |" in note("t000")
     assert f"sweeper export {run.name} --trial t000@2" in note("t000")

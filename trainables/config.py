@@ -248,8 +248,9 @@ class EvaluationConfig(Settings):
         others = len(self.further_sets) + len(self.ood)
         more = f" and of {others} further ones" if others else ""
         more += f" and of the suites {', '.join(suite.name for suite in self.suites)}" if self.suites else ""
+        images = f"at most {self.images}" if self.images else "all"
         return (
-            f"({self.images or 'all'} of each set{more}), {self._attacked}, "
+            f"({images} of each set{more}), {self._attacked}, "
             f"{low}ECE with 15 equal-width bins, attack seed {self.seed}"
         )
 
