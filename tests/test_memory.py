@@ -266,7 +266,11 @@ def test_rows_are_computed_once_each_in_order_where_memory_is_short():
     assert done == list(range(10))
 
 
-@pytest.mark.parametrize("further", [[], ["apgd-ce", "margin-pgd"]], ids=["pgd", "further"])
+@pytest.mark.parametrize(
+    "further",
+    [[], pytest.param(["apgd-ce", "margin-pgd"], marks=pytest.mark.slow)],
+    ids=["pgd", "further"],
+)
 def test_an_evaluation_halves_its_batches_and_says_the_same(monkeypatch, further):
     model = models.load("clip-tiny", None, "cpu")
     config = EvaluationConfig.model_validate(

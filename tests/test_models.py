@@ -457,6 +457,7 @@ def test_a_tower_without_patches_is_refused():
         model.patch_features(model.encode(pixels(1, 224))[1])
 
 
+@pytest.mark.slow
 def test_channels_last_and_compile_change_nothing_but_rounding(monkeypatch):
     compiled, compile_module = [], torch.nn.Module.compile
 

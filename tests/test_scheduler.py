@@ -51,6 +51,7 @@ class Ranking(Halving):
         return bool(type(self).ranker(costs, violation)[-1] < math.ceil(count / eta))
 
 
+@pytest.mark.slow
 def test_the_rule_written_once_more_obeys_too() -> None:
     """So what a planted fault breaks, the fault breaks."""
     for law in STOPPING:

@@ -148,6 +148,7 @@ def test_ray_and_the_simulator_decide_alike(
     assert statuses(run.trials()) == statuses(simulation.trials)
 
 
+@pytest.mark.slow
 def test_ray_makes_trials_wait_as_the_simulator_does(
     cluster: Cluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
