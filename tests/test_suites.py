@@ -153,6 +153,8 @@ def test_altered_sets_have_the_labels_of_the_set_itself(evaluation):
     plain, fog = of["fashion-mnist-8k"], of["fashion-mnist-8k-fog-4"]
     assert plain["label"].tolist() == fog["label"].tolist()
     assert plain["index"].tolist() == fog["index"].tolist()
+    assert set(plain["source"]) == set(fog["source"])
+    assert set(plain["source"]).isdisjoint(of["digits"]["source"])
     assert (plain["clean_nll"].to_numpy() != fog["clean_nll"].to_numpy()).all()
 
 
