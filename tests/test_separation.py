@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import tracemalloc
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -70,6 +72,18 @@ def test_intervals_hold_the_truth():
         for kind, value in truth.items():
             held[kind] += found[kind].low <= value <= found[kind].high
     assert all(90 <= count <= 99 for count in held.values()), held
+
+
+def test_memory_is_that_of_a_chunk_and_chunks_change_nothing(monkeypatch):
+    inside, outside = scores(300, 200)
+    whole = separation(inside, outside)
+    monkeypatch.setattr("trainables.metrics.separation.CHUNK", 2**14)
+    assert separation(inside, outside) == whole
+    tracemalloc.start()
+    separation(inside, outside)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 2**20  # the weights of all samples are 4 MB
 
 
 def test_nothing_is_undefined_but_without_images():
