@@ -164,6 +164,8 @@ def test_the_own_temperature_is_the_best_there_is(evaluation):
     assert metrics["temperature"] == metrics["own_temperature"]
     for shifted in ("fashion-mnist-8k-fog-1", "fashion-mnist-8k-fog-4"):
         assert metrics[f"{shifted}.temperature_regret"] >= 0
+        assert f"{shifted}.clean_scaled_nll" in evaluation.summary.intervals
+        assert f"{shifted}.temperature_regret" not in evaluation.summary.intervals
         assert metrics[f"{shifted}.temperature"] == metrics["temperature"]
 
 
