@@ -27,7 +27,7 @@ from sweeper.result import described
 from sweeper.trainable import Trainable
 from sweeper.tree import first_difference
 from trainables.attacks.config import parse_fraction
-from trainables.metrics.names import depends_on, worse
+from trainables.metrics.names import depends_on, limits, worse
 
 Array = NDArray[np.float64]
 Content = Mapping[str, Any]
@@ -73,9 +73,11 @@ class Column:
             (each.members(self.metric) for each in self.measured.values()), [{"set": self.section.name}]
         )
 
-    def is_mean(self, of: Measured) -> bool:
-        """Whether it is a mean over several sets, of a metric of which each has an interval."""
-        return len(self.sets) > 1 and all(f"{each['set']}.{self.name}" in of.intervals for each in self.sets)
+    def has_quantiles(self, of: Measured) -> bool:
+        """Whether it is a mean over several sets whose interval resampled images give: of a metric of which
+        each set has one, but not of calibration errors, which are no less biased on resampled images."""
+        each_has = all(f"{each['set']}.{self.name}" in of.intervals for each in self.sets)
+        return len(self.sets) > 1 and each_has and not self.name.endswith("calibration_l2")
 
     @property
     def name(self) -> str:
@@ -348,8 +350,8 @@ def cells_of(found: Found, column: Column, draws: Array | str) -> dict[int, Row]
     places, sign = column.ranked(), -1 if column.way == "maximize" else 1
     values = np.array([cells[place]["value"] for place in places])
     for place, own in zip(places, draws.T, strict=True):
-        if column.is_mean(column.measured[place]):
-            cells[place] |= ends(quantiles(cells[place]["value"], own))
+        if column.has_quantiles(column.measured[place]):
+            cells[place] |= ends(quantiles(cells[place]["value"], own, column.metric))
     if column.way is not None:
         for place, (first, last) in zip(places, rank_intervals(sign * values, sign * draws), strict=True):
             cells[place] |= {"rank": [int(first), int(last)], "best": bool(first == 1)}
@@ -364,10 +366,10 @@ def interval(column: Column, of: Measured) -> Sequence[float] | None:
     return next((of.intervals[name] for name in names if name in of.intervals), None)
 
 
-def quantiles(value: float, draws: Array) -> list[float]:
-    """95 % of what resampled images give, which is centred on the value."""
+def quantiles(value: float, draws: Array, metric: str) -> list[float]:
+    """95 % of what resampled images give, which is centred on the value, within the metric's limits."""
     moved = np.quantile(draws, [0.025, 0.975]) - draws.mean() + value
-    return [float(end) for end in np.clip(moved, draws.min(), draws.max())]
+    return [float(end) for end in np.clip(moved, *limits(metric))]
 
 
 def ends(interval: Sequence[float] | None) -> Row:

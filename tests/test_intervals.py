@@ -68,6 +68,12 @@ def test_share_is_wilsons_interval():
     assert estimate == pytest.approx((0.9, theirs.low, theirs.high))
 
 
+@pytest.mark.parametrize("successes", [0, 1, 45, 50])
+def test_the_exact_interval_is_clopper_and_pearsons(successes):
+    theirs = stats.binomtest(successes, 50).proportion_ci(method="exact")
+    assert intervals.exact(successes, 50) == pytest.approx((successes / 50, theirs.low, theirs.high))
+
+
 @pytest.mark.parametrize(("right", "low", "high"), [(0, 0.0, 0.0038), (1000, 0.9962, 1.0)])
 def test_share_of_none_and_all_is_uncertain_on_one_side(right, low, high):
     estimate = intervals.share(np.arange(1000) < right)

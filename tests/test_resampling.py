@@ -85,6 +85,50 @@ def test_the_same_images_are_drawn_for_all_and_others_are_not(tmp_path: Path) ->
     assert abs(np.corrcoef(draws[:, 0], draws[:, 2])[0, 1]) < 0.08
 
 
+def test_sets_of_one_source_are_resampled_by_whole_images(tmp_path: Path) -> None:
+    """An image's errors go together: the mean over its alterations varies as a mean of images' means does."""
+    n, sets = 80, ("plain", "fog", "snow", "frost")
+    table = records(5, dict.fromkeys(sets, n)).assign(source="listed")
+    table["clean_nll"] += np.tile(np.random.default_rng(0).exponential(size=n), len(sets))
+    table["clean_correct"] = np.tile(table["clean_correct"][:n], len(sets))
+    names = ["clean_accuracy", "fog.clean_accuracy", "transfer.clean_nll"]
+    own, fog, mean = resample([stored(tmp_path, table)], names, draws=4000).draws[:, 0].T
+    assert (own == fog).all()
+    of_images = table[table["set"] != "plain"].groupby("index")["clean_nll"].mean()
+    assert mean.std() == pytest.approx(of_images.std(ddof=0) / np.sqrt(n), rel=0.05)
+    (apart,) = resample([stored(tmp_path, table.drop(columns="source"))], names[2:], draws=4000).draws.T
+    assert apart.std() < 0.8 * mean.std()  # as sets of different images
+
+
+def test_what_has_some_of_a_source_takes_the_weights_of_its_own(tmp_path: Path) -> None:
+    few = records(6, {"few": 60}).iloc[::-3].assign(source="listed")
+    table = pd.concat([records(6, {"all": 60}).assign(source="listed"), few], ignore_index=True)
+    table["clean_nll"] = table["index"].astype(float)
+    whole, part = resample([stored(tmp_path, table)], ["clean_nll", "few.clean_nll"], draws=3).draws[:, 0].T
+    weights = resampled(np.random.default_rng(np.random.SeedSequence(0).spawn(2)[1]), 3, 60)
+    assert whole == pytest.approx(weights @ np.arange(60) / 60)
+    own = np.sort(few["index"])
+    assert part == pytest.approx(weights[:, own] @ own / weights[:, own].sum(axis=1))
+
+
+def test_a_draw_without_any_image_of_a_set_takes_them_as_they_are(tmp_path: Path) -> None:
+    tables = [records(7, {name: n}).assign(source="listed") for name, n in (("all", 50), ("lone", 1))]
+    known = [name for name in METRICS if name[:2] not in ("a.", "b.", "c.")]
+    names = known + [f"lone.{name}" for name in known if "." not in name]
+    found = resample([stored(tmp_path, pd.concat(tables, ignore_index=True))], names, draws=50)
+    assert np.isfinite(found.draws).all()
+    lone = found.draws[:, 0, names.index("lone.clean_nll")]
+    assert lone == pytest.approx(found.estimates[0, names.index("lone.clean_nll")])
+
+
+def test_records_of_an_earlier_version_are_paired_with_those_that_say_more(tmp_path: Path) -> None:
+    table = records(8, {"a": 40, "b": 40})
+    files = stored(tmp_path, table, table.assign(source="listed"), table)
+    draws = resample([[file] for file in files], ["clean_nll", "b.clean_nll"], draws=30).draws
+    assert (draws[:, 0] == draws[:, 1]).all()
+    assert (draws[:, 2] == draws[:, 1]).all()
+
+
 def test_deterministic_and_independent_of_the_other_configurations(tmp_path: Path) -> None:
     files = [[file] for file in stored(tmp_path, records(3, IMAGES), records(4, IMAGES))]
     names = ["robust_accuracy", "robust_ece"]

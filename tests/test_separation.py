@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import tracemalloc
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy.stats import binomtest, norm
 from sklearn.metrics import average_precision_score, roc_auc_score, roc_curve
 
 from trainables.metrics.separation import KINDS, at_scores, separation
@@ -70,6 +73,45 @@ def test_intervals_hold_the_truth():
         for kind, value in truth.items():
             held[kind] += found[kind].low <= value <= found[kind].high
     assert all(90 <= count <= 99 for count in held.values()), held
+
+
+@pytest.mark.parametrize(("n", "m", "distance"), [(600, 600, 4.5), (1000, 300, 4.5), (600, 600, 5.5)])
+def test_intervals_hold_where_hardly_any_image_is_on_the_wrong_side(n, m, distance, monkeypatch):
+    """Truths of normal scores, by their distribution function and 10,000 quantiles."""
+    monkeypatch.setattr("trainables.metrics.separation.DRAWS", 100)
+    passed = (np.arange(10_000) + 0.5) / 10_000
+    others = m / n * norm.sf(norm.isf(passed) + distance)
+    truth = {
+        "auroc": norm.cdf(distance / np.sqrt(2)),
+        "aupr": (passed / (passed + others)).mean(),
+        "fpr95": norm.sf(norm.ppf(0.05) + distance),
+    }
+    held, random = dict.fromkeys(truth, 0), np.random.default_rng(0)
+    for _ in range(100):
+        found = separation(random.normal(distance, 1, n), random.normal(0, 1, m))
+        for kind, value in truth.items():
+            held[kind] += found[kind].low <= value <= found[kind].high
+    assert min(held.values()) >= 93, held
+
+
+def test_an_interval_of_a_perfect_separation_is_that_of_a_share():
+    found = separation(np.arange(600) + 1.0, -np.arange(300) - 1.0)
+    _, high = binomtest(0, 300).proportion_ci(method="exact")
+    assert found["fpr95"] == pytest.approx((0, 0, high))
+    assert found["aupr"] == pytest.approx((1, 1 - high, 1))
+    assert found["auroc"] == pytest.approx((1, 1 - high, 1), abs=1e-3)  # Wilson's
+
+
+def test_memory_is_that_of_a_chunk_and_chunks_change_nothing(monkeypatch):
+    inside, outside = scores(300, 200)
+    whole = separation(inside, outside)
+    monkeypatch.setattr("trainables.metrics.separation.CHUNK", 2**14)
+    assert separation(inside, outside) == whole
+    tracemalloc.start()
+    separation(inside, outside)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 2**20  # the weights of all samples are 4 MB
 
 
 def test_nothing_is_undefined_but_without_images():

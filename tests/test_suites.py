@@ -156,6 +156,8 @@ def test_altered_sets_have_the_labels_of_the_set_itself(evaluation):
     plain, fog = of["fashion-mnist-8k"], of["fashion-mnist-8k-fog-4"]
     assert plain["label"].tolist() == fog["label"].tolist()
     assert plain["index"].tolist() == fog["index"].tolist()
+    assert set(plain["source"]) == set(fog["source"])
+    assert set(plain["source"]).isdisjoint(of["digits"]["source"])
     assert (plain["clean_nll"].to_numpy() != fog["clean_nll"].to_numpy()).all()
 
 
@@ -165,6 +167,8 @@ def test_the_own_temperature_is_the_best_there_is(evaluation):
     assert metrics["temperature"] == metrics["own_temperature"]
     for shifted in ("fashion-mnist-8k-fog-1", "fashion-mnist-8k-fog-4"):
         assert metrics[f"{shifted}.temperature_regret"] >= 0
+        assert f"{shifted}.clean_scaled_nll" in evaluation.summary.intervals
+        assert f"{shifted}.temperature_regret" not in evaluation.summary.intervals
         assert metrics[f"{shifted}.temperature"] == metrics["temperature"]
 
 

@@ -37,6 +37,19 @@ def test_the_temperature_is_that_of_the_lowest_log_loss(seed):
     assert fit_temperature(logits, labels) == pytest.approx(np.exp(best.x), rel=1e-4)
 
 
+def test_the_regret_of_the_right_temperature_is_by_chance_a_chi_square_over_twice_the_images():
+    """Why it has no interval: what the own temperature gains is never below 0. See docs/suites.md."""
+    n, gains = 200, []
+    for seed in range(400):
+        logits, labels = labelled(1.5, n=n, seed=seed)
+        own = fit_temperature(logits, labels)
+        right, best = (log_loss(labels, scaled(logits, t), labels=range(5)) for t in (1.5, own))
+        gains.append(right - best)
+    assert min(gains) >= -1e-12
+    assert np.mean(gains) == pytest.approx(1 / (2 * n), rel=0.2)
+    assert np.mean(np.array(gains) > 1.92 / n) == pytest.approx(0.05, abs=0.025)
+
+
 def test_the_unit_of_the_logits_is_the_unit_of_the_temperature():
     logits, labels = labelled(n=2000)
     temperature = fit_temperature(logits, labels)

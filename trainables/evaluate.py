@@ -190,6 +190,7 @@ class SetEvaluation:
         columns: dict[str, Any] = {
             "set": images.name,
             "groups": " ".join(images.role.groups),
+            "source": images.digest or images.name,
             "split": images.split,
             "index": images.numbers,
             "label": images.labels,

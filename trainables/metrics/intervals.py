@@ -33,6 +33,15 @@ def wilson(successes: float, trials: int) -> Estimate:
     return Estimate(value, min(max(centre - half, 0.0), value), max(min(centre + half, 1.0), value))
 
 
+def exact(successes: float, trials: int) -> Estimate:
+    """Share `successes / trials` with Clopper and Pearson's interval, which holds in at least 95 % at any
+    share, as Wilson's doesn't near 0 and 1. Biometrika 26 (1934) 404; successes need not be whole."""
+    failures = trials - successes
+    low = special.betaincinv(successes, failures + 1, (1 - LEVEL) / 2) if successes > 0 else 0.0
+    high = special.betaincinv(successes + 1, failures, (1 + LEVEL) / 2) if failures > 0 else 1.0
+    return Estimate(successes / trials, float(low), float(high))
+
+
 def mean(values: ArrayLike) -> Estimate:
     """Mean of per-image values, such as the NLL, the Brier score or the confidence.
 

@@ -13,6 +13,7 @@ it, the worst of them.
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING, Literal
 
 if TYPE_CHECKING:
@@ -101,6 +102,15 @@ def worse(metric: str) -> Literal["smaller", "larger"] | None:
     if metric.endswith(SMALLER_IS_WORSE):
         return "smaller"
     return "larger" if metric.endswith(LARGER_IS_WORSE) else None
+
+
+def limits(metric: str) -> tuple[float, float]:
+    """Below and above which a metric can't be."""
+    if metric.endswith(("nll", "regret", "temperature")):
+        return 0.0, math.inf
+    if metric.endswith("_shift"):
+        return -1.0, 1.0
+    return 0.0, 2.0 if metric.endswith("brier") else 1.0
 
 
 BENCHMARK_METRICS = {

@@ -54,6 +54,12 @@ def groups_of(own: pd.DataFrame) -> tuple[str, ...]:
     return tuple(own["groups"].iloc[0].split()) if "groups" in own else (TRANSFER,)
 
 
+def source_of(own: pd.DataFrame) -> str:
+    """Which images a set is of, the same of a set and of what is altered of it. own: its records; those of
+    earlier versions say nothing, and the set's name is taken."""
+    return str(own["source" if "source" in own else "set"].iloc[0])
+
+
 def certainty(own: pd.DataFrame, score: str) -> NDArray[np.float64]:
     """(N,) one of `names.SCORES` of each clean image, larger the more it seems to be in-distribution."""
     values = own[f"clean_{score}"].to_numpy(np.float64)

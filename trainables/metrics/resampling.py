@@ -1,7 +1,10 @@
 """Metrics of many configurations on resampled images: the same images for all of them.
 
-Images of each set are resampled by themselves, with replacement, as many as there are, and a draw is kept as
-weights: how often each image was drawn. A statistic computes a metric of all draws at once, and with
+Images are resampled with replacement, as many as there are, and a draw is kept as weights: how often each
+image was drawn. Sets of the same images, as a set and what is altered of it, take the same draws, because a
+model's errors on one image go together, however it is altered; sets of other images are resampled by
+themselves (the cluster bootstrap: Davison and Hinkley, Bootstrap Methods and their Application (1997),
+section 3.8). A statistic computes a metric of all draws at once, whatever the sum of the weights, and with
 weights of 1 it is the metric of `summary`. Temperatures stay as they were fitted. Where a configuration was
 trained with k seeds, its metric is the mean over them, and each draw takes k - 1 of them with replacement,
 of each configuration by itself: that gives the mean its variance, which k of k would make too small by
@@ -30,7 +33,7 @@ from trainables.metrics.names import (
     WORST,
     worse,
 )
-from trainables.metrics.records import by_set, certainty, groups_of, is_outside
+from trainables.metrics.records import by_set, certainty, groups_of, is_outside, source_of
 from trainables.metrics.separation import KINDS, at_scores
 from trainables.metrics.summary import MEANS
 
@@ -160,13 +163,15 @@ class Resampled:
     draws: Array
 
 
-@dataclass(frozen=True)
+@dataclass
 class _Part:
-    """A record file's images of a set. images: the set and their numbers, equal where images are the same.
-    groups: that the set is in.  inside: of images of other classes, the in-distribution images."""
+    """A record file's images of a set. source: which images these are of; of one source, images of equal
+    number are the same.  numbers: (N,) int64.  groups: that the set is in.
+    inside: of images of other classes, the in-distribution images."""
 
     set: str
-    images: bytes
+    source: str
+    numbers: NDArray[np.int64]
     columns: Columns
     groups: tuple[str, ...] = ()
     inside: _Part | None = None
@@ -174,26 +179,41 @@ class _Part:
     def value(self, name: str, weights: _Weights) -> Array:
         """(D,) a statistic of draws."""
         if self.inside is None:
-            return STATISTICS[name](self.columns, weights[self.images])
+            return STATISTICS[name](self.columns, weights.of(self))
         score, _, kind = name.rpartition("_ood_")
         inside, outside = (part.columns[f"certainty_{score}"] for part in (self.inside, self))
-        return KINDS[kind](*at_scores(inside, outside, weights[self.inside.images], weights[self.images]))
+        return KINDS[kind](*at_scores(inside, outside, weights.of(self.inside), weights.of(self)))
 
 
-class _Weights(dict[bytes, Array]):
-    """(D, N) of each images, drawn when they are first asked for. draws: 0 for the images as they are."""
+class _Weights(dict[str, Array]):
+    """(D, N) of each source's images, drawn when they are first asked for.
+
+    draws: 0 for the images as they are.  numbers: of each source, ascending.  generators: of each source."""
 
     def __init__(
-        self, draws: int, counts: Mapping[bytes, int], of: Mapping[bytes, np.random.Generator]
+        self,
+        draws: int,
+        numbers: Mapping[str, NDArray[np.int64]],
+        generators: Mapping[str, np.random.Generator],
     ) -> None:
         super().__init__()
-        self.draws, self.counts, self.of = draws, counts, of
+        self.draws, self.numbers, self.generators = draws, numbers, generators
 
-    def __missing__(self, images: bytes) -> Array:
-        count = self.counts[images]
-        drawn = resampled(self.of[images], self.draws, count) if self.draws else np.ones((1, count))
-        self[images] = drawn
+    def __missing__(self, source: str) -> Array:
+        count = len(self.numbers[source])
+        drawn = resampled(self.generators[source], self.draws, count) if self.draws else np.ones((1, count))
+        self[source] = drawn
         return drawn
+
+    def of(self, part: _Part) -> Array:
+        """(D, N) of a part's images. A draw of its source that has none of them takes each once: nothing is
+        defined of no images. Of seven images that is one draw in a thousand, of more hardly any."""
+        drawn, numbers = self[part.source], self.numbers[part.source]
+        if np.array_equal(part.numbers, numbers):
+            return drawn
+        own = drawn[:, np.searchsorted(numbers, part.numbers)]
+        own[own.sum(axis=1) == 0] = 1
+        return own
 
 
 def resample(
@@ -201,8 +221,8 @@ def resample(
 ) -> Resampled:
     """Metrics of configurations on samples of their images, paired: see above.
 
-    configurations: of each the record files of its seeds, one or more, all of one split. Files with the same
-    images of a set share their draws; others are drawn by themselves.  metrics: names of `metric_names`.
+    configurations: of each the record files of its seeds, one or more, all of one split.  metrics: names of
+    `metric_names`. Each source is drawn once for all files, of all numbers that any of them has.
     Deterministic in `seed`. Raises MetricError for a metric that has no statistic here.
     """
     for name in metrics:
@@ -210,16 +230,33 @@ def resample(
             raise MetricError(f"{name} can't be resampled: it can't be computed from an image's record alone")
     files = [file for seeds in configurations for file in seeds]
     of_files = [list(_parts(pd.read_parquet(file))) for file in files]
-    of_images = {part.images: len(part.columns["index"]) for parts in of_files for part in parts}
-    of_seeds, *sources = np.random.SeedSequence(seed).spawn(len(of_images) + 1)
-    generators = dict(zip(of_images, map(np.random.default_rng, sources), strict=True))
+    numbers = _numbers(_agreeing([part for parts in of_files for part in parts]))
+    of_seeds, *seeds = np.random.SeedSequence(seed).spawn(len(numbers) + 1)
+    generators = dict(zip(numbers, map(np.random.default_rng, seeds), strict=True))
     found = []
-    for size in _sizes(draws, max(of_images.values())):
-        weights = _Weights(size, of_images, generators)
+    for size in _sizes(draws, max(map(len, numbers.values()))):
+        weights = _Weights(size, numbers, generators)
         values = [[_of_metric(metric, parts, weights) for metric in metrics] for parts in of_files]
         found.append(np.moveaxis(np.array(values), 2, 0))
     counts = [len(seeds) for seeds in configurations]
     return _of_configurations(np.concatenate(found), counts, np.random.default_rng(of_seeds))
+
+
+def _agreeing(parts: Sequence[_Part]) -> Sequence[_Part]:
+    """The parts; those of an earlier version's records, whose source is the set's name, have the source that
+    other records give for a set of that name."""
+    told = {part.set: part.source for part in parts if part.source != part.set}
+    for part in parts:
+        part.source = told.get(part.source, part.source)
+    return parts
+
+
+def _numbers(parts: Sequence[_Part]) -> dict[str, NDArray[np.int64]]:
+    """Of each source the numbers of all images that any part has of it, ascending."""
+    of_sources: dict[str, list[NDArray[np.int64]]] = {}
+    for part in parts:
+        of_sources.setdefault(part.source, []).append(part.numbers)
+    return {source: np.unique(np.concatenate(each)) for source, each in of_sources.items()}
 
 
 def _sizes(draws: int, images: int) -> Iterator[int]:
@@ -254,15 +291,16 @@ def _parts_of(prefix: str, parts: Sequence[_Part], *, outside: bool) -> Sequence
 def _parts(table: pd.DataFrame) -> Iterator[_Part]:
     first: _Part | None = None
     for name, rows in by_set(table).items():
-        images = f"{name} ".encode() + rows["index"].to_numpy().tobytes()
-        numbers = rows.select_dtypes(["number", "bool"])
-        columns = {str(column): numbers[column].to_numpy(np.float64) for column in numbers}
+        known = rows.select_dtypes(["number", "bool"])
+        columns = {str(column): known[column].to_numpy(np.float64) for column in known}
         if "broken_by" in rows:
             columns["unbroken"] = (rows["broken_by"] == "").to_numpy(np.float64)
         columns |= {
             f"certainty_{score}": certainty(rows, score) for score in SCORES if f"clean_{score}" in rows
         }
-        made = _Part(name, images, columns, groups_of(rows), first if is_outside(rows) else None)
+        inside = first if is_outside(rows) else None
+        numbers = rows["index"].to_numpy(np.int64)
+        made = _Part(name, source_of(rows), numbers, columns, groups_of(rows), inside)
         first = first or made
         yield made
 

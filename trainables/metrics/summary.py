@@ -1,11 +1,13 @@
 """From the records of an evaluation to its metrics and their intervals, without a model.
 
-records: a row per image: `set`, `groups` (that the set is in, with a space between), `split`, `index`,
-`label` (-1 if it is of no class of the in-distribution set), `broken_by`, `temperature`, `zero_gradients`,
-`own_temperature` and `own_scaled_nll` (see `metrics.names`), and for each version of the images, `clean_`,
-`robust_`, ...: `prediction`, `correct`, `rank` (of the label: how many classes have a larger logit),
-`confidence`, `margin`, `nll`, `brier`, `entropy`, `aleatoric`, `epistemic`, `mcm` (the largest softmax of the
-cosines), `scaled_confidence`, `scaled_nll`. Images of no class have those that need no label, clean alone.
+records: a row per image: `set`, `groups` (that the set is in, with a space between), `source` (which images
+the set is of: the digest of their list, the same of a set and of what is altered of it), `split`, `index`
+(the image's number in its source), `label` (-1 if it is of no class of the in-distribution set),
+`broken_by`, `temperature`, `zero_gradients`, `own_temperature` and `own_scaled_nll` (see `metrics.names`),
+and for each version of the images, `clean_`, `robust_`, ...: `prediction`, `correct`, `rank` (of the label:
+how many classes have a larger logit), `confidence`, `margin`, `nll`, `brier`, `entropy`, `aleatoric`,
+`epistemic`, `mcm` (the largest softmax of the cosines), `scaled_confidence`, `scaled_nll`. Images of no class
+have those that need no label, clean alone.
 class_bins: a row per set, version, class and bin, see `metrics.classwise`.
 """
 
@@ -125,10 +127,13 @@ def version_values(
 
 
 def clean_values(own: pd.DataFrame) -> Iterator[tuple[str, float | Estimate]]:
-    """Names and values of what is about the clean images together."""
+    """Names and values of what is about the clean images together.
+
+    The regret has no interval: the images' own temperature is fitted on these images, so that it is never
+    below 0, and by chance 1 / (2 N) where the true one is 0."""
     yield "temperature", float(own["temperature"].iloc[0])
     yield "own_temperature", float(own["own_temperature"].iloc[0])
-    yield "temperature_regret", intervals.mean(own["clean_scaled_nll"] - own["own_scaled_nll"])
+    yield "temperature_regret", float((own["clean_scaled_nll"] - own["own_scaled_nll"]).mean())
 
 
 def attack_values(own: pd.DataFrame) -> Iterator[tuple[str, float | Estimate]]:
