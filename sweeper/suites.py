@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -16,6 +16,7 @@ from sweeper.errors import UserError
 from sweeper.evaluation import Measurement, cell
 from sweeper.files import read_json
 from sweeper.result import described
+from sweeper.standing import WIDTH
 from sweeper.trainable import Trainable
 
 
@@ -71,7 +72,8 @@ def tables(measurement: Measurement, file: Path) -> Group:
     """
     result = read_json(file)
     evaluation = measurement.content["evaluation"]
-    parts = [part for suite in evaluation["suites"] for part in (table(suite, result), Text())]
+    made = [table for suite in evaluation["suites"] for table in tables_of(suite, result)]
+    parts = [part for table in made for part in (table, Text())]
     notes = [
         described(measurement.trainable, evaluation, measurement.split),
         "In-distribution first. Below a number: its 95 % interval. Quantities: trainables/metrics/names.py.",
@@ -80,7 +82,8 @@ def tables(measurement: Measurement, file: Path) -> Group:
     return Group(Text(measurement.title, "bold"), *parts, *(Text(note, "dim") for note in notes))
 
 
-def table(suite: Mapping[str, Any], result: Mapping[str, Any]) -> Table:
+def tables_of(suite: Mapping[str, Any], result: Mapping[str, Any]) -> Iterator[Table]:
+    """As many as its metrics take, of which `WIDTH` stand side by side."""
     name, metrics, intervals = suite["name"], result["metrics"], result["intervals"]
     (first, *_), members = result["sets"], [of["set"] for of in result["sets"] if name in of["groups"]]
     shown = suite["show"] or [metric for metric in metrics if metric.startswith("clean_")]
@@ -91,12 +94,18 @@ def table(suite: Mapping[str, Any], result: Mapping[str, Any]) -> Table:
         having = [of for of in members if f"{of}.{by}" in metrics]
         chosen = sorted(having, key=lambda of: metrics[f"{of}.{by}"])[:WORST]
         title += f" Of {len(members)} sets the {len(chosen)} of smallest {by.replace('_', ' ')}."
-    made = Table(title=title, title_justify="left", box=None)
-    made.add_column("", no_wrap=True)
-    for metric in shown:
-        made.add_column(metric.replace("_", " "), justify="right")
     rows = {first["set"]: "", **{of: f"{of}." for of in chosen}}
     rows |= {"mean": f"{name}.", "worst": f"{name}.worst_"} if len(members) > 1 else {}
-    for title, prefix in rows.items():
-        made.add_row(title, *(cell(metrics, intervals, f"{prefix}{metric}") for metric in shown))
-    return made
+    for start in range(0, len(shown), WIDTH):
+        part = shown[start : start + WIDTH]
+        cells = [[cell(metrics, intervals, f"{of}{metric}") for metric in part] for of in rows.values()]
+        above = f"{name}, continued" if start else title
+        made = Table(title=above, title_justify="left", box=None, pad_edge=False)
+        made.add_column("", overflow="fold")
+        for metric, column in zip(part, zip(*cells, strict=True), strict=True):
+            head = metric.replace("_", " ")
+            width = max(map(len, " ".join([head, *column]).split()))  # no digit is left out
+            made.add_column(head, justify="right", width=width, overflow="fold")
+        for row, values in zip(rows, cells, strict=True):
+            made.add_row(row, *values)
+        yield made

@@ -15,14 +15,27 @@ import pytest
 
 from sweeper.pareto import hypervolume, reference_point
 from sweeper.report import chart as grammar
-from sweeper.report import static
+from sweeper.report import static, timing
 from sweeper.report.calibration import columns_of, diagrams
-from sweeper.report.chart import INK, OKABE_ITO, UNTRAINED, Axis, Chart, Lines, Look, Panel, Points, Style
+from sweeper.report.chart import (
+    INK,
+    OKABE_ITO,
+    UNTRAINED,
+    Axis,
+    Chart,
+    Lines,
+    Look,
+    Panel,
+    Points,
+    Style,
+    wide,
+)
 from sweeper.report.figures import FIGURES
 from sweeper.report.importance import EPOCHS, Trials, importance
 from sweeper.report.interaction import pair, side, together
-from sweeper.report.interactive import alone, drawn
+from sweeper.report.interactive import alone, around, drawn
 from sweeper.report.methods import QUANTITIES, best_of_each, difference, verdict
+from sweeper.report.naming import HEIGHT, RADIUS, boxes, settled
 from sweeper.report.prepare import Material, sample, words
 from sweeper.report.settings import number_upright, option_upright, parallel, spread
 from sweeper.report.timing import arrivals, plausible, segments
@@ -219,6 +232,27 @@ def test_trials_side_by_side_have_lanes(of: Material) -> None:
     assert found[2].began == pytest.approx(30)
 
 
+def test_a_lane_is_free_while_the_last_files_are_written(of: Material, monkeypatch: Any) -> None:
+    spans = {"t000": [(1, 0.0, 20.0)], "t001": [(1, 19.5, 40.0)], "t002": [(1, 30.0, 50.0)]}
+    monkeypatch.setattr(timing, "spans_of", lambda trial: spans[trial.id])
+    found = segments([of.trials[id] for id in spans])
+    assert [(each.trial.id, each.lane) for each in found] == [("t000", 0), ("t001", 0), ("t002", 1)]
+
+
+def test_a_curve_of_one_epoch_is_seen(of: Material) -> None:
+    lone = {trial.id for trial in of.trials.values() if len(trial.epochs) == 1}
+    assert lone
+    for mark in chart(of, "curves").panels[0].marks:
+        if isinstance(mark, Lines) and lone & set(mark.models):
+            assert set(mark.models) <= lone
+            assert (mark.style.size, mark.style.opacity) == (7, 1)
+
+
+def test_metric_against_metric_says_which_have_intervals(of: Material) -> None:
+    first, *_ = chart(of, "pairs").caption.split(".")
+    assert "interval" not in first  # of ECE there are none
+
+
 def test_rungs_show_who_went_on(of: Material, tmp_path: Path) -> None:
     decided = arrivals(of.run.rungs_file)
     assert [each.trial for each in decided] == list(of.trials)
@@ -336,6 +370,32 @@ def test_panels_lie_beside_each_other(of: Material) -> None:
             for other in placed.areas[:index]:
                 apart = left >= other[0] + other[2] or bottom + height <= other[1]
                 assert apart, name
+
+
+def test_labels_of_rows_are_not_cut_off() -> None:
+    names = {0.0: "dirichlet (t012@3) − pmg (t001@3)", 1.0: "WWWWWWWW (t000@3)"}
+    made = Chart("any", "", "", [Panel([Points([1, 2], [0, 1])], y=Axis(ticks=names))])
+    with static.mpl.rc_context(static.STYLE):
+        (axes,) = (figure := static.drawn(made)).axes
+    figure.canvas.draw()
+    for label in axes.get_yticklabels():
+        assert label.get_window_extent().x0 >= 0
+
+
+def test_names_cover_neither_points_nor_each_other() -> None:
+    close = np.array([[100.0, 100.0], [112.0, 96.0], [124.0, 92.0]])
+    named = list(zip(close, ("t000@2", "t000@3", "t004@2"), strict=True))
+    for offsets in (around, lambda _: static.AROUND):
+        chosen = settled(close, named, (400, 300), offsets)
+        places = [
+            boxes(at[None] + np.array(offsets(wide(name))[which]), wide(name), HEIGHT)[0]
+            for (at, name), which in zip(named, chosen, strict=True)
+        ]
+        taken = [*places, *boxes(close, 2 * RADIUS, 2 * RADIUS)]
+        for index, own in enumerate(places):
+            others = np.array([each for at, each in enumerate(taken) if at != index])
+            apart = (own[:2] >= others[:, 2:]) | (own[2:] <= others[:, :2])
+            assert apart.any(1).all()
 
 
 def test_paper_gets_vectors_with_fonts(tmp_path: Path) -> None:

@@ -266,6 +266,13 @@ def test_printed_it_is_whole_and_light(opened: Page) -> None:
     assert opened.evaluate(colour) == DARK[INK]
 
 
+def test_three_objectives_in_three_stages_fit_a_laptop(opened: Page) -> None:
+    opened.set_viewport_size({"width": 1400, "height": 900})
+    wide = "document.querySelector('#pareto').closest('.wide')"
+    assert opened.evaluate(f"{wide}.scrollWidth - {wide}.clientWidth") == 0
+    assert opened.evaluate("document.documentElement.scrollWidth") <= 1400
+
+
 def test_on_a_phone_nothing_is_wider_than_it(opened: Page) -> None:
     opened.set_viewport_size({"width": 390, "height": 800})
     assert opened.evaluate("document.documentElement.scrollWidth") <= 390

@@ -104,8 +104,8 @@ def test_page_has_the_numbers_of_the_result(content: dict[str, Any], page: str) 
     for row in content["trials"]:
         assert trials[row["id"]][4:7] == [f"{row['validation'][name]:.4f}" for name in names]
     members = [row for row in content["candidates"] if row["pareto"]]
-    assert set(pareto) == {"baseline", *(row["id"] for row in members)}
-    for row in [content["baseline"], *members]:
+    assert set(pareto) == {"untrained", *(row["id"] for row in members)}
+    for row in [content["baseline"] | {"id": "untrained"}, *members]:
         numbers = [f"{row[stage][name]:.4f}" for stage in STAGES for name in names]
         assert pareto[row["id"]][2:11] == numbers
 
@@ -232,7 +232,7 @@ def test_unfinished_run(tmp_path: Path) -> None:
     members = {row["id"] for row in maker.run.pareto()["candidates"]}
     assert {name.partition("@")[0] for name in members} == {"t000"}
     rows = rows_of(page, "pareto")
-    assert set(rows) == {"baseline", *members}
+    assert set(rows) == {"untrained", *members}
     assert all(rows[name][5:11] == ["-"] * 6 for name in members)
     assert {f"{name}-reliability.png" for name in members} <= pictures_of(maker.run)
 
@@ -245,7 +245,7 @@ def test_failed_and_stopped_trials(tmp_path: Path) -> None:
     page = report(maker.run)
     assert rows_of(page, "trials")["t000"][1] == "failed"
     assert "<small>loss is not finite</small>" in page
-    assert set(rows_of(page, "pareto")) == {"baseline", "t001@1"}
+    assert set(rows_of(page, "pareto")) == {"untrained", "t001@1"}
     assert pictures_of(maker.run) == {"front.png", "t001@1-reliability.png"}
 
 

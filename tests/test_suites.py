@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 from functools import partial
 from pathlib import Path
@@ -12,6 +13,7 @@ import pytest
 import torch
 import yaml
 from click.testing import CliRunner
+from rich.console import Console
 from sklearn.metrics import roc_auc_score
 
 from sweeper import Sweep, runner, spec, tree
@@ -19,7 +21,8 @@ from sweeper import evaluation as evaluation_of
 from sweeper.cli import main
 from sweeper.errors import SpecError, UserError
 from sweeper.run import Run
-from sweeper.suites import given, planned, table, within
+from sweeper.suites import given, planned, tables_of, within
+from sweeper.table import interval
 from sweeper.trainable import Trainable
 from tests import alone
 from tests.finished import finished_run
@@ -364,8 +367,32 @@ def test_a_long_table_is_by_sets_that_have_the_metric():
     metrics = {f"{name}.clean_accuracy": 1 - number / 100 for number, name in enumerate(names)}
     sets = [{"set": name, "groups": ["long"]} for name in ("other", *names)]
     result = {"sets": [{"set": "first", "groups": []}, *sets], "metrics": metrics, "intervals": {}}
-    made = table(suite.model_dump() | {"show": ["clean_accuracy"]}, result)
+    (made,) = tables_of(suite.model_dump() | {"show": ["clean_accuracy"]}, result)
     assert list(made.columns[0].cells)[1:6] == [f"set-{number}" for number in range(29, 24, -1)]
+
+
+def test_a_table_leaves_out_no_digit_in_80_columns():
+    metrics = [
+        "clean_entropy",
+        "clean_epistemic",
+        "entropy_shift",
+        "epistemic_shift",
+        "clean_aurc",
+        "clean_nll",
+    ]
+    sets = [{"set": "first", "groups": []}, {"set": "first-gaussian-noise-3", "groups": ["own"]}]
+    names = [f"{prefix}{name}" for prefix in ("", "first-gaussian-noise-3.") for name in metrics]
+    values = {name: number / 7 for number, name in enumerate(names, 1)}
+    intervals = {name: [value - 0.05, value + 0.05] for name, value in values.items()}
+    result = {"sets": sets, "metrics": values, "intervals": intervals}
+    console = Console(width=80, file=io.StringIO())
+    for made in tables_of({"name": "own", "about": "", "show": metrics}, result):
+        console.print(made)
+    printed = console.file.getvalue()
+    assert max(map(len, printed.splitlines())) <= 80
+    for name, value in values.items():
+        assert f"{value:.4f}" in printed
+        assert interval(intervals, name) in printed
 
 
 def test_the_command_measures_suites_and_prints_their_tables(tmp_path, monkeypatch):

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cache
 
 import numpy as np
 from numpy.typing import NDArray
@@ -26,8 +27,10 @@ DASHES = ("solid", "dash", "dot", "dashdot", "longdash", "longdashdot")
 UNTRAINED = "untrained"
 FAINT = 0.45
 
-CHARACTER, LINE, TITLE_LINE = 6.3, 17.0, 16.0
-"""How wide a character is on average, how high a line, of text and of a panel's title."""
+LINE, TITLE_LINE = 17.0, 16.0
+"""How high a line is, of text and of a panel's title."""
+TEXT = 12.0
+"""The size of ticks and of the legend on the page; on paper they are a little smaller."""
 
 
 @dataclass(frozen=True)
@@ -82,7 +85,7 @@ class Lines:
 
 @dataclass(frozen=True)
 class Boxes:
-    """Rectangles, each side (N,)."""
+    """Rectangles, each side (N,), with, where they are given, names (N,), each written inside if it fits."""
 
     left: Numbers
     right: Numbers
@@ -92,6 +95,7 @@ class Boxes:
     label: str = ""
     models: Sequence[str] = ()
     hover: Sequence[str] = ()
+    names: Sequence[str] = ()
 
 
 @dataclass(frozen=True)
@@ -245,6 +249,8 @@ class Frame:
 
 
 SCALE_ROOM = 76.0
+NUMBER = "−0.00"
+"""As wide as ticks are that are not given."""
 
 
 def frame(chart: Chart) -> Frame:
@@ -277,8 +283,19 @@ def frame(chart: Chart) -> Frame:
 
 
 def left_room(axis: Axis) -> float:
-    longest = max((len(line) for text in (axis.ticks or {}).values() for line in text.split("\n")), default=5)
-    return (12 + CHARACTER * longest if axis.shown else 6) + (22 if axis.title else 0)
+    texts = [line for text in (axis.ticks or {}).values() for line in text.split("\n")]
+    longest = max(map(wide, texts or [NUMBER]))
+    return (12 + longest if axis.shown else 6) + (22 if axis.title else 0)
+
+
+@cache
+def wide(text: str) -> float:
+    """How wide a line is in DejaVu Sans, matplotlib's own font, than which few that pages are set in are
+    wider."""
+    from matplotlib.font_manager import FontProperties
+    from matplotlib.textpath import text_to_path
+
+    return float(text_to_path.get_text_width_height_descent(text, FontProperties(size=TEXT), False)[0])
 
 
 def bottom_room(axis: Axis) -> float:
@@ -294,7 +311,7 @@ def rows_of_legend(chart: Chart) -> int:
     """As many as its entries fill, one behind the other."""
     rows, used = 0, chart.width
     for label, _ in chart.legend():
-        needed = 44 + CHARACTER * len(label)
+        needed = 44 + wide(label)
         if used + needed > chart.width:
             rows, used = rows + 1, 0.0
         used += needed

@@ -155,7 +155,7 @@ function learning(about) {
     const traces = [{ x: epoch, y: about.curve[name], mode: "lines+markers", line: { color: colour, width: 2 } }];
     const ends = [Math.min(...epoch), Math.max(...epoch)];
     if (untrained) traces.push({ x: ends, y: [untrained[name], untrained[name]], mode: "lines", line: { color: "#6b7580", dash: "dash", width: 1 }, hoverinfo: "skip" });
-    return { title: label, traces, x: { tickformat: "d" }, y: {} };
+    return { title: label, traces, x: { tick0: 0, dtick: Math.ceil((ends[1] - ends[0] + 1) / 8) }, y: {} };
   });
   return [element("h3", { textContent: "Learning curve" }), small(panels, 170, "curve"),
     element("p", { className: "soft", textContent: "By epoch, on the images of the search; broken: the untrained model." })];

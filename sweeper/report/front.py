@@ -33,6 +33,7 @@ SMALLEST, LARGEST = 7.0, 14.0
 """A point's size by its probability of being optimal."""
 OUTLINED = 1.8
 NO_POINTS = "No trial has ended yet."
+SUBSTITUTES = "open diamonds, squares and circles stand for triangles and stars, which 3D does not have"
 
 
 def front(of: Material) -> Chart | Absent:
@@ -53,9 +54,9 @@ def front(of: Material) -> Chart | Absent:
         f"{title}: {len(members)} models of {count} trials",
         "Every trial that was completed or stopped early, after its last epoch, and every candidate of the "
         "front, trial@epoch. Members of the Pareto set are outlined and have their 95 % "
-        f"intervals{interval_note(of)}; a point is the larger the more probably it is optimal, P(optimal); "
-        f"stopped trials are faint. {'Colour is ' + others[1] + '. ' if scale else ''}The star is the "
-        f"untrained model. {of.said}.",
+        f"intervals{interval_note(of)}; a point is the larger the more probably it is optimal, "
+        f"P(optimal); stopped trials are faint. {'Colour is ' + others[1] + '. ' if scale else ''}The star "
+        f"is the untrained model. {of.said}.",
         [Panel(marks, Axis(others[0] if others else "trial"), Axis(y), scale=scale)],
         height=420,
     )
@@ -174,7 +175,8 @@ def front_3d(of: Material) -> Chart | Absent:
         "front-3d",
         title,
         "The points of the figure before, by the first three objectives; members of the Pareto set are "
-        f"outlined and larger. On paper: its projections on each two of the objectives. {of.said}.",
+        f"outlined and larger, and {SUBSTITUTES}. On paper: its projections on each two of the objectives. "
+        f"{of.said}.",
         [
             Panel(
                 [*(legend(of, shown, shaded=False) if not index else ()), *flat_points(of, shown, pair)],

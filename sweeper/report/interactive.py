@@ -7,10 +7,12 @@ from __future__ import annotations
 
 import math
 import textwrap
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+from numpy.typing import NDArray
 
 from sweeper.report.chart import (
-    CHARACTER,
     GREY,
     INK,
     LINE,
@@ -21,15 +23,19 @@ from sweeper.report.chart import (
     Frame,
     Lines,
     Panel,
+    Points,
     Rule,
     Scale,
     Scene,
     frame,
 )
+from sweeper.report.naming import settled
 from sweeper.report.traces import CLEAR, Drawn, in_space, lines, plain, traced
 
 FONT = 'system-ui, -apple-system, "Segoe UI", Roboto, "Liberation Sans", sans-serif'
 FEW, HEAD = 10, 34
+CHARACTER = 6.3
+"""How wide one of a caption is on average, in pixels."""
 
 
 def drawn(chart: Chart) -> Drawn:
@@ -67,8 +73,11 @@ def flat(chart: Chart) -> Drawn:
         number = str(index + 1) if index else ""
         layout |= axes(panel, placed, index, number)
         layout["annotations"] += title(panel, number)
+        sides = beside(panel, placed.areas[index][2:])
         for mark in panel.marks:
             trace = traced(mark)
+            if isinstance(mark, Points) and mark.names:
+                trace["textposition"] = [next(sides) for _ in mark.names]
             if isinstance(mark, Rule):
                 layout["shapes"].append(ruled(mark, number))
             label = getattr(mark, "label", "")
@@ -89,6 +98,48 @@ def flat(chart: Chart) -> Drawn:
     return {"data": data, "layout": layout}
 
 
+SIDES = {
+    "top right": (1, 1),
+    "top left": (-1, 1),
+    "bottom right": (1, -1),
+    "bottom left": (-1, -1),
+    "top center": (0, 1),
+    "bottom center": (0, -1),
+    "middle right": (1, 0),
+    "middle left": (-1, 0),
+}
+"""Where plotly can write a name, and in which direction from the point that is; off the intervals first."""
+
+
+def beside(panel: Panel, area: Sequence[float]) -> Iterator[str]:
+    """Where each name is written, in the order of the marks. Near to what is seen: the page may be of another
+    width, and plotly sets the ends of axes."""
+    marks = [mark for mark in panel.marks if isinstance(mark, Points)]
+    if not any(mark.names for mark in marks):
+        return iter(())
+    places = [along(marks, name, length) for name, length in zip("xy", area, strict=True)]
+    points = np.column_stack([np.concatenate(each) for each in places])
+    names = [name for mark in marks for name in (mark.names or [""] * len(mark.x))]
+    named = [(point, name) for point, name in zip(points, names, strict=True) if name]
+    known = points[np.isfinite(points).all(1)]
+    sides = list(SIDES)
+    return (sides[at] for at in settled(known, named, area, around))
+
+
+def along(marks: Sequence[Points], side: str, length: float) -> list[NDArray[np.float64]]:
+    """How far along an axis the points of each mark are, if it ends where the marks do. length: in pixels."""
+    values = [np.asarray(getattr(mark, side), dtype=np.float64) for mark in marks]
+    reach = [np.ravel(getattr(mark, f"{side}_intervals")) for mark in marks]
+    everything = np.concatenate([*values, *reach])
+    low, high = np.nanmin(everything), np.nanmax(everything)
+    return [(each - low) / ((high - low) or 1) * length for each in values]
+
+
+def around(width: float) -> list[tuple[float, float]]:
+    """Of a name of this width, the offsets of `SIDES`, in pixels."""
+    return [(across * (10 + width / 2), 17.0 * up) for across, up in SIDES.values()]
+
+
 def base(height: float) -> Drawn:
     return {
         "height": round(height),
@@ -105,6 +156,7 @@ def base(height: float) -> Drawn:
         "legend": {"orientation": "h", "font": {"size": 12}, "bgcolor": CLEAR, "itemsizing": "constant"},
         "dragmode": "zoom",
         "barmode": "overlay",
+        "uniformtext": {"minsize": 9, "mode": "hide"},  # names in boxes that are too small for them
     }
 
 
@@ -124,6 +176,7 @@ def axes(panel: Panel, placed: Frame, index: int, number: str) -> Drawn:
 def whole(panel: Panel) -> Drawn:
     """Ticks at whole numbers: plotly would set some between few of them."""
     corners = [x for mark in panel.marks if isinstance(mark, Lines) for path in mark.paths for x in path[0]]
+    corners += [x for mark in panel.marks if isinstance(mark, Points) for x in mark.x if math.isfinite(x)]
     few = panel.x.whole and corners and max(corners) - min(corners) <= FEW
     return {"tick0": 0, "dtick": 1} if few else {}
 
@@ -144,6 +197,7 @@ def axis(of: Axis, domain: list[float]) -> Drawn:
         "ticklen": 4,
         "tickcolor": GREY,
         "showticklabels": of.shown,
+        "exponentformat": "power",
     }
     if None not in ends:
         shown["range"] = ends
@@ -152,7 +206,7 @@ def axis(of: Axis, domain: list[float]) -> Drawn:
     if of.ticks is not None:
         shown |= {"tickvals": list(of.ticks), "ticktext": [lines(text) for text in of.ticks.values()]}
     elif of.log:
-        shown |= {"dtick": "D2", "exponentformat": "power"}
+        shown |= {"dtick": "D2"}
     if of.whole:
         shown |= {"tickformat": "d", "minor": {"ticks": ""}}
     return shown

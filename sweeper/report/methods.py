@@ -120,7 +120,7 @@ def methods_chart(of: Material) -> Chart | Absent:
         f"the number of comparisons. {of.content[stage]['text']}.",
         panels,
         columns=3,
-        height=30 + 24 * len(pairs),
+        height=30 + 36 * len(pairs),
     )
 
 
@@ -131,7 +131,7 @@ def prepared(columns: Columns) -> Columns:
 
 
 def against(a: Model, b: Model) -> str:
-    return f"{a.method} ({a.id}) − {b.method} ({b.id})"
+    return f"{a.method} ({a.id})\n− {b.method} ({b.id})"
 
 
 def panel(quantity: Quantity, found: Sequence[Estimate], heights: Sequence[float], places: Axis) -> Panel:

@@ -114,9 +114,10 @@ function steered(figure, block, stage) {
   const { models, objectives, colours } = report.data;
   const label = (name) => objectives.find((each) => each.name === name)?.label ?? "";
   const value = (id, name) => models[id].metrics[stage]?.[name] ?? null;
+  const own = x === objectives[1].name && y === objectives[0].name;  // as drawn
   const shades = [];
   const data = figure.data.map((trace) => {
-    if (!trace.customdata) return trace.line ? { ...trace, visible: x === objectives[1].name && y === objectives[0].name } : trace;
+    if (!trace.customdata) return trace.line ? { ...trace, visible: own } : trace;
     const ids = trace.customdata, wanted = get("intervals").checked || trace.error_y;
     const whiskers = (name) => {
       const ends = ids.map((id) => models[id].intervals[stage]?.[name]);
@@ -130,6 +131,7 @@ function steered(figure, block, stage) {
       shades.push(...marker.color.filter((shade) => shade !== null));
     }
     const whole = { ...trace, marker, x: ids.map((id) => value(id, x)), y: ids.map((id) => value(id, y)) };
+    if (!own && trace.textposition) whole.textposition = "top center";
     return wanted ? { ...whole, error_x: whiskers(x), error_y: whiskers(y) } : whole;
   });
   const layout = structuredClone(figure.layout);

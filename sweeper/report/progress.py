@@ -55,17 +55,18 @@ def curves_chart(of: Material) -> Chart | Absent:
 
 def curves_panel(of: Material, trials: Sequence[TrialRecord], name: str) -> Panel:
     members = {model.trial for model in of.members}
-    groups: dict[tuple[bool, str], list[TrialRecord]] = {}
+    groups: dict[tuple[bool, bool, str], list[TrialRecord]] = {}
     for trial in trials:
-        groups.setdefault((trial.id in members, trial.method), []).append(trial)
+        lone = len(trial.epochs) == 1  # a point, for which no line is drawn
+        groups.setdefault((trial.id in members, lone, trial.method), []).append(trial)
     marks: list[Mark] = [
         Lines([], replace(of.look[method], width=2), method, marked=True)
         for method in sorted({trial.method for trial in trials})
     ]
-    for bold, method in sorted(groups):
-        shown = groups[bold, method]
-        style = replace(of.look[method], width=2.6 if bold else 1, size=6 if bold else 3)
-        if not bold:
+    for bold, lone, method in sorted(groups):
+        shown = groups[bold, lone, method]
+        style = replace(of.look[method], width=2.6 if bold else 1, size=7 if lone else 6 if bold else 3)
+        if not (bold or lone):
             style = replace(style, opacity=FAINT)
         curves = [learning_curve(trial, name) for trial in shown]
         told = [

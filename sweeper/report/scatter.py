@@ -24,11 +24,11 @@ def pairs_chart(of: Material) -> Chart | Absent:
     known = [pair for pair in pairs(of) if any(model.measured(of.stage, pair) for model in models)]
     if not known or all(model.method == UNTRAINED for model in models):
         return Absent("pairs", TITLE, "No trial has ended yet.")
-    intervals = ", with their 95 % intervals" if len(models) <= FEW else ""
+    sure = with_intervals(of, models, known) if len(models) <= FEW else ""
     return Chart(
         "pairs",
         TITLE,
-        f"The models of the front and every trial that has ended{intervals}, by method or training source; a "
+        f"The models of the front and every trial that has ended{sure}, by method or training source; a "
         "suite's number is the mean over its sets. On the dotted line both are equal. Members of the Pareto "
         f"set are outlined. {of.said}.",
         [
@@ -53,6 +53,13 @@ def pairs(of: Material) -> Iterator[Pair]:
         yield ACCURACY, f"{name}.{ACCURACY}"
         yield f"{name}.{ECE}", f"{name}.{SCALED_ECE}"
         yield ACCURACY, f"{name}.{OOD_AUROC}"
+
+
+def with_intervals(of: Material, models: Sequence[Model], shown: Sequence[Pair]) -> str:
+    """Of which quantities, in whatever sets, there are any."""
+    known = {name for model in models for name in (model.intervals.get(of.stage) or {})}
+    names = [words(name.rpartition(".")[2]) for pair in shown for name in pair if name in known]
+    return f", with the 95 % intervals of {' and '.join(dict.fromkeys(names))}" if names else ""
 
 
 def label(metric: str) -> str:

@@ -4,6 +4,7 @@ paper has of its own. PDF is vectors, with TrueType fonts embedded."""
 from __future__ import annotations
 
 import importlib
+import math
 import sys
 import textwrap
 from collections.abc import Sequence
@@ -22,9 +23,8 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch, Rectangle
 from matplotlib.patheffects import withStroke
-from matplotlib.text import Text
-from matplotlib.ticker import FixedLocator, MaxNLocator, NullFormatter
-from matplotlib.transforms import Bbox
+from matplotlib.ticker import FixedLocator, MaxNLocator, NullFormatter, ScalarFormatter
+from numpy.typing import NDArray
 
 from sweeper.report.chart import (
     GREY,
@@ -44,7 +44,9 @@ from sweeper.report.chart import (
     Scale,
     Style,
     frame,
+    wide,
 )
+from sweeper.report.naming import settled
 
 INCH = 96
 POINT = 0.75
@@ -133,10 +135,12 @@ def paint(axes: Axes, panel: Panel, width: float) -> None:
     set_ends(axes, panel)
     if panel.scale:
         colour_bar(axes, panel.scale)
-    named = [mark for mark in panel.marks if isinstance(mark, Points) and mark.names]
-    if named:
-        taken = [mark for mark in panel.marks if isinstance(mark, Points)]
-        write_names(axes, named, taken)
+    points = [mark for mark in panel.marks if isinstance(mark, Points)]
+    if any(mark.names for mark in points):
+        write_names(axes, points)
+    for mark in panel.marks:
+        if isinstance(mark, Boxes) and mark.names:
+            write_inside(axes, mark)
 
 
 def prepare(axes: Axes, panel: Panel, width: float) -> None:
@@ -157,9 +161,22 @@ def prepare(axes: Axes, panel: Panel, width: float) -> None:
             along.set_major_locator(MaxNLocator(ticks, integer=True, min_n_ticks=1))
         elif not of.log:
             along.set_major_locator(MaxNLocator(ticks if side == "x" else 5, steps=[1, 2, 2.5, 5, 10]))
+        if type(along.get_major_formatter()) is ScalarFormatter:
+            along.set_major_formatter(Powers())
+            along.get_offset_text().set_parse_math(True)
         if not of.shown:
             along.set_visible(False)
             axes.spines["bottom" if side == "x" else "left"].set_visible(False)
+
+
+class Powers(ScalarFormatter):
+    """What ticks have in common as a power of ten, in place of 1e-11."""
+
+    def get_offset(self) -> str:
+        self.set_useMathText(True)
+        common = super().get_offset()
+        self.set_useMathText(False)  # else ticks would be, too
+        return common
 
 
 def set_ends(axes: Axes, panel: Panel) -> None:
@@ -306,37 +323,50 @@ def handle(mark: Mark, label: str) -> Any:
     )
 
 
-# names beside points
+# names beside points, and in boxes
+
+NAME = 8.0
+"""Points of a name's size."""
+AROUND = [
+    (r * math.cos(angle), r * math.sin(angle))
+    for r in (17, 27, 39, 51)
+    for angle in map(math.radians, (90, 0, 180, 270, 45, 135, 225, 315))
+]
+"""From a point to the middle of its name, in pixels."""
 
 
-def write_names(axes: Axes, named: Sequence[Points], all_points: Sequence[Points]) -> None:
+def pixels(axes: Axes, x: Numbers, y: Numbers) -> NDArray[np.float64]:
+    """(n, 2), from the lower left corner of the axes."""
+    at = axes.transData.transform(np.column_stack([x, y])) - axes.bbox.min
+    return np.asarray(at * unit(axes), dtype=np.float64)
+
+
+def unit(axes: Axes) -> float:
+    """Pixels of what the axes reckon in."""
+    figure = axes.get_figure(root=True)
+    assert figure is not None
+    return INCH / figure.dpi
+
+
+def write_names(axes: Axes, marks: Sequence[Points]) -> None:
     """Writes each name beside its point, where it covers no point and no other name if it can."""
-    angles = np.radians([90, 0, 180, 270, 45, 135, 225, 315])
-    offsets = [(r * np.cos(a), r * np.sin(a)) for r in (13, 20, 29, 38) for a in angles]
-    figure = axes.get_figure(root=True)
-    assert figure is not None
-    corners = axes.transData.transform([at for mark in all_points for at in zip(mark.x, mark.y, strict=True)])
-    taken: list[Any] = [Bbox.from_extents(x - 5, y - 5, x + 5, y + 5) for x, y in corners]
-    for mark in named:
-        for name, x, y in zip(mark.names, mark.x, mark.y, strict=True):
-            if name:
-                note = axes.annotate(
-                    name, (x, y), offsets[0], textcoords="offset points", ha="center", va="center", fontsize=8
-                )
-                taken.append(settle(note, offsets, taken, axes))
+    everything = np.concatenate([pixels(axes, mark.x, mark.y) for mark in marks])
+    named = [each for mark in marks for each in zip(mark.x, mark.y, mark.names, strict=False) if each[2]]
+    places = [(pixels(axes, [x], [y])[0], name) for x, y, name in named]
+    area = axes.bbox.width * unit(axes), axes.bbox.height * unit(axes)
+    found = settled(everything[np.isfinite(everything).all(1)], places, area, lambda _: AROUND)
+    look: dict[str, Any] = {"textcoords": "offset points", "ha": "center", "va": "center", "fontsize": NAME}
+    for (x, y, name), chosen in zip(named, found, strict=True):
+        across, up = AROUND[chosen]
+        axes.annotate(name, (x, y), (across * POINT, up * POINT), **look)
 
 
-def settle(note: Text, offsets: Sequence[tuple[float, float]], taken: Sequence[Any], axes: Axes) -> Any:
-    """Moves the note to the offset at which it covers least, the first of equals; returns its box."""
-    figure = axes.get_figure(root=True)
-    assert figure is not None
-    renderer = figure.canvas.get_renderer() if hasattr(figure.canvas, "get_renderer") else None
-
-    def cost(offset: tuple[float, float]) -> float:
-        note.set_position(offset)
-        box = note.get_window_extent(renderer)
-        outside = sum(not axes.bbox.contains(x, y) for x, y in box.corners())
-        return float(box.count_overlaps(taken) + outside)
-
-    note.set_position(min(offsets, key=cost))
-    return note.get_window_extent(renderer)
+def write_inside(axes: Axes, mark: Boxes) -> None:
+    """Writes each name into its box, if it fits."""
+    left, right = (pixels(axes, ends, mark.bottom)[:, 0] for ends in (mark.left, mark.right))
+    sides = (mark.left, mark.right), (mark.bottom, mark.top)
+    middles = [(np.asarray(low) + np.asarray(high)) / 2 for low, high in sides]
+    look: dict[str, Any] = {"ha": "center", "va": "center", "fontsize": NAME, "zorder": 5}
+    for name, x, y, room in zip(mark.names, *middles, right - left, strict=True):
+        if wide(name) < room:
+            axes.text(x, y, name, **look)

@@ -103,6 +103,11 @@ class Segment:
     lane: int
 
 
+SLACK, OVERLAP = 1.0, 0.1
+"""For how many seconds, and for which part of a trial at most, it may lie over the one before in its lane: a
+worker begins with the next while the files of the last are still being written."""
+
+
 def segments(trials: Sequence[TrialRecord]) -> list[Segment]:
     """When each epoch was trained and measured: its file says when it ended, and what it took stands in it.
 
@@ -115,7 +120,7 @@ def segments(trials: Sequence[TrialRecord]) -> list[Segment]:
     free: list[float] = []
     found = []
     for trial, own in spans:
-        began = own[0][1]
+        began = own[0][1] + min(SLACK, OVERLAP * (own[-1][2] - own[0][1]))
         lane = next((index for index, until in enumerate(free) if until <= began), len(free))
         free[lane : lane + 1] = [own[-1][2]]
         found += [Segment(trial, epoch, begin - start, end - start, lane) for epoch, begin, end in own]
@@ -174,6 +179,7 @@ def timeline_chart(of: Material) -> Chart | Absent:
                     f"{each.trial.id}@{each.epoch} {method}\n{each.ended - each.began:.3g} s"
                     for each in shown
                 ],
+                names=[each.trial.id for each in shown],
             )
         )
     marks += list(ends(found, seconds))
@@ -182,9 +188,10 @@ def timeline_chart(of: Material) -> Chart | Absent:
     return Chart(
         "timeline",
         title,
-        "Each box is an epoch, trained and measured, of the trials shown; rows are what ran side by side. "
-        "A trial ends in the symbol of how: completed, stopped early or failed. Between boxes, a trial "
-        "waited, or its worker had other things to do. By the times of the files.",
+        "Each box is an epoch, trained and measured, of the trials shown, with the trial's name where there "
+        "is room; rows are what ran side by side. A trial ends in the symbol of how: completed, stopped "
+        "early or failed. Between boxes, a trial waited, or its worker had other things to do. By the times "
+        "of the files.",
         [
             Panel(
                 marks,

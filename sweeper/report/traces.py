@@ -38,8 +38,16 @@ SYMBOLS = {
     "*": "star",
     "|": "line-ns",
 }
-IN_SPACE = {"^": "diamond-open", "D": "diamond", "P": "cross", "X": "x", "s": "square", "v": "square-open"}
-"""Markers that 3D has, of the others a circle."""
+IN_SPACE = {
+    "^": "diamond-open",
+    "D": "diamond",
+    "P": "cross",
+    "X": "x",
+    "s": "square",
+    "v": "square-open",
+    "*": "circle-open",
+}
+"""Markers that plotly has in 3D, or what stands for them; of the others a circle."""
 SIDES = {"left": "middle right", "center": "middle center", "right": "middle left"}
 CLEAR = "rgba(0,0,0,0)"
 PLACES = 7
@@ -135,6 +143,7 @@ def _(mark: Boxes) -> Drawn:
         colour["pattern"]["fillmode"] = "overlay"
         colour["color"] = CLEAR
     sides = list(zip(mark.left, mark.right, strict=True)), list(zip(mark.bottom, mark.top, strict=True))
+    inside = {"textposition": "inside", "insidetextanchor": "middle", "textangle": 0}
     return {
         "type": "bar",
         "x": numbers((low + high) / 2 for low, high in sides[0]),
@@ -142,6 +151,7 @@ def _(mark: Boxes) -> Drawn:
         "base": numbers(mark.bottom),
         "y": numbers(high - low for low, high in sides[1]),
         "marker": colour,
+        **({"text": [plain(name) for name in mark.names], **inside} if mark.names else {}),
         **pointed(mark.models, mark.hover),
     }
 
