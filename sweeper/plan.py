@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from rich.table import Table
@@ -23,6 +24,11 @@ def print_plan(sweep: SweepSpec) -> None:
 
     epochs = sweep.max_epochs()
     say(f"sweep {file.name}: {search.trials} trials, at most {search.trials * epochs} epochs")
+    steps, warnings = sweep.trainable.steps(sweep.probes())
+    if steps:
+        say(f"a trial of all its epochs has {span(steps)} steps")
+    for line in warnings:
+        say(line)
     say(f"sampler: {search.sampler}, seed {search.seed}{coverage(sweep)}")
     say(f"deterministic: {determinism(search)}")
     if limits := budget.bounds(search.budget):
@@ -61,18 +67,20 @@ def print_plan(sweep: SweepSpec) -> None:
 def memory(sweep: SweepSpec) -> list[str]:
     """How much memory trials need, and what fits. Asks the trainable, so it takes seconds, not a moment."""
     resources = sweep.file.resources
-    trials = [sweep.trial(probe.value) for probe in space.probes(sweep.space)]
     own = {"cpus": resources.cpus, "gpus": resources.gpus, "concurrent": sweep.file.search.concurrent}
-    return sweep.trainable.memory(trials, **own)
+    return sweep.trainable.memory(sweep.probes(), **own)
 
 
 def as_json(sweep: SweepSpec) -> dict[str, Any]:
     """What `sweeper plan --json` prints; docs/scripts.md says what the keys are."""
     file, search = sweep.file, sweep.file.search
+    steps, warnings = sweep.trainable.steps(sweep.probes())
     return {
         "name": file.name,
         "trials": search.trials,
         "epochs": sweep.max_epochs(),
+        "steps": [min(steps), max(steps)] if steps else None,
+        "warnings": warnings,
         "sampler": search.sampler,
         "seed": search.seed,
         "seeds": search.seeds,
@@ -93,6 +101,12 @@ def as_json(sweep: SweepSpec) -> dict[str, Any]:
         "measured_on": {stage: protocol(sweep, stage)["text"] for stage in STAGES},
         "metrics": sweep.metrics,
     }
+
+
+def span(numbers: Sequence[int]) -> str:
+    """`15 to 75`, or the number that all of them are."""
+    low, high = min(numbers), max(numbers)
+    return str(low) if low == high else f"{low} to {high}"
 
 
 def coverage(sweep: SweepSpec) -> str:

@@ -70,6 +70,8 @@ def drive(run: Run, *, quiet: bool = False) -> Run:
         print(line, flush=True)
         run.log(line)
 
+    for line in sweep.trainable.steps(sweep.probes())[1]:
+        say(line)
     connected = Cluster.connect(sweep.file.resources, say)
     with sigterm_as_interrupt(), space_needed(run), run.driving(), logged(run), connected as cluster:
         search = sweep.file.search

@@ -18,6 +18,7 @@ FINETUNE = {
     "sanity": "trainables.finetune:sanity",
     "errors": "trainables.errors:EXPECTED",
     "check": "trainables.preflight:check",
+    "steps": "trainables.steps:steps",
     "check_unchanged": "trainables.finetune:check_unchanged",
     "check_measurement": "trainables.preflight:check_measurement",
     "resample": "trainables.metrics.resampling:resample",
@@ -35,6 +36,7 @@ EVALUATE = FINETUNE | {
     "measure": "trainables.zoo:measure",
     "sanity": "trainables.zoo:sanity",
     "check": "trainables.zoo_config:check",
+    "steps": "trainables.zoo_config:no_steps",
     "memory": "trainables.zoo_memory:plan",
     "export": "trainables.export:export_as_it_is",
 }
