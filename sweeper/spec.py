@@ -265,13 +265,9 @@ class SweepSpec:
         stopping = self.file.search.early_stopping
         return stopping.rungs(self.max_epochs()) if stopping else []
 
-    def probes(self) -> list[dict[str, Any]]:
-        """Trials that together have every option and both ends of every range."""
-        return [self.trial(probe.value) for probe in space.probes(self.space)]
-
     def max_epochs(self) -> int:
         """Epochs of the longest trial that the space can choose."""
-        return max(int(trial["epochs"]) for trial in self.probes())
+        return max(int(self.trial(probe.value)["epochs"]) for probe in space.probes(self.space))
 
     def trial(self, value: dict[str, Any]) -> dict[str, Any]:
         """A resolved configuration with all defaults filled in, as plain JSON values."""
