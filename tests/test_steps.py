@@ -15,7 +15,9 @@ def test_a_warm_up_that_never_ends_is_warned_of(capsys: pytest.CaptureFixture[st
     print_plan(spec.from_text(WARM, "f.yaml"))
     said = capsys.readouterr().out
     assert "a trial of all its epochs has 4 steps\n" in said
-    assert "warmup_steps is 4, and a trial can have as few as 4 steps (2 x 128 images in batches of 64)" in said
+    assert (
+        "warmup_steps is 4, and a trial can have as few as 4 steps (2 x 128 images in batches of 64)" in said
+    )
 
 
 def test_the_shortest_trial_is_named() -> None:
