@@ -196,9 +196,7 @@ def find_points(run: Run, names: Sequence[str]) -> list[Point]:
         if name not in points:
             own = points.get(name.partition("@")[0])
             known = f"; kept are the epochs {', '.join(map(str, own.trial.kept))}" if own else ""
-            known = known or suggestion(
-                "", [BASELINE, *(trial.id for trial in trials)]
-            )  # none is like another
+            known = known or suggestion("", [BASELINE, *(trial.id for trial in trials)])
             raise UserError(f"{run.name} has no trial {name!r} with kept weights{known}", pages.RESULTS)
     return [points[name] for name in names]
 

@@ -121,7 +121,7 @@ def leaderboard(found: Found, suites: Sequence[str] = (), metrics: Sequence[str]
 
 
 def metric_hint(found: Found, metrics: Sequence[str]) -> str:
-    """A metric that may be meant, or all that there are; of sets and suites, those of the first set's names."""
+    """A metric that may be meant, or all that there are, without the sets and suites in front of them."""
     known = {
         name.rpartition(".")[2] for model in found.models for of in model.measured for name in of.metrics
     }

@@ -1,4 +1,4 @@
-"""How many optimiser steps a trial has, and whether its learning rate gets anywhere in them. Imports no torch."""
+"""How many optimiser steps a trial has, and whether its learning rate gets anywhere. No torch here."""
 
 from __future__ import annotations
 

@@ -27,8 +27,8 @@ def known_set(name: str) -> str:
         hint = did_you_mean(name, [*NAMES, *ALIASES])
         if "/" in name and not hint:
             raise ValueWrong(
-                f"no data set is called {name!r}; for a folder write {{image_folder: {name}}}, or webdataset or "
-                "huggingface in its place",
+                f"no data set is called {name!r}; for a folder write {{image_folder: {name}}}, or webdataset "
+                "or huggingface in its place",
                 DataError.page,
             )
         raise ValueWrong(
