@@ -11,7 +11,7 @@ from rich.text import Text
 from sweeper import budget, kept, space
 from sweeper.result import protocol
 from sweeper.spec import SearchConfig, SweepSpec
-from sweeper.terminal import console
+from sweeper.terminal import amount, console
 from sweeper.trial import STAGES
 
 
@@ -22,11 +22,11 @@ def print_plan(sweep: SweepSpec) -> None:
     def say(line: str, style: str | None = None) -> None:
         out.print(line, style=style, soft_wrap=True)
 
-    epochs = sweep.max_epochs()
-    say(f"sweep {file.name}: {search.trials} trials, at most {search.trials * epochs} epochs")
+    most = search.trials * sweep.max_epochs()
+    say(f"sweep {file.name}: {amount(search.trials, 'trial')}, at most {amount(most, 'epoch')}")
     steps, warnings = sweep.trainable.steps(probes(sweep))
     if steps:
-        say(f"a trial of all its epochs has {span(steps)} steps")
+        say(f"a trial of all its epochs has {span(steps)}")
     for line in warnings:
         say(line)
     say(f"sampler: {search.sampler}, seed {search.seed}{coverage(sweep)}")
@@ -46,8 +46,8 @@ def print_plan(sweep: SweepSpec) -> None:
     if search.seeds > 1:
         say(f"then each configuration on the front is trained with {search.seeds - 1} more seeds")
     say(kept.bound(sweep))
-    resources = file.resources
-    say(f"each trial: {resources.cpus:g} CPUs, {resources.gpus:g} GPUs; {side_by_side(sweep)}")
+    need = f"{amount(file.resources.cpus, 'CPU')}, {amount(file.resources.gpus, 'GPU')}"
+    say(f"each trial: {need}; {side_by_side(sweep)}")
     say(f"maximize {', '.join(file.pareto.maximize)}; minimize {', '.join(file.pareto.minimize)}")
     for constraint in file.pareto.constraints:
         say(f"subject to {constraint}")
@@ -108,10 +108,10 @@ def as_json(sweep: SweepSpec) -> dict[str, Any]:
     }
 
 
-def span(numbers: Sequence[int]) -> str:
-    """`15 to 75`, or the number that all of them are."""
-    low, high = min(numbers), max(numbers)
-    return str(low) if low == high else f"{low} to {high}"
+def span(steps: Sequence[int]) -> str:
+    """`15 to 75 steps`, or how many all trials have."""
+    low, high = min(steps), max(steps)
+    return amount(low, "step") if low == high else f"{low} to {high} steps"
 
 
 def coverage(sweep: SweepSpec) -> str:
