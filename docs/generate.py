@@ -199,6 +199,7 @@ MESSAGES = (
     "your-method.md",
     "evaluation.md",
     "metrics.md",
+    "suites.md",
     "gpus.md",
     "results.md",
     "leaderboard.md",

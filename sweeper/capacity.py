@@ -12,6 +12,7 @@ import yaml
 from sweeper import pages
 from sweeper.errors import UserError
 from sweeper.spec import Resources
+from sweeper.terminal import amount
 
 ON_HEAD = Path("~/ray_bootstrap_config.yaml")  # where `ray up` puts the file, filled in
 MOST = 2  # workers, where a file doesn't say: Ray's default
@@ -25,7 +26,7 @@ def slots(resources: Resources, cpus: float, gpus: float) -> int:
 
 
 def need_of(resources: Resources) -> str:
-    return f"a trial needs {resources.cpus:g} CPUs and {resources.gpus:g} GPUs on one node"
+    return f"a trial needs {amount(resources.cpus, 'CPU')} and {amount(resources.gpus, 'GPU')} on one node"
 
 
 @dataclass(frozen=True)
@@ -42,7 +43,9 @@ class NodeType:
 
     def __str__(self) -> str:
         have = (
-            "of unknown size" if self.cpus is None else f"of {self.cpus:g} CPUs and {self.gpus or 0:g} GPUs"
+            "of unknown size"
+            if self.cpus is None
+            else f"of {amount(self.cpus, 'CPU')} and {amount(self.gpus or 0, 'GPU')}"
         )
         return f"{self.most} x {self.name} {have}"
 

@@ -17,6 +17,7 @@ from sweeper.head import CLIENT, Watch, names_port, nodes, reach, refused
 from sweeper.loopback import check_token, on_loopback, write_token
 from sweeper.redact import one_line
 from sweeper.spec import Resources
+from sweeper.terminal import amount
 
 # Read by Ray when it is imported; what a user has set stays.
 QUIET = {
@@ -90,8 +91,9 @@ def _awaited(resources: Resources, have: Sequence[Have]) -> list[NodeType]:
     cpus, gpus = (sum(each.get(name, 0) for each in have) for name in ("CPU", "GPU"))
     grown = f" and can grow by {capacity.listed(growth.workers)}" if growth and up < growth.most else ""
     raise UserError(
-        f"resources: {capacity.need_of(resources)}, and the cluster has {cpus:g} CPUs and {gpus:g} GPUs "
-        f"in all{grown}; lower `resources` or connect to a larger cluster with RAY_ADDRESS",
+        f"resources: {capacity.need_of(resources)}, and the cluster has "
+        f"{amount(cpus, 'CPU')} and {amount(gpus, 'GPU')} in all{grown}; "
+        "lower `resources` or connect to a larger cluster with RAY_ADDRESS",
         pages.GPUS,
     )
 

@@ -11,15 +11,16 @@ from pathlib import Path
 import click
 from click.shell_completion import CompletionItem
 
+from sweeper import shipped
 from sweeper.errors import SpecError
 
 Offered = list[CompletionItem]
 
 
 def sweep_files(_: click.Context, __: click.Parameter, incomplete: str) -> Offered:
-    """Those of `search_spaces`, as long as one is meant, and else any file."""
-    known = (str(file) for file in Path("search_spaces").rglob("*.yaml"))
-    return matching(known, incomplete) or [CompletionItem(incomplete, type="file")]
+    """Those that are shipped and those of `search_spaces`, as long as one is meant, and else any file."""
+    own = (str(file) for file in Path("search_spaces").rglob("*.yaml"))
+    return matching([*shipped.names(), *own], incomplete) or [CompletionItem(incomplete, type="file")]
 
 
 def runs(ctx: click.Context, _: click.Parameter, incomplete: str) -> Offered:
@@ -56,12 +57,12 @@ def suites(_: click.Context, __: click.Parameter, incomplete: str) -> Offered:
 
 
 def profiles(ctx: click.Context, _: click.Parameter, incomplete: str) -> Offered:
-    """Those of the sweep file that was typed before."""
+    """Those of the sweep file, or of the shipped name, that was typed before."""
     from sweeper.tree import Mapping, parse
 
     file = typed(ctx, "file")
     try:
-        root = parse(Path(file).read_text(encoding="utf-8"), str(file)) if file else None
+        root = parse(shipped.file(Path(file)).read_text(encoding="utf-8"), file) if file else None
     except (OSError, UnicodeDecodeError, SpecError):
         return []
     found = root.items.get("profiles") if isinstance(root, Mapping) else None

@@ -55,13 +55,28 @@ class Obstacle(UserError):
     """What a sweep can't go on for, through no fault of a trial; it loses nothing and can be resumed."""
 
 
+class Line(str):
+    """What is wrong, with the page that says more of it; empty if that is the sweep file's."""
+
+    page: str
+
+    def __new__(cls, text: str, page: str) -> Line:
+        line = super().__new__(cls, text)
+        line.page = page
+        return line
+
+
 class SpecError(UserError):
-    """All that is wrong with a sweep file, one line per mistake."""
+    """All that is wrong with a sweep file, one line per mistake.
+
+    page: where no `Line` has one of its own, or several have different ones.
+    """
 
     page = pages.SWEEP_FILE
 
     def __init__(self, lines: Sequence[str], page: str | None = None) -> None:
-        super().__init__("\n".join(lines), page)
+        own = {getattr(line, "page", "") for line in lines}
+        super().__init__("\n".join(lines), page if own == {""} or len(own) > 1 else own.pop())
         self.lines = list(lines)
 
 

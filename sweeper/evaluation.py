@@ -128,7 +128,7 @@ class Measurement:
         notes = [
             described(self.trainable, self.content["evaluation"], self.split),
             *(f"{name}: {counted(counts)}" for name, counts in result["broken_by"].items()),
-            "Below a number: its 95 % interval. Quantities are explained in trainables/metrics/names.py.",
+            "Below a number: its 95 % interval. Quantities are explained in docs/metrics.md.",
             *missing_gradients([row]),
             f"written to {file}",
         ]
@@ -196,7 +196,7 @@ def find_points(run: Run, names: Sequence[str]) -> list[Point]:
         if name not in points:
             own = points.get(name.partition("@")[0])
             known = f"; kept are the epochs {', '.join(map(str, own.trial.kept))}" if own else ""
-            known = known or suggestion(name, [BASELINE, *points])
+            known = known or suggestion("", [BASELINE, *(trial.id for trial in trials)])
             raise UserError(f"{run.name} has no trial {name!r} with kept weights{known}", pages.RESULTS)
     return [points[name] for name in names]
 

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from datetime import datetime
 from typing import Any
 
-from sweeper import spec
+from sweeper import pages, spec
 from sweeper.errors import SpecError, UserError
 from sweeper.files import read_json
 from sweeper.run import Run
@@ -29,7 +29,8 @@ def extend(run: Run, overrides: Sequence[str]) -> Run:
         new, started = spec.load(run.path / "sweep.yaml", overrides=overrides), len(run.trials())
         if new.file.search.trials < started:
             raise UserError(
-                f"{run.name}: search.trials: {started} trials were started already; give at least {started}"
+                f"{run.name}: search.trials: {started} trials were started already; give at least {started}",
+                pages.SWEEP_FILE,
             )
         before, after = settings(run.spec), settings(new)
         if before != after:

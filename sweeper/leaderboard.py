@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from sweeper import pages
 from sweeper.alike import letter
-from sweeper.errors import UserError, near
+from sweeper.errors import UserError, near, suggestion
 from sweeper.measured import Found, Measured, Model
 from sweeper.pareto import Direction
 from sweeper.prefer import WAYS
@@ -105,7 +105,8 @@ def leaderboard(found: Found, suites: Sequence[str] = (), metrics: Sequence[str]
     """
     made = [column for section in sections(found, suites, metrics) for column in columns(found, section)]
     if not made:
-        raise UserError(f"nothing was measured of {', '.join((*suites, *metrics))}", pages.LEADERBOARD)
+        wanted = ", ".join((*suites, *metrics))
+        raise UserError(f"nothing was measured of {wanted}{metric_hint(found, metrics)}", pages.LEADERBOARD)
     drawn = resampled(found.trainable, made)
     by_section: dict[Section, list[tuple[Column, Array | str]]] = {}
     for column, draws in zip(made, drawn, strict=True):
@@ -119,6 +120,16 @@ def leaderboard(found: Found, suites: Sequence[str] = (), metrics: Sequence[str]
         "suites": tables,
         "notes": [*found.notes, *left_out(found, made)],
     }
+
+
+def metric_hint(found: Found, metrics: Sequence[str]) -> str:
+    """A metric that may be meant, or all that there are, without the sets and suites in front of them."""
+    known = {
+        name.rpartition(".")[2] for model in found.models for of in model.measured for name in of.metrics
+    }
+    known |= {metric for model in found.models if model.record for _, metric, _ in model.record.values}
+    asked = metrics[0].rpartition(" ")[2].rpartition(".")[2] if metrics else ""
+    return suggestion(asked, known)
 
 
 def letters(found: Found) -> dict[str, str]:

@@ -9,7 +9,7 @@ from typing import Any
 from pydantic import BaseModel, ValidationError
 
 from sweeper import space
-from sweeper.errors import suggestion
+from sweeper.errors import Line, suggestion
 from sweeper.tree import Place
 
 QUIET_BESIDE_OTHERS = {"string_type", "model_type", "dict_type", "model_attributes_type"}
@@ -21,8 +21,8 @@ def explain(
     """One line for each mistake: place, key path, what is wrong, what was expected."""
     found = [(real_path(item["loc"], value, item["type"]), item) for item in error.errors()]
     reasons = [(path, item["type"], reason(item, model, path, value)) for path, item in found]
-    lines = []
-    for path, kind, text in reasons:
+    lines: list[str] = []
+    for (path, kind, text), (_, item) in zip(reasons, found, strict=True):
         if kind in QUIET_BESIDE_OTHERS and any(
             other[: len(path)] == path and second not in QUIET_BESIDE_OTHERS for other, second, _ in reasons
         ):
@@ -33,7 +33,8 @@ def explain(
             continue  # it is there, misspelt
         key = ".".join(str(part) for part in (prefix, *path) if part != "")
         place = at(resolved.places, path, key=kind == "extra_forbidden")
-        lines.append(f"{place}: {key}: {text}" if key else f"{place}: {text}")
+        page = getattr(item.get("ctx", {}).get("error"), "page", "")
+        lines.append(Line(f"{place}: {key}: {text}" if key else f"{place}: {text}", page))
     return lines
 
 
@@ -80,6 +81,8 @@ def reason(item: Any, model: type[BaseModel], path: space.Path, value: Any) -> s
         return f"expected keys and values here, got {given!r}"
     if kind == "value_error":
         return str(context["error"])
+    if kind in ("int_parsing", "int_type", "int_from_float"):
+        return f"should be a whole number, got {given!r}"
     message = item["msg"][0].lower() + item["msg"][1:]
     shown = repr(given) if not isinstance(given, (dict, list)) else f"a {type(given).__name__}"
     return f"{message.replace('input should', 'should')}, got {shown}"

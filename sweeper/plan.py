@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from rich.table import Table
@@ -10,7 +11,7 @@ from rich.text import Text
 from sweeper import budget, kept, space
 from sweeper.result import protocol
 from sweeper.spec import SearchConfig, SweepSpec
-from sweeper.terminal import console
+from sweeper.terminal import amount, console
 from sweeper.trial import STAGES
 
 
@@ -21,8 +22,13 @@ def print_plan(sweep: SweepSpec) -> None:
     def say(line: str, style: str | None = None) -> None:
         out.print(line, style=style, soft_wrap=True)
 
-    epochs = sweep.max_epochs()
-    say(f"sweep {file.name}: {search.trials} trials, at most {search.trials * epochs} epochs")
+    most = search.trials * sweep.max_epochs()
+    say(f"sweep {file.name}: {amount(search.trials, 'trial')}, at most {amount(most, 'epoch')}")
+    steps, warnings = sweep.trainable.steps(probes(sweep))
+    if steps:
+        say(f"a trial of all its epochs has {span(steps)}")
+    for line in warnings:
+        say(line)
     say(f"sampler: {search.sampler}, seed {search.seed}{coverage(sweep)}")
     say(f"deterministic: {determinism(search)}")
     if limits := budget.bounds(search.budget):
@@ -40,8 +46,8 @@ def print_plan(sweep: SweepSpec) -> None:
     if search.seeds > 1:
         say(f"then each configuration on the front is trained with {search.seeds - 1} more seeds")
     say(kept.bound(sweep))
-    resources = file.resources
-    say(f"each trial: {resources.cpus:g} CPUs, {resources.gpus:g} GPUs; {side_by_side(sweep)}")
+    need = f"{amount(file.resources.cpus, 'CPU')}, {amount(file.resources.gpus, 'GPU')}"
+    say(f"each trial: {need}; {side_by_side(sweep)}")
     say(f"maximize {', '.join(file.pareto.maximize)}; minimize {', '.join(file.pareto.minimize)}")
     for constraint in file.pareto.constraints:
         say(f"subject to {constraint}")
@@ -58,21 +64,28 @@ def print_plan(sweep: SweepSpec) -> None:
     say("data and weights are looked for when the sweep is run", style="dim")
 
 
+def probes(sweep: SweepSpec) -> list[dict[str, Any]]:
+    """Trials that together have every option and both ends of every range."""
+    return [sweep.trial(probe.value) for probe in space.probes(sweep.space)]
+
+
 def memory(sweep: SweepSpec) -> list[str]:
     """How much memory trials need, and what fits. Asks the trainable, so it takes seconds, not a moment."""
     resources = sweep.file.resources
-    trials = [sweep.trial(probe.value) for probe in space.probes(sweep.space)]
     own = {"cpus": resources.cpus, "gpus": resources.gpus, "concurrent": sweep.file.search.concurrent}
-    return sweep.trainable.memory(trials, **own)
+    return sweep.trainable.memory(probes(sweep), **own)
 
 
 def as_json(sweep: SweepSpec) -> dict[str, Any]:
     """What `sweeper plan --json` prints; docs/scripts.md says what the keys are."""
     file, search = sweep.file, sweep.file.search
+    steps, warnings = sweep.trainable.steps(probes(sweep))
     return {
         "name": file.name,
         "trials": search.trials,
         "epochs": sweep.max_epochs(),
+        "steps": [min(steps), max(steps)] if steps else None,
+        "warnings": warnings,
         "sampler": search.sampler,
         "seed": search.seed,
         "seeds": search.seeds,
@@ -93,6 +106,12 @@ def as_json(sweep: SweepSpec) -> dict[str, Any]:
         "measured_on": {stage: protocol(sweep, stage)["text"] for stage in STAGES},
         "metrics": sweep.metrics,
     }
+
+
+def span(steps: Sequence[int]) -> str:
+    """`15 to 75 steps`, or how many all trials have."""
+    low, high = min(steps), max(steps)
+    return amount(low, "step") if low == high else f"{low} to {high} steps"
 
 
 def coverage(sweep: SweepSpec) -> str:

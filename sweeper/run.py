@@ -48,7 +48,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sweeper import pages, spec
-from sweeper.errors import UserError
+from sweeper.errors import UserError, suggestion
 from sweeper.files import drop_torn_line, read_json, write_json, write_text
 from sweeper.lease import Who
 from sweeper.limits import full_disk
@@ -140,8 +140,13 @@ class Run:
     def find(cls, name: str | None, root: Root) -> Run:
         """The run of that name, path or address; the latest under `root` if None. Raises UserError."""
         if name is not None:
-            place = Storage.at(f"{root}/{name}" if is_name(name) else name)
-            return cls.load(place if place.bring("run.json") else Storage.at(name))
+            if not is_name(name):
+                return cls.load(name)
+            for place in (Storage.at(f"{root}/{name}"), Storage.at(name)):
+                if place.bring("run.json"):
+                    return cls.load(place)
+            hint = suggestion(name, (run.name for run in cls.all(root)))
+            raise UserError(f"no run {name!r} in {root}{hint or '; --runs names the folder'}", pages.STORAGE)
         runs = cls.all(root)
         if not runs:
             raise UserError(

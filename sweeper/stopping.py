@@ -18,7 +18,7 @@ def stop_driver(run: Run) -> None:
     if there is none, or if it is on another host."""
     driver = run.driver()
     if driver is None:
-        raise UserError(f"{run.name} is not being run; nothing to stop")
+        raise UserError(f"{run.name} is not being run; nothing to stop", pages.STORAGE)
     if driver["host"] != socket.gethostname():
         raise UserError(
             f"{run.name} is run by {told(driver)}; stop it there, with: sweeper stop {run}", pages.DRIVERS

@@ -76,7 +76,7 @@ def tables(measurement: Measurement, file: Path) -> Group:
     parts = [part for table in made for part in (table, Text())]
     notes = [
         described(measurement.trainable, evaluation, measurement.split),
-        "In-distribution first. Below a number: its 95 % interval. Quantities: trainables/metrics/names.py.",
+        "In-distribution first. Below a number: its 95 % interval. Quantities: docs/metrics.md.",
         f"written to {file}",
     ]
     return Group(Text(measurement.title, "bold"), *parts, *(Text(note, "dim") for note in notes))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sized
 from typing import Any
 
 from rich.console import Group, RenderableType
@@ -11,6 +11,7 @@ from rich.text import Text
 
 from sweeper.pareto import Direction
 from sweeper.result import objectives, ranked, ranked_members
+from sweeper.terminal import amount
 from sweeper.trial import SPLIT, STAGES, Intervals, Metrics, Stage
 from trainables.metrics.names import ZERO_GRADIENTS
 
@@ -26,7 +27,7 @@ def pareto_table(content: dict[str, Any]) -> RenderableType:
     members = ranked_members(content)
     others = ranked(content, (row for row in content["candidates"] if not row["pareto"]))
     table = Table(
-        title=f"Pareto set of {content['run']}: {len(members)} models of {len(content['trials'])} trials",
+        title=f"Pareto set of {content['run']}: {models_of(members, content)}",
         title_justify="left",
         box=None,
         collapse_padding=True,  # to fit three objectives into 80 columns
@@ -56,6 +57,11 @@ def pareto_table(content: dict[str, Any]) -> RenderableType:
         *(f"Subject to {constraint}." for constraint in content["subject_to"]),
     ]
     return Group(table, Text(), *map(Text, configurations), Text(), *(Text(note, "dim") for note in notes))
+
+
+def models_of(members: Sized, content: Mapping[str, Any]) -> str:
+    """`9 models of 12 trials`."""
+    return f"{amount(len(members), 'model')} of {amount(len(content['trials']), 'trial')}"
 
 
 def remarks(content: dict[str, Any]) -> Iterator[str]:

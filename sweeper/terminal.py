@@ -48,6 +48,12 @@ def duration(seconds: float) -> str:
     return f"{minutes // 60} h {minutes % 60} min" if hours < 24 else f"{hours // 24} d {hours % 24} h"
 
 
+def amount(number: float, what: str) -> str:
+    """As `12 models`, `1 model`, `0.5 CPUs`; `what` is one of them."""
+    shown = f"{number:g}" if number % 1 else f"{number:.0f}"
+    return f"{shown} {what}{'' if number == 1 else 's'}"
+
+
 def percent(share: float) -> str:
     """As `34 %`; not all before it is."""
     return f"{math.floor(100 * share)} %"

@@ -9,10 +9,11 @@ attack takes), `suites` (what has to be set of evaluations to measure suites), `
 be believed?), `resample` (metrics on resampled images, from record files), `benchmark` (a result as
 clip_benchmark writes it), `errors` (exceptions that are no mistake of the program), `check` and
 `check_measurement` (is all there that a trial, a measurement needs?), `check_unchanged` (are the data still
-those of a sweep?), `progress` (is given a function that is to be told, at every step, what is being done and
-which share of it is), `ready` (are the GPUs there that a worker was given?), `memory` (how much of it do
-trials need?), `export` (writes a trial's model as a folder) and `serving` (the file with which MLflow serves
-such a folder), each as "module:name". The sweeper reaches into nothing else.
+those of a sweep?), `steps` (how many trials have, and warnings of them), `progress` (is given a function that
+is to be told, at every step, what is being done and which share of it is), `ready` (are the GPUs there that a
+worker was given?), `memory` (how much of it do trials need?), `export` (writes a trial's model as a folder)
+and `serving` (the file with which MLflow serves such a folder), each as "module:name". The sweeper reaches
+into nothing else.
 """
 
 from __future__ import annotations
@@ -176,6 +177,12 @@ class Trainable:
     def check_measurement(self, measurement: dict[str, Any]) -> None:
         """As `check`, for a model that is measured by itself."""
         one_line(self._get("check_measurement"), measurement)
+
+    def steps(self, trials: Sequence[dict[str, Any]]) -> tuple[list[int], list[str]]:
+        """Optimiser steps of each trial, and a line for what is wrong with them; both empty where that
+        can't be told, as where the data are not there."""
+        found: tuple[list[int], list[str]] = self._get("steps")(trials)
+        return found
 
     def memory(self, trials: Sequence[dict[str, Any]], **own: Any) -> list[str]:
         """Lines that say how much memory the trials need and what fits. own: `cpus` and `gpus` of a trial,

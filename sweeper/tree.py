@@ -119,7 +119,7 @@ def parse(text: str, source: str, path: str = "") -> Node:
         mark = error.problem_mark or error.context_mark
         where = source if mark is None or path else f"{source}:{mark.line + 1}"
         problem = (error.problem or "can't be read").replace("\n", " ")
-        raise SpecError([f"{where}: not valid YAML: {problem}"]) from None
+        raise SpecError([f"{where}: not valid YAML: {problem}{yaml_hint(problem)}"]) from None
     except yaml.YAMLError as error:
         raise SpecError([f"{source}: not valid YAML: {' '.join(str(error).split())}"]) from None
     except ValueError as error:
@@ -128,6 +128,14 @@ def parse(text: str, source: str, path: str = "") -> Node:
         raise SpecError([f"{source}: nested too deeply, or an alias contains itself"]) from None
     finally:
         loader.dispose()
+
+
+def yaml_hint(problem: str) -> str:
+    """What to do about what PyYAML says of a line that is not indented as it has to be."""
+    if "'\\t'" in problem:
+        return "; indent with spaces, not tabs"
+    indented = ("expected <block end>", "could not find expected ':'", "mapping values are not allowed")
+    return "; check this line's indentation" if problem.startswith(indented) else ""
 
 
 def _build(loader: _Loader, node: yaml.Node, path: str) -> Node:

@@ -13,7 +13,7 @@ from ray.tune import Callback, Stopper
 from ray.tune.schedulers import FIFOScheduler
 from ray.tune.search import Searcher as RaySearcher
 
-from sweeper import budget, kept
+from sweeper import budget, kept, pages
 from sweeper.budget import Clock
 from sweeper.errors import Obstacle, UserError
 from sweeper.halving import Halving, Report, Unfinished, ending, stopped
@@ -172,7 +172,7 @@ class Searcher(Stateless, RaySearcher):
     def _measured(self, job: str, report: Report | None) -> None:
         reason = f"see {self.run.path / 'error.txt'}" if report is None else report["failed"]
         if reason:
-            self.broken = UserError(f"{job} could not be measured: {reason}")
+            self.broken = UserError(f"{job} could not be measured: {reason}", pages.FAILURES)
         self.search.baseline = self.run.baseline()
 
     def _new_trial(self) -> TrialRecord | None:

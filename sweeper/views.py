@@ -8,7 +8,7 @@ from typing import Any
 
 from sweeper.compare import explanations, joint_front, percent, spread
 from sweeper.result import objectives, ranked_members
-from sweeper.table import ARROW, LABEL, interval, number, remarks
+from sweeper.table import ARROW, LABEL, interval, models_of, number, remarks
 from sweeper.table import percent as probability
 from sweeper.trial import Stage
 
@@ -24,7 +24,7 @@ def pareto(content: Content) -> str:
     for row in (content["baseline"] | {"method": "untrained"}, *members):
         cells = [with_interval(row[stage], row["intervals"][stage], name) for name in objectives(content)]
         rows.append([row["id"], row["method"], *cells, probability(row.get("probability"))])
-    title = f"Pareto set of {content['run']}: {len(members)} models of {len(content['trials'])} trials"
+    title = f"Pareto set of {content['run']}: {models_of(members, content)}"
     notes = [f"{LABEL[stage]}: {content[stage]['text']}", *remarks(dict(content))]
     return page(title, heads, rows, notes)
 

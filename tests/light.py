@@ -30,6 +30,7 @@ LIGHT = FINETUNE | {
     "trainable": "tests.light:Light",
     "measure": "tests.light:measure",
     "check": "tests.light:nothing",
+    "steps": "trainables.zoo_config:no_steps",
     "check_unchanged": "tests.light:nothing",
     "ready": "tests.light:nothing",
     "fall": "tests.light:nothing",

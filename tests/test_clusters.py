@@ -281,7 +281,7 @@ def test_plan_says_what_does_not_fit_and_what_is_unknown(tmp_path: Path) -> None
     file = tmp_path / "small.yaml"
     file.write_text(SMALL, encoding="utf-8")
     said = called("plan", file, "--set", "resources.gpus=2", "--cluster", AWS, code=2).output
-    assert "a trial needs 1 CPUs and 2 GPUs on one node, and the cluster can grow by 3 x gpu-spot" in said
+    assert "a trial needs 1 CPU and 2 GPUs on one node, and the cluster can grow by 3 x gpu-spot" in said
     said = called("plan", file, "--cluster", ON_PREMISES).output
     assert "2 x worker of unknown size" in said
     assert "--like RUN" in said

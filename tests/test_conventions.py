@@ -132,7 +132,7 @@ def test_an_installed_sweeper_runs_anywhere(installed: Path, tmp_path: Path) -> 
     command = [sys.executable, "-c", script, "plan", "published/tecoa"]
     done = subprocess.run(command, cwd=tmp_path, env=own, capture_output=True, text=True, check=True)
     assert str(installed / "sweeper") in done.stdout
-    assert "sweep published-tecoa: 1 trials" in done.stdout
+    assert "sweep published-tecoa: 1 trial," in done.stdout
 
 
 def test_the_optuna_dashboard_opens_the_study(tmp_path: Path) -> None:

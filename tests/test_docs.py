@@ -452,6 +452,16 @@ MISTAKES = {
     ),
     "an override without a value": (["plan", "FILE", "--set", "search.trials"], "sweep-file.md#overrides"),
     "a profile that is not there": (["plan", "quickstart", "--profile", "vit-l"], "sweep-file.md#profiles"),
+    "a data set that is not known": (["plan", "FILE", "--set", "trial.data.train=digit"], "data.md"),
+    "a prompt without a class": (["plan", "FILE", "--set", "trial.data.prompt=a photo"], "data.md"),
+    "an epsilon above 1": (["plan", "FILE", "--set", "trial.attack.epsilon=8"], "evaluation.md#attacks"),
+    "an attack that is not known": (
+        ["plan", "FILE", "--set", "evaluation.further_attacks=[square]"],
+        "evaluation.md#attacks",
+    ),
+    "a suite that is not known": (["plan", "FILE", "--set", "evaluation.suites=[shift]"], "suites.md"),
+    "a run that is not there": (["pareto", "nosuch", "--runs", "nothing"], "storage.md"),
+    "a model without data": (["evaluate", "ViT-B-32/openai"], "results.md#messages"),
     "a folder that is not there": (
         ["run", "FILE", "--set", "trial.data.train={image_folder: /nowhere}"],
         "data.md#sets-of-your-own",

@@ -185,7 +185,10 @@ def test_a_data_set_is_a_name_or_a_folder(tmp_path, monkeypatch):
         (["clip-tiny", "--data", "digitz"], "did you mean 'digits'"),
         (["clip-tiny", "--data", "./nowhere"], "is not a folder"),
         (["clip-tiny", "--data", "vtab/flowers"], "data set 'flowers': not there"),
-        (["clip-tiny", "--data", "images/birds"], "unknown data set 'images/birds'"),
+        (
+            ["clip-tiny", "--data", "images/birds"],
+            "no data set is called 'images/birds'; for a folder write {image_folder: images/birds}",
+        ),
         (["clip-tiny", "--data", "digits", "some-run"], "leave 'some-run' out"),
         (["clip-tiny", "--data", "digits", "--set", "imags=3"], "did you mean 'images'"),
         (["clip-tiny", "--data", "digits", "--set", "images=!choice [1, 2]"], "can't stand here"),

@@ -391,7 +391,7 @@ WRONG: dict[str, tuple[dict[str, str], list[str], str]] = {
     "no client's port": ({"RAY_ADDRESS": "ray://127.0.0.1:9"}, [], "no Ray cluster answers at"),
     "a silent client's port": ({}, [], "no Ray cluster answers at RAY_ADDRESS=ray://"),
     "somebody else": ({"RAY_py_gcs_connect_timeout_s": "2"}, [], "no Ray cluster answers at"),
-    "no such GPUs": ({}, ["resources.gpus=4"], "needs 1 CPUs and 4 GPUs on one node, and the"),
+    "no such GPUs": ({}, ["resources.gpus=4"], "needs 1 CPU and 4 GPUs on one node, and the"),
 }
 
 

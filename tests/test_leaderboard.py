@@ -369,7 +369,10 @@ MISTAKES: dict[str, tuple[list[str], str]] = {
     "an earlier version's": (["earlier.json"], "does not say what was measured"),
     "an empty folder": (["empty"], "no results in it"),
     "a suite that is not there": (["BOARD", "--suite", "writen"], "did you mean 'written'?; there is"),
-    "a metric that is not there": (["BOARD", "--metric", "clean_bla"], "nothing was measured of clean_bla"),
+    "a metric that is not there": (
+        ["BOARD", "--metric", "clean_bla"],
+        "nothing was measured of clean_bla; did you",
+    ),
     "a way that is none": (["BOARD", "--metric", "less clean_ece"], "expected NAME, 'maximize NAME'"),
     "a split without images": (
         ["BOARD", "--split", "validation"],

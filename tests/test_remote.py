@@ -144,7 +144,7 @@ def test_a_sweep_waits_for_the_first_node_and_says_so(head: list[object]) -> Non
     growing = Growing(Resources(cpus=2, gpus=1), after=5, GPU=3)
     growing.wait(said.append)
     assert said == [
-        "a trial needs 2 CPUs and 1 GPUs on one node; waiting up to 20 minutes for 2 x worker of unknown size"
+        "a trial needs 2 CPUs and 1 GPU on one node; waiting up to 20 minutes for 2 x worker of unknown size"
     ]
     assert head[0] == [{"CPU": 2, "GPU": 1}]
     assert head[-1] == []  # the demand is taken back
@@ -191,7 +191,7 @@ def test_whatever_ray_raises_is_a_line(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_hosts_that_are_all_up_and_too_small_are_a_line_at_once(head: list[object]) -> None:
-    line = "needs 2 CPUs and 1 GPUs on one node, and the cluster has 12 CPUs and 0 GPUs in all; lower"
+    line = "needs 2 CPUs and 1 GPU on one node, and the cluster has 12 CPUs and 0 GPUs in all; lower"
     for after in (0, 5):
         with pytest.raises(UserError, match=line):
             Growing(Resources(cpus=2, gpus=1), after).wait(lambda _: None)

@@ -152,7 +152,7 @@ def test_best_subject_to_a_constraint(results: Results) -> None:
         (lambda r: r.figures("frnt"), "there is no figure 'frnt'; did you mean 'front'?"),
         (lambda r: r.figures("rungs"), "rungs: "),
         (lambda r: r.compare(), "a comparison needs two runs or more"),
-        (lambda r: Sweep.load("elsewhere", r.path.parent), "not a run folder (no run.json in it)"),
+        (lambda r: Sweep.load("elsewhere", r.path.parent), "no run 'elsewhere' in"),
     ],
 )  # fmt: skip
 def test_what_is_asked_wrongly_is_one_line(

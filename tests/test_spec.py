@@ -51,6 +51,20 @@ MISTAKES = {
     "metric of a set not evaluated": ("[robust_ece]", "[stl10.robust_ece]", ["f.yaml:17", "unknown metric"]),
     "duplicate key": ("epochs: 2", "epochs: 2\n  epochs: 3", ["f.yaml:13", "trial.epochs", "line 12"]),
     "syntax": ("trial:", "trial: [", ["f.yaml:", "not valid YAML"]),
+    "a folder for a data set": (
+        "train: fashion-mnist-8k", "train: /data/own",
+        ["f.yaml:3", "for a folder write {image_folder: /data/own}"],
+    ),
+    "a line too deep": ("  epochs: 2", "    epochs: 2", ["not valid YAML", "check this line's indentation"]),
+    "a tab": ("  epochs: 2", "\tepochs: 2", ["not valid YAML", "; indent with spaces, not tabs"]),
+    "a word for a number": ("epochs: 2", "epochs: two", ["f.yaml:12", "should be a whole number, got 'two'"]),
+    "an epsilon of 255": (
+        "epsilon: 8/255, steps: 3", "epsilon: 4, steps: 3",
+        ["f.yaml:13", "evaluation.attack.epsilon: 4 is more", "write 4/255"],
+    ),
+    "an epsilon of all pixels": (
+        "choice [4/255,", "choice [1,", ["f.yaml:4", "the whole range", "write 1/255"],
+    ),
     "unknown data set": (
         "train: fashion-mnist-8k", "train: fashion", ["f.yaml:3", "did you mean 'fashion-mnist-8k'"],
     ),
@@ -110,11 +124,11 @@ MISTAKES = {
     ),
     "a further attack beyond pixels": (
         "images: 40}\nfinal", "images: 40, further_attacks: [{name: standard, epsilon: 8}]}\nfinal",
-        ["f.yaml:13", "further_attacks", "at most 1"],
+        ["f.yaml:13", "further_attacks", "8 is more than pixels differ by"],
     ),
     "a confidence attack beyond pixels": (
         "images: 40}\nfinal", "images: 40, confidence_attack: {epsilon: 8}}\nfinal",
-        ["f.yaml:13", "confidence_attack.epsilon", "at most 1"],
+        ["f.yaml:13", "confidence_attack.epsilon", "8 is more than pixels differ by"],
     ),
     "known point of an unknown parameter": (
         "seed: 3,", "known: [{optimizer.learning_rat: 1e-3}],",

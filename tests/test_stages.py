@@ -19,9 +19,9 @@ from sweeper.run import Run
 from sweeper.table import pareto_table
 from tests.searching import UNTRAINED, Workers
 from tests.sweeps import SMALL
+from trainables.attacks.masking import fall
 from trainables.config import EvaluationConfig, final_evaluation
 from trainables.finetune import measure
-from trainables.metrics.masking import fall
 
 
 def a_run(folder: Path, count: int = 1) -> Run:
@@ -152,18 +152,29 @@ WEAK = EvaluationConfig.model_validate({"attack": {"epsilon": "8/255", "steps": 
 
 def test_the_fall_is_of_the_images_that_both_attacks_saw(tmp_path: Path) -> None:
     before = records(tmp_path / "before.parquet", [True] * 60 + [False] * 40)
-    after = records(tmp_path / "after.parquet", [True] * 45 + [False] * 155, first=10)
+    after = records(tmp_path / "after.parquet", [True] * 30 + [False] * 170, first=10)
     found = fall(before=before, after=after, evaluation=WEAK, final=final_evaluation(WEAK))
     assert found == {
         "images": 90,
         "before": pytest.approx(50 / 90),
-        "after": pytest.approx(45 / 90),
+        "after": pytest.approx(30 / 90),
         "masked": 1,
     }
     barely = records(tmp_path / "barely.parquet", [True] * 55 + [False] * 45)
     found = fall(before=before, after=barely, evaluation=WEAK, final=WEAK)
     assert found is not None
     assert (found["images"], found["masked"]) == (100, 0)
+
+
+@pytest.mark.parametrize(("images", "fallen", "masked"), [(19, 1, 0), (19, 5, 1), (300, 20, 0), (300, 30, 1)])
+def test_a_fall_is_more_than_noise(tmp_path: Path, images: int, fallen: int, masked: int) -> None:
+    """One image of 19 is more than five points, and says nothing."""
+    before = records(tmp_path / "before.parquet", [True] * images)
+    after = records(tmp_path / "after.parquet", [False] * fallen + [True] * (images - fallen))
+    found = fall(before=before, after=after, evaluation=WEAK, final=WEAK)
+    assert found is not None
+    assert found["before"] - found["after"] > 0.05
+    assert found["masked"] == masked
 
 
 def test_further_attacks_count(tmp_path: Path) -> None:

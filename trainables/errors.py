@@ -12,6 +12,14 @@ def did_you_mean(name: str, known: Iterable[str]) -> str:
     return f"; did you mean {close[0]!r}?" if close else ""
 
 
+class ValueWrong(ValueError):
+    """A value of a sweep file that is not as expected. page: see `sweeper.errors.UserError`."""
+
+    def __init__(self, message: str, page: str) -> None:
+        super().__init__(message)
+        self.page = page
+
+
 class DataError(Exception):
     """Data that are not there or not as expected. page: see `sweeper.errors.UserError`."""
 

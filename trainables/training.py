@@ -22,7 +22,7 @@ import open_clip
 import torch
 from torch import Tensor
 
-from trainables import models
+from trainables import models, steps
 from trainables.attacks.pgd import attacked, pgd, uniform_start
 from trainables.chunks import half, release_memory, slices
 from trainables.data import registry
@@ -153,7 +153,7 @@ class Trainer:
 
     @property
     def steps_per_epoch(self) -> int:
-        return max(1, len(self.images) // self.config.batch_size)
+        return steps.per_epoch(len(self.images), self.config.batch_size)
 
     @property
     def total_steps(self) -> int:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from sweeper import completions
+from sweeper import completions, pages
 from sweeper.commands.run import enter
 from sweeper.errors import Exit, UserError
 from sweeper.files import read_json
@@ -113,7 +113,9 @@ def command(
     elif prompt is not None or to is not None:
         raise UserError("--prompt and --to go with --data NAME, the data set to measure on")
     elif run is None and evaluation.is_model(model):
-        raise UserError(f"{model} belongs to no run: name the data set to measure it on, --data NAME")
+        raise UserError(
+            f"{model} belongs to no run: name the data set to measure it on, --data NAME", pages.RESULTS
+        )
     else:
         found = Run.find(run, runs)
         enter(found)

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from sweeper import pages
 from sweeper.errors import UserError, suggestion
 from sweeper.report.chart import Absent, Chart
 from sweeper.report.figures import FIGURES, OF_MODELS, STAGED
@@ -41,7 +42,9 @@ def write_figures(run: Run, wish: Wish) -> Iterator[tuple[Path, str]]:
     names = wish.names or list(FIGURES)
     for name in names:
         if name not in FIGURES:
-            raise UserError(f"--figure {name}: there is none of that name{suggestion(name, FIGURES)}")
+            raise UserError(
+                f"--figure {name}: there is none of that name{suggestion(name, FIGURES)}", pages.FIGURES
+            )
     stage = stage_named(wish.stage)
     check(wish, names)
     whole = Material(run, run.pareto())

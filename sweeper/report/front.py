@@ -26,6 +26,7 @@ from sweeper.report.chart import (
     Style,
 )
 from sweeper.report.prepare import Material, Model
+from sweeper.table import models_of
 
 NAMED = 20
 """Members of which the names are written beside their points; of more only a pointer tells."""
@@ -48,10 +49,9 @@ def front(of: Material) -> Chart | Absent:
     marks: list[Mark] = [*legend(of, [*shown, *untrained], shaded=scale is not None), *staircase(of)]
     marks += [points(of, group, scale) for group in groups([*shown, *untrained])]
     members = [model for model in shown if model.member]
-    count = len(of.content["trials"])
     return Chart(
         "front",
-        f"{title}: {len(members)} models of {count} trials",
+        f"{title}: {models_of(members, of.content)}",
         "Every trial that was completed or stopped early, after its last epoch, and every candidate of the "
         "front, trial@epoch. Members of the Pareto set are outlined and have their 95 % "
         f"intervals{interval_note(of)}; a point is the larger the more probably it is optimal, "

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 
 from sweeper.report.chart import UNTRAINED
 from sweeper.report.prepare import Material, Model, words
-from sweeper.table import ARROW, LABEL, interval, number, percent
+from sweeper.table import ARROW, LABEL, interval, models_of, number, percent
 from sweeper.trial import STAGES, Stage
 
 TEX = {
@@ -56,8 +56,8 @@ def caption(of: Material, stage: Stage) -> str:
     """What the numbers are."""
     probability = f" {of.content['probability']}" if of.content["probability"] else ""
     return (
-        f"Pareto set of {of.content['run']} ({len(of.members)} models of {len(of.content['trials'])} "
-        f"trials), {LABEL[stage]}: {of.content[stage]['text']}. Beside a number: its 95 % interval. A model "
+        f"Pareto set of {of.content['run']} ({models_of(of.members, of.content)}), "
+        f"{LABEL[stage]}: {of.content[stage]['text']}. Beside a number: its 95 % interval. A model "
         f"is a trial after an epoch, trial@epoch.{probability}"
     )
 

@@ -15,7 +15,7 @@ from pydantic import (
     model_validator,
 )
 
-from trainables.errors import did_you_mean
+from trainables.errors import AttackError, did_you_mean
 from trainables.settings import Settings
 
 if TYPE_CHECKING:
@@ -52,9 +52,14 @@ AttackedAt = Literal["native", "model"]
 
 
 def within_pixels(distance: float, norm: str | None) -> float:
-    """The distance, if it is none that is larger than every difference of pixels."""
-    if distance > 1 and norm == "linf":
-        raise ValueError(f"should be at most 1 in the norm linf, got {distance:g}; write n/255")
+    """The distance, if it is smaller than the largest difference of pixels."""
+    if distance >= 1 and norm == "linf":
+        what = (
+            "is the whole range of pixels, which are"
+            if distance == 1
+            else "is more than pixels differ by, being"
+        )
+        raise AttackError(f"{distance:g} {what} in [0, 1]; write {distance:g}/255")
     return distance
 
 
@@ -142,7 +147,7 @@ class FurtherAttack(Settings):
         if name in OWN_ATTACKS or (name.startswith(EXTERNAL) and name != EXTERNAL):
             return name
         hint = did_you_mean(name.lower(), OWN_ATTACKS)
-        raise ValueError(f"unknown attack {name!r}{hint} (known: {', '.join(OWN_ATTACKS)}, {EXTERNAL}NAME)")
+        raise AttackError(f"unknown attack {name!r}{hint} (known: {', '.join(OWN_ATTACKS)}, {EXTERNAL}NAME)")
 
     @model_validator(mode="after")
     def settings_have_an_effect(self) -> FurtherAttack:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import dataclasses
 import math
 import warnings
+from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import pairwise
 
@@ -22,9 +23,12 @@ from trainables.attacks.pgd import attacked, pgd
 from trainables.attacks.standard import Attack, Outcome, standard
 from trainables.methods.base import cross_entropy
 from trainables.metrics.names import ZERO_GRADIENTS
+from trainables.progress import named, part
 
 UNBOUNDED_STEPS = 100
 """Where anything is allowed the way may be long, and honest models leave the batch early."""
+PARTS = 7
+"""Of the work, as progress is told: an attack that others are held against, and six checks."""
 
 
 @dataclass(frozen=True)
@@ -94,17 +98,23 @@ def check(
     steps: of each gradient attack.  queries: of Square.
     """
     suspect = Suspect(logits_of, images, labels, epsilon, norm, steps, seed)
-    with attacked(logits_of):
-        white_box = suspect.attack(epsilon, "apgd-ce", "apgd-t")
+    with attacked(logits_of), named("checking the robustness"):
+        with part(0, 1, PARTS):
+            white_box = suspect.attack(epsilon, "apgd-ce", "apgd-t")
         monitor = Monitor()
-        return [
-            repeatable(suspect),
-            more_iterations(suspect, monitor),
-            larger_epsilon(suspect),
-            unbounded(suspect),
-            black_box(suspect, white_box, queries),
-            gradients(max(white_box.zero_gradients, monitor.zero_gradients)),
+        checks: list[Callable[[], Finding]] = [
+            lambda: repeatable(suspect),
+            lambda: more_iterations(suspect, monitor),
+            lambda: larger_epsilon(suspect),
+            lambda: unbounded(suspect),
+            lambda: black_box(suspect, white_box, queries),
+            lambda: gradients(max(white_box.zero_gradients, monitor.zero_gradients)),
         ]
+        findings = []
+        for index, each in enumerate(checks, start=1):
+            with part(index, index + 1, PARTS):
+                findings.append(each())
+        return findings
 
 
 @torch.no_grad()

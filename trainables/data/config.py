@@ -9,7 +9,7 @@ from pydantic import AfterValidator, Field, PositiveInt, model_validator
 
 from trainables.alterations.names import ALTERATIONS, SEVERITIES
 from trainables.data.names import ALIASES, NAMES, OUTSIDE, Factor
-from trainables.errors import did_you_mean
+from trainables.errors import DataError, ValueWrong, did_you_mean
 from trainables.settings import Settings
 
 OWN_TEMPLATES = "clip_benchmark"
@@ -25,9 +25,16 @@ def known_set(name: str) -> str:
     name = ALIASES.get(name, name)
     if name not in NAMES:
         hint = did_you_mean(name, [*NAMES, *ALIASES])
-        raise ValueError(
+        if "/" in name and not hint:
+            raise ValueWrong(
+                f"no data set is called {name!r}; for a folder write {{image_folder: {name}}}, or webdataset "
+                "or huggingface in its place",
+                DataError.page,
+            )
+        raise ValueWrong(
             f"unknown data set {name!r}{hint} (known: {', '.join(NAMES)}; or image_folder, webdataset or "
-            "huggingface: PATH)"
+            "huggingface: PATH)",
+            DataError.page,
         )
     return name
 
@@ -52,7 +59,9 @@ def known_alteration(name: str) -> str:
 
 def check_template(template: str) -> str:
     if sum(map(template.count, PLACEHOLDERS)) != 1:
-        raise ValueError(f"{template!r}: a prompt needs exactly one placeholder, {{}} or {{c}}")
+        raise ValueWrong(
+            f"{template!r}: a prompt needs exactly one placeholder, {{}} or {{c}}", DataError.page
+        )
     return template
 
 

@@ -16,10 +16,12 @@ from trainables.alterations.names import CORRUPTIONS, FACTORS
 from trainables.attacks.config import ConfidenceAttack, Distance, as_fraction
 from trainables.data.config import Altered, DataSet, DataSetConfig, OutsideSet, Severity, as_data_set
 from trainables.data.role import Role
-from trainables.errors import DataError, did_you_mean
+from trainables.errors import DataError, ValueWrong, did_you_mean
 from trainables.settings import Settings
 
 HERE = Path(__file__).parent
+PAGE = "suites.md"
+"""Of the documentation, about what is wrong with a suite."""
 NAMES = tuple(sorted(file.stem for file in HERE.glob("*.yaml")))
 KINDS = {"corruptions": CORRUPTIONS, "factors": FACTORS}
 
@@ -83,8 +85,8 @@ def read(name: str) -> dict[str, Any]:
     """A suite of ours, as its file has it. Raises ValueError for another name."""
     if name not in NAMES:
         hint = did_you_mean(name, NAMES)
-        raise ValueError(
-            f"unknown suite {name!r}{hint} (known: {', '.join(NAMES)}; or one of your own, as a map)"
+        raise ValueWrong(
+            f"unknown suite {name!r}{hint} (known: {', '.join(NAMES)}; or one of your own, as a map)", PAGE
         )
     return {"name": name, **yaml.safe_load((HERE / f"{name}.yaml").read_text(encoding="utf-8"))}
 
@@ -126,5 +128,5 @@ def validated(suite: Any) -> Suite:
         first = error.errors()[0]
         key = ".".join(map(str, first["loc"]))
         raise DataError(
-            f"suite{f': {key}' if key else ''}: {first['msg'].removeprefix('Value error, ')}"
+            f"suite{f': {key}' if key else ''}: {first['msg'].removeprefix('Value error, ')}", PAGE
         ) from error
