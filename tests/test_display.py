@@ -83,7 +83,8 @@ def test_the_view_says_all_that_is_wanted_at_80_columns(drive: Drive, now: State
     lines = lines_of(replace(now, running=tasks), drive.display.about, 80, 40)
     text = "\n".join(lines)
     assert lines[0] == f"{drive.display.run.name}: random, seed 0, {SIDE} trials at a time"
-    assert "validation images (at most 600 of each set), PGD-10 at epsilon 8/255" in text
+    folded = " ".join(line.strip() for line in lines)
+    assert "validation images (at most 600 of each set), PGD-10 at epsilon 8/255" in folded
     assert f"{now.ended}/40 trials" in text
     assert f"{now.counts['stopped']} stopped" in text
     assert "images/s" in text
