@@ -9,6 +9,7 @@ from sweeper import space
 from sweeper.constraints import parse_constraint
 from sweeper.errors import SpecError, suggestion
 from sweeper.mistakes import at
+from sweeper.terminal import amount
 from sweeper.tree import Node, Place, Range
 
 if TYPE_CHECKING:
@@ -92,10 +93,11 @@ def rungs(file: SweepFile, longest: int, places: dict[space.Path, Place]) -> Ite
         return
     rungs, key = stopping.rungs(longest), ("search", "early_stopping")
     if not rungs:
+        advice = "give fewer" if stopping.grace_epochs > 1 else "give more epochs, or no early_stopping"
         yield (
             f"{at(places, (*key, 'grace_epochs'))}: search.early_stopping.grace_epochs: "
-            f"{stopping.grace_epochs} leaves nothing to stop of the {longest} epochs of the longest trial; "
-            "give fewer"
+            f"{stopping.grace_epochs} leaves nothing to stop of the {amount(longest, 'epoch')} of the "
+            f"longest trial; {advice}"
         )
     elif stopping.brackets > len(rungs):
         yield (

@@ -19,9 +19,9 @@ from sweeper.run import Run
 from sweeper.table import pareto_table
 from tests.searching import UNTRAINED, Workers
 from tests.sweeps import SMALL
-from trainables.attacks.masking import fall
 from trainables.config import EvaluationConfig, final_evaluation
 from trainables.finetune import measure
+from trainables.metrics.masking import fall
 
 
 def a_run(folder: Path, count: int = 1) -> Run:

@@ -13,7 +13,7 @@ FINETUNE = {
     "measurement": "trainables.config:MeasurementConfig",
     "final": "trainables.config:final_evaluation",
     "measure": "trainables.finetune:measure",
-    "fall": "trainables.attacks.masking:fall",
+    "fall": "trainables.metrics.masking:fall",
     "suites": "trainables.suites:measurements",
     "sanity": "trainables.finetune:sanity",
     "errors": "trainables.errors:EXPECTED",

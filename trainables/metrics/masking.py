@@ -12,6 +12,7 @@ from typing import Any
 import pandas as pd
 
 from trainables.config import EvaluationConfig
+from trainables.metrics.intervals import wilson
 
 MASKED = 0.05
 """A fall of more than so much of the robust accuracy is suspicious."""
@@ -23,8 +24,9 @@ def fall(
     """The robust accuracy of one model under two attacks, on the in-distribution images that both saw.
 
     before, after: records of the model's evaluations by `evaluation` and by `final`.  Returns `images`, the
-    two accuracies `before` and `after`, and `masked`, 1 if they differ by more than `MASKED`; None if the two
-    attack in different balls, or not at all, or no image in common, and so can't be compared.
+    two accuracies `before` and `after`, and `masked`, 1 if they differ by more than `MASKED` beyond noise:
+    the lower end of Wilson's 95 % interval of the share of images that was withstood before and is not after.
+    None if the two attack in different balls, or not at all, or no image in common, and can't be compared.
     """
     rulers = [EvaluationConfig.model_validate(each) for each in (evaluation, final)]
     balls = [ruler.attack for ruler in rulers]
@@ -37,7 +39,8 @@ def fall(
     if pairs.empty:
         return None
     accuracies = {when: float(pairs[f"withstood_{when}"].mean()) for when in ("before", "after")}
-    masked = accuracies["before"] - accuracies["after"] > MASKED
+    fallen = max(accuracies["before"] - accuracies["after"], 0.0)
+    masked = wilson(fallen * len(pairs), len(pairs)).low > MASKED
     return {"images": len(pairs), **accuracies, "masked": float(masked)}
 
 
