@@ -12,6 +12,7 @@ import hashlib
 import json
 import re
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,7 @@ from sweeper import spec
 PUBLISHED = Path(spec.__file__).parent / "search_spaces" / "published"
 SEEDS = 5
 STANDARD = {"further_attacks": [{"name": "standard", "steps": 20}], "images": 150}
-"""In the place of what the files say of an evaluation: its cost is 200 steps for an image that withstands it."""
+"""In the place of what the files say of an evaluation: 200 steps for an image that withstands it."""
 
 
 @dataclass(frozen=True)
@@ -35,13 +36,18 @@ class Configuration:
     @property
     def settings(self) -> dict[str, Any]:
         """`trial` and `evaluation`, as its file has them."""
-        sweep = spec.load(PUBLISHED / f"{self.file}.yaml", self.profile)
-        return {"trial": sweep.base_trial(), "evaluation": sweep.file.evaluation}
+        return settings_of(self.file, self.profile)
 
     @property
     def seeds(self) -> int:
         """Of the untrained model only one: nothing of it is drawn."""
         return SEEDS if self.trained else 1
+
+
+@cache
+def settings_of(file: str, profile: str | None) -> dict[str, Any]:
+    sweep = spec.load(PUBLISHED / f"{file}.yaml", profile)
+    return {"trial": sweep.base_trial(), "evaluation": sweep.file.evaluation}
 
 
 UNTRAINED = Configuration("untrained", "tecoa", trained=False)
@@ -58,7 +64,8 @@ SCALE_2 = Configuration("Dirichlet, κ 2", "dirichlet", "scale-2")
 SCALE_2_SHAPE = Configuration("Dirichlet, κ 2, shape only", "dirichlet", "scale-2-shape")
 SCALE_50 = Configuration("Dirichlet, κ 50", "dirichlet", "scale-50")
 CONFIGURATIONS = (
-    UNTRAINED, TECOA, PMG, CAROT, FARE, TGA, AGFT, DIRICHLET, MODERATE, SHAPE, SCALE_2, SCALE_2_SHAPE, SCALE_50
+    UNTRAINED, TECOA, PMG, CAROT, FARE, TGA, AGFT,
+    DIRICHLET, MODERATE, SHAPE, SCALE_2, SCALE_2_SHAPE, SCALE_50,
 )  # fmt: skip
 
 
@@ -111,9 +118,7 @@ class Unit:
             self._train(settings)
             weights = str(self.epochs[-1].with_suffix(".safetensors"))
         else:
-            measure(
-                **common, data=trial["data"], evaluation=evaluation, target=str(target), weights=None
-            )
+            measure(**common, data=trial["data"], evaluation=evaluation, target=str(target), weights=None)
         inside = {**trial["data"], "evaluate": trial["data"]["evaluate"][:1]}
         target = self.standard.with_suffix(".json")
         measure(**common, data=inside, evaluation=evaluation | STANDARD, target=str(target), weights=weights)
