@@ -2,6 +2,7 @@
 
     python -m benchmarks.reproduction          # an hour on two cores; goes on where it was
     python -m benchmarks.reproduction --docs   # and puts the tables into docs/reproduction.md
+    python -m benchmarks.reproduction --finished  # the tables of what is there, of fewer seeds
 
 Writes results.json, results.csv and results.md into its folder, beside the folders of the units with weights
 and records. docs/reproduction.md says what it found.
@@ -57,9 +58,11 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=SEEDS, help="fewer for a first look")
     parser.add_argument("--processes", type=int, default=2)
     parser.add_argument("--docs", action="store_true", help="renew what is committed, too")
+    parser.add_argument("--finished", action="store_true", help="run nothing: tables of what is finished")
     options = parser.parse_args()
     wanted = units(options.folder, options.seeds)
-    run_all(wanted, options.processes)
+    if not options.finished:
+        run_all(wanted, options.processes)
     write(wanted, options.folder, docs=options.docs)
 
 

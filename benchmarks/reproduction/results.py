@@ -99,6 +99,7 @@ def results(wanted: Sequence[Unit]) -> dict[str, Any]:
     measured, curves = measure(of), measure_epochs(of)
     return {
         "machine": machine(),
+        "units": {"finished": sum(map(len, of.values())), "wanted": len(units.units(Path()))},
         "images": images_of(next(iter(of.values()))[0]),
         "standard": units.STANDARD,
         "configurations": {name: described(name, own, measured, curves) for name, own in of.items()},
