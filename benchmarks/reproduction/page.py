@@ -111,8 +111,8 @@ def block(results: Results) -> str:
     return f"""{BEGIN}
 
 {incomplete(results)}Measured on {machine["cores"]} cores of an {machine["processor"]} with torch
-{machine["torch"]}; to train a configuration with one seed and to measure its epochs took {min(seconds):.0f} to
-{max(seconds):.0f} processor seconds.
+{machine["torch"]}; to train a configuration with one seed and to measure its epochs took {min(seconds):.0f}
+to {max(seconds):.0f} processor seconds.
 Validation images: {sizes}; `standard`, with {steps} steps, on {images[STANDARD]} of {inside}.
 
 All but the epistemic shift in per cent, with 95 % intervals.
@@ -132,8 +132,8 @@ def incomplete(results: Results) -> str:
     finished, wanted = results["units"]["finished"], results["units"]["wanted"]
     if finished == wanted:
         return ""
-    return f"""**Not whole**: of {finished} of {wanted} trainings and measurements; the command goes on with the
-others. Where a trained configuration has a single seed, its intervals are of the images alone: with another
+    return f"""**Not whole**: of {finished} of {wanted} trainings and measurements; the command goes on
+with the others. Where a trained configuration has a single seed, its intervals are of the images alone: with another
 seed a number may leave them, and a *yes* or *no* is of that one training. Differences to it are so, too.
 
 """
