@@ -133,8 +133,8 @@ def incomplete(results: Results) -> str:
     if finished == wanted:
         return ""
     return f"""**Not whole**: of {finished} of {wanted} trainings and measurements; the command goes on
-with the others. Where a trained configuration has a single seed, its intervals are of the images alone: with another
-seed a number may leave them, and a *yes* or *no* is of that one training. Differences to it are so, too.
+with the others. Where a trained configuration has a single seed, its intervals are of the images alone: with
+another seed a number may leave them, and a *yes* or *no* is of that one training.
 
 """
 
