@@ -201,6 +201,7 @@ MESSAGES = (
     "metrics.md",
     "gpus.md",
     "results.md",
+    "leaderboard.md",
     "mlflow.md",
     "clusters.md",
     "storage.md",

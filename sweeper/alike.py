@@ -47,18 +47,31 @@ class Side:
 
     def measured_by(self, metric: str, stage: Stage) -> dict[str, Any]:
         """All that a value of the metric depends on, but for the model."""
-        (prefix, _, name), measured = metric.rpartition("."), self.run.sets(stage)
-        sets = [of for of in measured[1:] if prefix in (of["set"], *of.get("groups", ("transfer",)))]
-        if not sets or name.removeprefix(WORST) in OUTSIDE:  # whose images are told from the first's
-            sets = measured[:1] + sets
         by, section = self.run.spec.evaluation, "evaluation"
         if stage != "validation":
             by, section = self.run.spec.final, "final"
-        return {
-            "data": ", ".join(of["set"] for of in sets),
-            "images": {of["set"]: {key: of.get(key) for key in ALIKE} for of in sets},
-            section: {key: by.get(key) for key in depends_on(metric)},
-        }
+        return measured_by(metric, self.run.sets(stage), {section: by})
+
+
+def measured_by(
+    metric: str, measured: Sequence[Mapping[str, Any]], by: Mapping[str, Mapping[str, Any]]
+) -> dict[str, Any]:
+    """All that a value of the metric depends on, but for the model. measured: the sets of the measurement.
+    by: its evaluation, under the name that messages have for it."""
+    sets = sets_of_metric(metric, measured)
+    if not sets or metric.rpartition(".")[2].removeprefix(WORST) in OUTSIDE:  # told from the first's images
+        sets = [*measured[:1], *sets]
+    return {
+        "data": ", ".join(of["set"] for of in sets),
+        "images": {of["set"]: {key: of.get(key) for key in ALIKE} for of in sets},
+        **{name: {key: of.get(key) for key in depends_on(metric)} for name, of in by.items()},
+    }
+
+
+def sets_of_metric(metric: str, measured: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+    """Those that what stands in front of a metric names; none where it is of the in-distribution set."""
+    prefix = metric.rpartition(".")[0]
+    return [of for of in measured[1:] if prefix in (of["set"], *of.get("groups", ("transfer",)))]
 
 
 @dataclass(frozen=True)
@@ -92,6 +105,11 @@ class Ruler:
         return broken
 
 
+def letter(place: int) -> str:
+    """A, B, ..., Z, AA, BB, ..."""
+    return ascii_uppercase[place % 26] * (1 + place // 26)
+
+
 def sides_of(runs: Sequence[Run]) -> list[Side]:
     """Raises UserError if there are no two runs, one is there twice, or has no front yet."""
     if len(runs) < 2:
@@ -101,8 +119,7 @@ def sides_of(runs: Sequence[Run]) -> list[Side]:
         if run.id in known:
             raise UserError(f"{known[run.id]} and {run} are the same run; name another one")
         known[run.id] = run
-    letters = [ascii_uppercase[place % 26] * (1 + place // 26) for place in range(len(runs))]
-    sides = [Side(letter, run, run.pareto()) for letter, run in zip(letters, runs, strict=True)]
+    sides = [Side(letter(place), run, run.pareto()) for place, run in enumerate(runs)]
     for side in sides:
         if not side.content["candidates"]:
             raise UserError(f"{side.run} has no front yet; go on with it: sweeper resume {side.run}")

@@ -104,6 +104,28 @@ def rungs(file: SweepFile, longest: int, places: dict[space.Path, Place]) -> Ite
         )
 
 
+def times(
+    file: SweepFile,
+    longest: int,
+    metrics: Sequence[str],
+    epochs: Sequence[int],
+    places: dict[space.Path, Place],
+) -> Iterator[str]:
+    """A line if early stopping would decide by a metric after an epoch that it is not measured after.
+
+    metrics: those that are measured after `epochs` and the last one alone.
+    """
+    stopping = file.search.early_stopping
+    deciding = [name for name in file.pareto.deciding if name in metrics]
+    missing = [epoch for epoch in (stopping.rungs(longest) if stopping else ()) if epoch not in epochs]
+    if deciding and missing:
+        place, when = at(places, ("evaluation", "suite_epochs")), ", ".join(map(str, missing))
+        yield (
+            f"{place}: evaluation.suite_epochs: early stopping decides by {deciding[0]} after epochs {when}, "
+            "too; add them, or change search.early_stopping"
+        )
+
+
 def metric_hint(name: str, known: Sequence[str]) -> str:
     hint = suggestion(name, known)
     return (

@@ -14,7 +14,7 @@ from sweeper.limits import space_needed
 
 VERBS = {
     "Search": ("run", "plan", "resume", "stop"),
-    "Look": ("status", "logs", "pareto", "compare", "report", "ui"),
+    "Look": ("status", "logs", "pareto", "compare", "leaderboard", "report", "ui"),
     "Use what was found": ("evaluate", "export", "track"),
     "Clusters": ("submit", "down"),
     "Shell": ("completion",),

@@ -27,6 +27,13 @@ def runs(ctx: click.Context, _: click.Parameter, incomplete: str) -> Offered:
     return matching((folder.name for folder in known_runs(ctx)), incomplete) or folders(incomplete)
 
 
+def results(ctx: click.Context, _: click.Parameter, incomplete: str) -> Offered:
+    """Names of runs, as long as one is meant, and else any file."""
+    return matching((folder.name for folder in known_runs(ctx)), incomplete) or [
+        CompletionItem(incomplete, type="file")
+    ]
+
+
 def kept_trials(ctx: click.Context, _: click.Parameter, incomplete: str) -> Offered:
     """t003@5 and t003 for each epoch of the run whose weights were kept, and else any folder."""
     names = set()

@@ -141,8 +141,9 @@ class Display:
 
     def _line(self, trial: TrialRecord) -> str:
         metrics = trial.metrics or {}
-        shown = ", ".join(f"{name} {metrics[name]:.3f}" for name in self.run.spec.file.pareto.metrics)
-        return f"{trial.id} {trial.method}: epoch {len(trial.epochs)}/{trial.config['epochs']}, {shown}"
+        names = [name for name in self.run.spec.file.pareto.metrics if name in metrics]
+        shown = "".join(f", {name} {metrics[name]:.3f}" for name in names)
+        return f"{trial.id} {trial.method}: epoch {len(trial.epochs)}/{trial.config['epochs']}{shown}"
 
     def tick(self) -> None:
         """To be called now and then: looks how far workers are, and tells those who see no live view."""

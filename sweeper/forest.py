@@ -74,7 +74,7 @@ class Forest:
 
     def observe(self, trial: int, epoch: int, metrics: Metrics) -> None:
         """What a trial has reached after an epoch."""
-        known = {name: metrics[name] for name in self.sweep.file.pareto.deciding}
+        known = {name: metrics.get(name, math.nan) for name in self.sweep.file.pareto.deciding}
         if epoch in self.looked_at and all(map(math.isfinite, known.values())):
             self.epochs.setdefault(trial, {})[epoch] = known
 

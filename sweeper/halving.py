@@ -249,8 +249,8 @@ class Unfinished:
 
 
 def not_finite(pareto: ParetoConfig, metrics: Metrics) -> list[str]:
-    """The metrics for whose sake a trial has failed."""
-    return [name for name in pareto.deciding if not math.isfinite(metrics[name])]
+    """The metrics for whose sake a trial has failed; some are not measured after each epoch."""
+    return [name for name in pareto.deciding if not math.isfinite(metrics.get(name, 0.0))]
 
 
 def ending(record: TrialRecord, result: Report | None, pareto: ParetoConfig) -> tuple[Status, str | None]:

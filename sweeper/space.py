@@ -26,14 +26,26 @@ class Resolved:
 
 
 def labels(choice: Choice) -> list[str]:
-    """A short, unique name of each option: its value, its `name`, or its number."""
+    """A short, unique name of each option: its value, its `name`, its `name` and what else it says where
+    names repeat, or its number."""
     names = []
     for option in choice.options:
         named = option.items.get("name") if isinstance(option, Mapping) else option
         names.append(str(named.value) if isinstance(named, Scalar) else "")
-    if "" in names or len(set(names)) < len(names):
-        return [str(index) for index in range(len(names))]
-    return names
+    for known in (
+        names,
+        [_in_full(option, name) for option, name in zip(choice.options, names, strict=True)],
+    ):
+        if "" not in known and len(set(known)) == len(known):
+            return known
+    return [str(index) for index in range(len(names))]
+
+
+def _in_full(option: Node, name: str) -> str:
+    """`ViT-B-32/openai`; empty if the option says more than a few plain values."""
+    values = list(option.items.values()) if isinstance(option, Mapping) else [option]
+    plain = [str(value.value) for value in values if isinstance(value, Scalar)]
+    return "/".join([name, *(value for value in plain if value != name)]) if len(plain) == len(values) else ""
 
 
 def resolve(node: Node, decide: Decide) -> Resolved:

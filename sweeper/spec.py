@@ -201,7 +201,7 @@ class SweepFile(Section):
     final: dict[str, Any] | None = Field(
         None,
         description="How candidates of the front are measured before they are called optimal; by default as "
-        "`evaluation`, on all images, with the attack `standard` beside the search's.",
+        "`evaluation`, on all images, with the attack `standard` beside the search's if that attacks.",
     )
     pareto: ParetoConfig = Field(ParetoConfig(), description="What is better.")
     search: SearchConfig = Field(SearchConfig(), description="How many trials, chosen how.")
@@ -361,6 +361,9 @@ def validate(root: Node) -> SweepSpec:
     lines += checks.warm_start(file, resolved.places)
     if trials:
         lines += checks.rungs(file, longest, resolved.places)
+        if not mistakes:
+            times = trainable.at_times(trials[0], trainable.evaluation.model_validate(file.evaluation))
+            lines += checks.times(file, longest, *times, resolved.places)
     if not lines:
         lines += checks.known(root.items["trial"], file, resolved.places)
         lines += checks.finite(root.items["trial"], file, resolved.places)

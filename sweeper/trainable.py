@@ -1,18 +1,18 @@
 """What the sweeper knows of a trainable: a few names, imported when they are needed.
 
 A package offers a trainable under the entry-point group `sweeper.trainables`: a dictionary with `trial` and
-`evaluation` (pydantic models), `metrics` (names a trial reports), `describe` (an evaluation in a line),
-`final` (the default of `final`, from an evaluation), `trainable` (a class with `step`, `save` and `load`),
-`measurement` (a pydantic model of what is measured and how: `model`, `data`, `evaluation`), `measure`
-(evaluates a model), `fall` (how much accuracy a stronger attack takes), `suites` (what has to be set of
-evaluations to measure suites), `sanity` (is its robustness to be believed?), `resample` (metrics on resampled
-images, from record files), `benchmark` (a result as clip_benchmark writes it), `errors` (exceptions that are
-no mistake of the program), `check` and `check_measurement` (is all there that a trial, a measurement needs?),
-`check_unchanged` (are the data still those of a sweep?), `progress` (is given a function that is to be told,
-at every step, what is being done and which share of it is), `ready` (are the GPUs there that a worker was
-given?), `memory` (how much of it do trials need?), `export` (writes a trial's model as a folder) and
-`serving` (the file with which MLflow serves such a folder), each as "module:name". The sweeper reaches into
-nothing else.
+`evaluation` (pydantic models), `metrics` (names a trial reports), `at_times` (which of them not after each
+epoch, and when), `describe` (an evaluation in a line), `final` (the default of `final`, from an evaluation),
+`trainable` (a class with `step`, `save` and `load`), `measurement` (a pydantic model of what is measured and
+how: `model`, `data`, `evaluation`), `measure` (evaluates a model), `fall` (how much accuracy a stronger
+attack takes), `suites` (what has to be set of evaluations to measure suites), `sanity` (is its robustness to
+be believed?), `resample` (metrics on resampled images, from record files), `benchmark` (a result as
+clip_benchmark writes it), `errors` (exceptions that are no mistake of the program), `check` and
+`check_measurement` (is all there that a trial, a measurement needs?), `check_unchanged` (are the data still
+those of a sweep?), `progress` (is given a function that is to be told, at every step, what is being done and
+which share of it is), `ready` (are the GPUs there that a worker was given?), `memory` (how much of it do
+trials need?), `export` (writes a trial's model as a folder) and `serving` (the file with which MLflow serves
+such a folder), each as "module:name". The sweeper reaches into nothing else.
 """
 
 from __future__ import annotations
@@ -91,7 +91,13 @@ class Trainable:
             first, *others = [names_of(trial, evaluation) for trial in trials]
         except self.errors as error:
             raise _as_user_error(error) from error
-        return [name for name in first if all(name in names for names in others)]
+        common = set(first).intersection(*others)
+        return [name for name in first if name in common]
+
+    def at_times(self, trial: BaseModel, evaluation: BaseModel) -> tuple[list[str], list[int]]:
+        """Those of a trial's metrics that it reports after these epochs and its last one alone."""
+        found: tuple[list[str], list[int]] = self._get("at_times")(trial, evaluation)
+        return found
 
     def start(self, config: dict[str, Any]) -> Any:
         """A trial: its `step` runs an epoch and returns what there is to report, and its `save` and

@@ -126,7 +126,7 @@ class TrialRecord:
         names = list(metrics)
         epochs = [
             {key: epoch[key] for key in OUTLINED if key in epoch}
-            | {"metrics": {name: epoch["metrics"][name] for name in names}}
+            | {"metrics": {name: epoch["metrics"][name] for name in names if name in epoch["metrics"]}}
             for epoch in self.epochs
         ]
         config = {"method": {"name": self.method}, "epochs": self.config["epochs"]}

@@ -188,7 +188,7 @@ def rung(task: Task) -> str:
 
 
 def numbers(metrics: Metrics | None, names: Sequence[str]) -> list[str]:
-    return [f"{metrics[name]:.3f}" if metrics else "" for name in names]
+    return [f"{metrics[name]:.3f}" if metrics and name in metrics else "" for name in names]
 
 
 def table(columns: Sequence[Column], rows: Sequence[Cells], *, heading: bool = False) -> Table:

@@ -24,7 +24,7 @@ def records(seed: int, images: dict[str, int], *, skill: float = 0.6, first: int
             "label": r.integers(0, 3, n),
         }
         columns["broken_by"] = np.where(r.random(n) < skill / 2, "", "PGD-2")
-        columns |= {"temperature": 1.25, "zero_gradients": r.random(n) / 100}
+        columns |= {"temperature": 1.25, "own_temperature": 1.25, "zero_gradients": r.random(n) / 100}
         for version in VERSIONS:
             confidence = np.round(0.34 + 0.66 * r.random(n), 2)
             columns[f"{version}_correct"] = r.random(n) < skill * (0.5 + confidence / 2)
@@ -34,6 +34,7 @@ def records(seed: int, images: dict[str, int], *, skill: float = 0.6, first: int
                 columns[f"{version}_{column}"] = r.exponential(size=n)
             for column in UNCERTAINTIES:
                 columns[f"{version}_{column}"] = np.round(r.random(n), 2)
+        columns |= {"own_temperature": 1.5, "own_scaled_nll": columns["clean_scaled_nll"] - r.random(n) / 100}
         tables.append(pd.DataFrame(columns))
     return pd.concat(tables, ignore_index=True)
 

@@ -53,9 +53,10 @@ def metrics_of(records: pd.DataFrame) -> tuple[dict[str, float], dict[str, Any]]
     for name, correct in (("clean", first.clean_correct), ("robust", first.broken_by == "")):
         value, *ends[f"{name}_accuracy"] = map(float, intervals.share(correct))
         metrics[f"{name}_accuracy"] = value
-        metrics[f"{name}_ece"] = expected_calibration_error(
-            first[f"{name}_confidence"], first[f"{name}_correct"]
-        )
+        for scaled in ("", "scaled_"):
+            metrics[f"{name}_{scaled}ece"] = expected_calibration_error(
+                first[f"{name}_{scaled}confidence"], first[f"{name}_correct"]
+            )
     return metrics, ends
 
 

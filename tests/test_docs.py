@@ -45,10 +45,12 @@ from tests.pages import (
     messages,
     name_of,
 )
+from trainables.alterations.names import ALTERATIONS
 from trainables.config import EvaluationConfig, TrialConfig
 from trainables.data.config import DataSet
 from trainables.methods import METHODS
 from trainables.metrics import names
+from trainables.suites import NAMES as SUITES
 
 READ = ("status", "pareto", "logs", "report", "export", "plan", "compare")
 """Verbs that are run as they stand, on a finished run. The others are parsed; what they do takes longer."""
@@ -382,9 +384,10 @@ def inside(hint: Any) -> list[type[BaseModel]]:
 
 
 def test_every_metric_is_explained() -> None:
-    explained = codes(DOCS / "metrics.md")
-    for name in (*names.DESCRIPTIONS, *names.UNDEFINED_AT_TIMES, *names.OF_SET):
+    explained = [*codes(DOCS / "metrics.md"), *codes(DOCS / "suites.md")]
+    for name in (*names.DESCRIPTIONS, *names.UNDEFINED_AT_TIMES, *names.OF_SET, *names.OUTSIDE):
         assert name in explained, name
+    assert {*SUITES, *ALTERATIONS} <= set(explained)
     assert {f"{version}_" for version in names.VERSIONS + names.CONFIDENCE_VERSIONS} <= set(explained)
 
 
@@ -476,6 +479,7 @@ MISTAKES = {
     ),
     "a cluster that is away": (["run", "FILE"], "clusters.md#messages"),
     "no runs": (["pareto", "--runs", "nothing"], "quickstart.md"),
+    "a result that there is not": (["leaderboard", "nothing.json"], "leaderboard.md#messages"),
     "a trial that is not there": (["evaluate", "t007", "RUN"], "results.md#messages"),
     "a run that goes on": (["resume", "RUN"], "storage.md#who-drives"),
     "an MLflow that is away": (["track", "RUN"], "mlflow.md#messages"),

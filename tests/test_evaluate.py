@@ -16,6 +16,7 @@ from trainables.attacks import further
 from trainables.config import EvaluationConfig
 from trainables.data import registry
 from trainables.data.fit import Fit
+from trainables.data.role import Role
 from trainables.errors import Diverged
 from trainables.evaluate import Evaluation, calibrate, evaluate
 from trainables.metrics.names import metric_names
@@ -98,7 +99,7 @@ def ece(confidence, correct):
 
 def test_metrics_are_recomputed_from_the_records(evaluation, records):
     metrics = evaluation.summary.metrics
-    assert set(metric_names(SETS)) <= set(metrics)
+    assert set(metric_names(dict.fromkeys(SETS, Role()))) <= set(metrics)
     assert all(math.isfinite(value) for value in metrics.values())
     by_set = dict(list(records.groupby("set", sort=False)))
     for prefix, own in (("", by_set["fashion-mnist-8k"]), ("digits.", by_set["digits"])):
@@ -123,7 +124,7 @@ def test_metrics_are_recomputed_from_the_records(evaluation, records):
             assert metrics[f"{prefix}{name}_shift"] == pytest.approx((robust - clean).mean())
             area = roc_auc_score([0] * 60 + [1] * 60, np.concatenate([clean, robust]))
             assert metrics[f"{prefix}{name}_attack_auroc"] == pytest.approx(area)
-    for name in metric_names(["only"]):  # one other set: its mean is itself
+    for name in metric_names({"only": Role()}):  # one other set: its mean is itself
         assert metrics[f"transfer.{name}"] == metrics[f"digits.{name}"]
 
 
@@ -226,7 +227,7 @@ def test_the_confidence_attack_moves_calibration_and_no_prediction():
     evaluation = evaluation_of(confidence_attack={"epsilon": 4 / 255, "steps": 5})
     own, metrics = evaluation.records, evaluation.summary.metrics
     versions = ("clean", "robust", "confidence_up", "confidence_down")
-    assert set(metric_names(SETS, versions)) <= set(metrics)
+    assert set(metric_names(dict.fromkeys(SETS, Role()), versions)) <= set(metrics)
     for version in ("confidence_up", "confidence_down"):
         assert (own[f"{version}_prediction"] == own["clean_prediction"]).all()
         assert metrics[f"{version}_accuracy"] == metrics["clean_accuracy"]

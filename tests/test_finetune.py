@@ -107,7 +107,7 @@ def test_a_further_set_does_not_take_the_place_of_another_of_its_name():
     asked = {"dataset": "eurosat", "templates": ["a {} from above"]}
     data = DataConfig.model_validate({"train": "eurosat", "evaluate": [asked]})
     zero_shot = EvaluationConfig.model_validate({"further_sets": "zero-shot"})
-    assert measured_sets(data, zero_shot)[0] == data.evaluate[0]
+    assert next(iter(measured_sets(data, zero_shot).values()))[0] == data.evaluate[0]
     assert len(measured_sets(data, zero_shot)) == 16
     data = DataConfig.model_validate({"train": {"image_folder": "/a/birds"}})
     other = EvaluationConfig.model_validate({"further_sets": [{"image_folder": "/b/birds"}]})

@@ -8,6 +8,7 @@ import re
 import shutil
 import sys
 import types
+from itertools import product
 
 import numpy as np
 import open_clip
@@ -222,8 +223,10 @@ def test_a_repository_without_weights_is_refused(monkeypatch, files):
     assert "\n" not in str(error.value)
 
 
-@pytest.mark.parametrize("name", ["clip-tiny", "local-dir:/mine", "hf-hub:me/mine"])
-@pytest.mark.parametrize("pretrained", ["openai", "random"])
+@pytest.mark.parametrize(
+    ("name", "pretrained"),
+    [("clip-tiny", "openai"), *product(["local-dir:/mine", "hf-hub:me/mine"], ["openai", "random"])],
+)
 def test_a_weight_tag_that_open_clip_would_ignore_is_refused(name, pretrained):
     with pytest.raises(ValueError, match=f"`pretrained: {pretrained}` would be ignored"):
         ModelConfig(name=name, pretrained=pretrained)

@@ -96,7 +96,7 @@ def figure(page: Page, name: str) -> Locator:  # noqa: F811
 def test_every_figure_is_drawn(opened: Page, file: Path) -> None:
     assert file.stat().st_size < MEGABYTES * 1e6
     names = opened.evaluate("Object.keys(report.data.figures)")
-    assert len(names) == 13
+    assert len(names) == 14
     for name in names:
         traces = figure(opened, name).locator(".plot").evaluate("node => node.data.length")
         assert traces > 0, name
@@ -259,7 +259,7 @@ def test_in_a_frame_without_rights_it_is_whole(
 def test_printed_it_is_whole_and_light(opened: Page) -> None:
     opened.emulate_media(color_scheme="dark")
     opened.evaluate("dispatchEvent(new Event('beforeprint'))")
-    assert opened.locator(".js-plotly-plot").count() == 13  # whether or not they were in sight
+    assert opened.locator(".js-plotly-plot").count() == 14  # whether or not they were in sight
     colour = "document.querySelector('#figure-curves .plot').layout.font.color"
     assert opened.evaluate(colour) == INK
     opened.evaluate("dispatchEvent(new Event('afterprint'))")

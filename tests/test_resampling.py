@@ -9,6 +9,7 @@ import pandas as pd
 import pytest
 
 from tests.records import VERSIONS, class_bins, records
+from trainables.data.role import Role
 from trainables.errors import MetricError
 from trainables.metrics.comparison import resampled
 from trainables.metrics.names import metric_names
@@ -17,7 +18,9 @@ from trainables.metrics.summary import summarize
 
 IMAGES = {"a": 90, "b": 60, "c": 40}
 NOT_RESAMPLED = ("ece_class_wise", "ece_null_mean", "ece_null_95")
-METRICS = [name for name in metric_names(list(IMAGES), VERSIONS) if not name.endswith(NOT_RESAMPLED)]
+METRICS = [
+    name for name in metric_names(dict.fromkeys(IMAGES, Role()), VERSIONS) if not name.endswith(NOT_RESAMPLED)
+]
 
 
 def stored(folder: Path, *tables: pd.DataFrame) -> list[Path]:
@@ -39,7 +42,7 @@ def test_an_image_drawn_twice_counts_as_two(seed: int) -> None:
     n = 50
     table = records(seed, {"a": n}, skill=0.5 + seed / 2)
     weights = resampled(np.random.default_rng(seed), 3, n)
-    (part,) = _parts(0, table)
+    (part,) = _parts(table)
     for draw in range(3):
         repeated = table.loc[np.repeat(np.arange(n), weights[draw].astype(int))]
         expected = summarize(repeated, class_bins({"a": n})).metrics
@@ -50,7 +53,7 @@ def test_an_image_drawn_twice_counts_as_two(seed: int) -> None:
 
 
 def test_every_metric_but_three_can_be_resampled() -> None:
-    left = {name for name in metric_names(["a"], VERSIONS) if name not in STATISTICS}
+    left = {name for name in metric_names({"a": Role()}, VERSIONS) if name not in STATISTICS}
     assert left == {f"{version}_{name}" for version in VERSIONS for name in NOT_RESAMPLED}
     assert set(OF_SET) <= set(STATISTICS)
 

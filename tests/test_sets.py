@@ -382,14 +382,14 @@ def test_any_folder_of_images_can_be_scored(tmp_path):
     with pytest.raises(DataError, match="noise is not a folder; expected one with images"):
         registry.check(config, ("test",))
     (tmp_path / "noise").mkdir()
-    with pytest.raises(DataError, match=r"data set 'noise': .*noise holds no images \("):
+    with pytest.raises(DataError, match=r"data set 'noise-ood': .*noise holds no images \("):
         registry.check(config, ("test",))
     names = ("0.png", "1.png", "a/2.png", "a/b/3.png", "c/4.png")
     files = [paint(tmp_path / "noise" / name) for name in names]
     write(tmp_path / "noise" / "about.txt", "noise")
     registry.check(config, ("validation", "test"))
     validation, test = (registry.load(config, split, Fit(SIZE)) for split in ("validation", "test"))
-    assert (len(validation), len(test), test.name, test.classes) == (1, 4, "noise", ())
+    assert (len(validation), len(test), test.name, test.classes) == (1, 4, "noise-ood", ())
     assert test.origin == "80 % of the test images"
     assert "are not read: 1, such as" in test.notes[0]
     found = {image.tobytes() for images in (validation, test) for image in images.pixels()}

@@ -20,6 +20,7 @@ from trainables.methods import METHODS
 
 SPACES = Path(__file__).parents[1] / "search_spaces"
 SHIPPED = sorted(SPACES.glob("**/*.yaml"))
+TRAINING = [file for file in SHIPPED if file.stem != "clip_zoo"]  # which tests/test_zoo.py looks at
 
 # What is put in place of what, and what the line must say: place, key, reason, what to do.
 MISTAKES = {
@@ -183,7 +184,7 @@ def sweeper(*arguments: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, capture_output=True, text=True, check=False)
 
 
-@pytest.mark.parametrize("file", SHIPPED, ids=lambda file: str(file.relative_to(SPACES)))
+@pytest.mark.parametrize("file", TRAINING, ids=lambda file: str(file.relative_to(SPACES)))
 def test_shipped_files_say_that_they_run_as_they_stand_and_have_the_real_thing(file: Path) -> None:
     assert "Runs as it stands on the embedded" in file.read_text().splitlines()[0]
     embedded, real = spec.load(file), spec.load(file, "vit-b-32")
@@ -260,7 +261,7 @@ def test_constraints_are_absolute_or_relative_to_the_untrained_model() -> None:
 def test_help_and_plan_answer_without_heavy_imports() -> None:
     code = "import sys; from sweeper.cli import main\ntry: main({})\nexcept SystemExit: pass\n"
     code += "print([m for m in ('torch', 'ray', 'mlflow', 'optuna', 'matplotlib') if m in sys.modules])"
-    for arguments in (["--help"], ["plan", str(SHIPPED[0])]):
+    for arguments in (["--help"], ["plan", str(TRAINING[0])]):
         started = time.monotonic()
         done = subprocess.run(
             [sys.executable, "-c", code.format(arguments)], capture_output=True, text=True, check=True

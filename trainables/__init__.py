@@ -7,6 +7,7 @@ FINETUNE = {
     "trial": "trainables.config:TrialConfig",
     "evaluation": "trainables.config:EvaluationConfig",
     "metrics": "trainables.config:trial_metrics",
+    "at_times": "trainables.config:trial_metrics_at_times",
     "describe": "trainables.config:describe_evaluation",
     "trainable": "trainables.finetune:Finetune",
     "measurement": "trainables.config:MeasurementConfig",
@@ -30,8 +31,11 @@ FINETUNE = {
 
 EVALUATE = FINETUNE | {
     "trial": "trainables.zoo_config:ZooConfig",
-    "metrics": "trainables.zoo_config:zoo_metrics",
     "trainable": "trainables.zoo:Zoo",
+    "measure": "trainables.zoo:measure",
+    "sanity": "trainables.zoo:sanity",
     "check": "trainables.zoo_config:check",
+    "memory": "trainables.zoo_memory:plan",
+    "export": "trainables.export:export_as_it_is",
 }
 """The evaluation-only trainable: models as they are."""

@@ -13,20 +13,12 @@ from typing import TYPE_CHECKING, Any
 from trainables.attacks.config import as_fraction
 from trainables.config import EvaluationConfig, MeasurementConfig
 from trainables.evaluate import Evaluation
+from trainables.metrics.names import BENCHMARK_METRICS
 from trainables.metrics.records import by_set
 
 if TYPE_CHECKING:
     import pandas as pd
 
-METRICS = {
-    "acc1": "clean_accuracy",
-    "robust_acc1": "robust_accuracy",
-    "ece": "clean_ece",
-    "robust_ece": "robust_ece",
-    "nll": "clean_nll",
-    "robust_nll": "robust_nll",
-}
-"""Metrics by our name. `robust_acc1` is the worst case over all attacks, the others of `attack` alone."""
 TOP = 5
 
 
@@ -45,7 +37,9 @@ def benchmark_records(*, result: str, measurement: dict[str, Any]) -> dict[str, 
         own = records_of[name]
         prefix = f"{name}." if position else ""
         known = {
-            key: prefix + metric for key, metric in METRICS.items() if prefix + metric in written["metrics"]
+            key: prefix + metric
+            for key, metric in BENCHMARK_METRICS.items()
+            if prefix + metric in written["metrics"]
         }
         ends = {key: written["intervals"].get(metric) for key, metric in known.items()}
         records[str(name)] = {

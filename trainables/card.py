@@ -13,6 +13,7 @@ if TYPE_CHECKING:
 
     from trainables.attacks.config import AttackConfig
     from trainables.config import TrialConfig
+    from trainables.zoo_config import ZooConfig
 
 METRICS = ("clean_accuracy", "robust_accuracy", "clean_ece", "robust_ece", "clean_nll", "robust_nll")
 STAGES = {
@@ -38,11 +39,37 @@ def card(config: TrialConfig, origin: dict[str, Any]) -> str:
         "## Attack in training\n\n" + attack(config.attack),
         "## Metrics\n\n" + metrics(origin),
         f"## Seeds and versions\n\nTraining seed {origin['seed']}, search seed {origin['search_seed']}. "
-        + ", ".join(f"{name} {version}" for name, version in origin["versions"].items())
-        + ".",
+        + versions(origin),
         f"## Licence\n\nOf the weights that training started from: {origin['licence']['text']}.",
     ]
-    return f"---\n{as_yaml(front_matter(origin))}---\n\n" + "\n\n".join(sections) + "\n"
+    return whole(front_matter(origin), sections)
+
+
+def card_as_it_is(config: ZooConfig, origin: dict[str, Any]) -> str:
+    """The same of a model that nothing was trained of."""
+    weights = f" ({config.model.pretrained})" if config.model.pretrained else ""
+    sections = [
+        f"# {config.model.name.rsplit('/', 1)[-1]}{weights}",
+        "A CLIP as it is, measured by clip-sweeper: trial "
+        f"{origin['trial']} of the sweep {origin['run']}{membership(origin)}. Training source: "
+        f"{config.method.name}.",
+        "## How to load it\n\n" + LOADING,
+        "## Data\n\n" + measured_on(origin),
+        "## Metrics\n\n" + metrics(origin),
+        "## Versions\n\n" + versions(origin),
+        f"## Licence\n\nOf the weights: {origin['licence']['text']}.",
+    ]
+    head = front_matter(origin)
+    head.pop("base_model_relation", None)
+    return whole(head, sections)
+
+
+def whole(head: dict[str, Any], sections: list[str]) -> str:
+    return f"---\n{as_yaml(head)}---\n\n" + "\n\n".join(sections) + "\n"
+
+
+def versions(origin: dict[str, Any]) -> str:
+    return ", ".join(f"{name} {version}" for name, version in origin["versions"].items()) + "."
 
 
 LOADING = """\
@@ -88,17 +115,19 @@ def data(origin: dict[str, Any]) -> str:
     of = origin["training_set"]
     prompts = ", ".join(f"`{template}`" for template in of["templates"][:SHOWN])
     more = f" and {len(of['templates']) - SHOWN} more" if len(of["templates"]) > SHOWN else ""
-    measured = [
+    return (
+        f"Trained on {of['images']} images of {of['classes']} classes ({of['origin']} of {of['set']}), "
+        f"prompts {prompts}{more}. {measured_on(origin)}"
+    )
+
+
+def measured_on(origin: dict[str, Any]) -> str:
+    lines = "\n".join(
         f"* {stage}: {of['images']} images, {of['origin']} of {of['set']}"
         for stage in STAGES
         for of in origin["data"][stage]
-    ]
-    lines = "\n".join(measured)
-    return (
-        f"Trained on {of['images']} images of {of['classes']} classes ({of['origin']} of {of['set']}), "
-        f"prompts {prompts}{more}. Measured on the following; the first set is the in-distribution one."
-        f"\n\n{lines}"
     )
+    return f"Measured on the following; the first set is the in-distribution one.\n\n{lines}"
 
 
 def attack(config: AttackConfig) -> str:

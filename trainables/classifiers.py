@@ -12,7 +12,8 @@ from collections import Counter
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from functools import lru_cache
-from typing import Any
+from itertools import product
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import torch
 import torch.nn.functional as F
@@ -22,9 +23,13 @@ from trainables.data.fit import Fit
 from trainables.errors import ModelError
 from trainables.methods.dirichlet import PUBLISHED_SCALE
 from trainables.once import Store
-from trainables.sources import RANDOM, TIMM, check_source
+from trainables.sources import TIMM, check_source, random_seed
 
-RANDOM_SEED = 0
+if TYPE_CHECKING:
+    from trainables.models import PixelClip
+
+Measurable: TypeAlias = "PixelClip | PixelNet"
+"""What can be measured."""
 
 
 class PixelNet(nn.Module):
@@ -110,18 +115,28 @@ class NetClassifier(nn.Module):
 
 @lru_cache(maxsize=16)
 def columns_of(classes: tuple[str, ...]) -> list[int]:
+    """Places of these classes among ImageNet's. Two of its names are there twice: of such a name it is the
+    class with which all are in ImageNet's order. Raises ModelError for other names."""
     from open_clip import IMAGENET_CLASSNAMES
 
-    if classes == tuple(IMAGENET_CLASSNAMES):
-        return list(range(len(classes)))
-    count = Counter(IMAGENET_CLASSNAMES)
-    strange = [name for name in classes if count[name] != 1]
+    places: dict[str, list[int]] = {}
+    for place, name in enumerate(IMAGENET_CLASSNAMES):
+        places.setdefault(name, []).append(place)
+    strange = [name for name, count in Counter(classes).items() if count > len(places.get(name, ()))]
     if strange:
         raise ModelError(
-            f"a timm classifier knows ImageNet's classes alone, and {strange[0]!r} is none of them, or two; "
+            f"a timm classifier knows ImageNet's classes alone, and {strange[0]!r} is none of them; "
             "measure it on ImageNet, its V2, A, R and Sketch, or on images of your own under CLIP's names"
         )
-    return [IMAGENET_CLASSNAMES.index(name) for name in classes]
+    found = [list(each) for each in product(*(places[name] for name in classes))]
+    ordered = [each for each in found if len(found) == 1 or sorted(set(each)) == each]
+    if len(ordered) != 1:
+        twice = next(name for name in classes if len(places[name]) > 1)
+        raise ModelError(
+            f"ImageNet has two classes called {twice!r}, and the order of these does not say which is meant; "
+            "give them in ImageNet's order"
+        )
+    return ordered[0]
 
 
 @lru_cache(maxsize=1)
@@ -131,11 +146,11 @@ def load(name: str, pretrained: str | None, device: str) -> PixelNet:
     import timm
 
     check_source(name, pretrained)
-    model = name.removeprefix(TIMM)
+    model, seed = name.removeprefix(TIMM), random_seed(pretrained)
     try:
         with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(RANDOM_SEED)
-            net = timm.create_model(model, pretrained=pretrained != RANDOM)
+            torch.manual_seed(seed or 0)
+            net = timm.create_model(model, pretrained=seed is None)
         data = timm.data.resolve_model_data_config(net)
     except Exception as error:
         raise ModelError(f"model {name!r} can't be loaded: {' '.join(str(error).split())}") from error

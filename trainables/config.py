@@ -39,7 +39,7 @@ from trainables.errors import DataError
 from trainables.methods import METHODS, Method
 from trainables.metrics.names import CONFIDENCE_VERSIONS, VERSIONS, metric_names
 from trainables.settings import Settings
-from trainables.sources import RANDOM, TIMM
+from trainables.sources import TIMM, random_seed
 from trainables.suites import Suite
 
 
@@ -54,8 +54,8 @@ class ModelConfig(Settings):
     pretrained: str | None = Field(
         None,
         description="open_clip weight tag of an architecture, e.g. `openai`; `random` is random weights, the "
-        "same in every process, to try a set-up at its full size without a download. Not for other names, "
-        "which have weights of their own.",
+        "same in every process, to try a set-up at its full size without a download, and `random-7` others. "
+        "Not for names of folders and repositories, which have weights of their own.",
     )
     towers: Literal["image", "both"] | None = Field(
         None,
@@ -78,7 +78,8 @@ class ModelConfig(Settings):
 
     @model_validator(mode="after")
     def weights_are_of_an_architecture(self) -> ModelConfig:
-        if self.name.startswith(TIMM) and self.pretrained in (None, RANDOM):
+        own = self.name.startswith(TIMM) or self.name in MODELS
+        if own and random_seed(self.pretrained) is not None:
             return self
         if self.pretrained is not None and (self.name in MODELS or ":" in self.name):
             raise ValueError(
@@ -116,6 +117,8 @@ class RuntimeConfig(Settings):
 
 
 if TYPE_CHECKING:
+    from trainables.zoo_config import ZooConfig
+
     MethodConfig = Method
 else:
     MethodConfig = Annotated[Union[tuple(METHODS.values())], Field(discriminator="name")]
@@ -183,6 +186,12 @@ class EvaluationConfig(Settings):
     suites: list[Suite] = Field(
         [], description="Suites measured besides, by name, each a group of sets: `shifts.clean_ece`."
     )
+    suite_epochs: list[PositiveInt] = Field(
+        [],
+        description="Epochs after which a trial is measured on `suites` and `ood`, its last one besides; all "
+        "by default. If one of their metrics is an objective or has a bound, early stopping decides after "
+        "these epochs, and only they can be on the front.",
+    )
     images: PositiveInt | None = Field(None, description="Images of each set, stratified; all by default.")
     batch_size: PositiveInt = Field(256, description="Images measured at a time; no result depends on it.")
     seed: NonNegativeInt = Field(0, description="Seed of the attacks' random starts.")
@@ -212,6 +221,10 @@ class EvaluationConfig(Settings):
     def versions(self) -> tuple[str, ...]:
         """Versions of the images that are measured, as metrics begin with them."""
         return VERSIONS + (CONFIDENCE_VERSIONS if self.confidence_attack else ())
+
+    @property
+    def without_suites(self) -> EvaluationConfig:
+        return self.model_copy(update={"suites": [], "ood": []})
 
     @model_validator(mode="after")
     def suites_have_own_names(self) -> EvaluationConfig:
@@ -259,10 +272,10 @@ class MeasurementConfig(Settings):
 
 def final_evaluation(evaluation: dict[str, Any]) -> dict[str, Any]:
     """How candidates are measured before they are called optimal, where a sweep does not say: on all images,
-    with the strong attack beside the search's."""
+    with the strong attack beside the search's, if that attacks at all."""
     own = EvaluationConfig.model_validate(evaluation)
     attacks = own.further_attacks
-    if STANDARD not in [attack.name for attack in attacks]:
+    if own.attacks and STANDARD not in [attack.name for attack in attacks]:
         attacks = [*attacks, FurtherAttack(name=STANDARD)]
     return own.model_copy(update={"images": None, "further_attacks": attacks}).model_dump(mode="json")
 
@@ -272,10 +285,20 @@ def describe_evaluation(evaluation: dict[str, Any]) -> str:
     return str(EvaluationConfig.model_validate(evaluation))
 
 
-def trial_metrics(config: TrialConfig, evaluation: EvaluationConfig) -> list[str]:
+def trial_metrics(config: TrialConfig | ZooConfig, evaluation: EvaluationConfig) -> list[str]:
     """Names of all metrics that a trial of this configuration always reports."""
     measured = measured_sets(config.data, evaluation)
     return metric_names({name: role for name, (_, role) in measured.items()}, evaluation.versions)
+
+
+def trial_metrics_at_times(
+    config: TrialConfig | ZooConfig, evaluation: EvaluationConfig
+) -> tuple[list[str], list[int]]:
+    """Names of those of a trial's metrics that it reports after these epochs and its last one alone."""
+    if not evaluation.suite_epochs:
+        return [], []
+    always = trial_metrics(config, evaluation.without_suites)
+    return [n for n in trial_metrics(config, evaluation) if n not in always], evaluation.suite_epochs
 
 
 def measured_sets(data: DataConfig, evaluation: EvaluationConfig) -> dict[str, tuple[str | DataSet, Role]]:

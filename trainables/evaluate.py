@@ -6,6 +6,7 @@ given an interval or broken down without a GPU.
 
 from __future__ import annotations
 
+import math
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property, partial
@@ -26,7 +27,6 @@ from trainables.metrics.classwise import class_bins, merge_class_bins
 from trainables.metrics.records import by_set, together
 from trainables.metrics.summary import Summary, summarize
 from trainables.metrics.temperature import fit_temperature, scaled
-from trainables.models import Classifier, PixelClip
 from trainables.once import NOWHERE, Store
 from trainables.outputs import outputs_of
 from trainables.pixels import batch
@@ -36,8 +36,10 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
     from pathlib import Path
 
+    from trainables.classifiers import Measurable, NetClassifier
     from trainables.config import EvaluationConfig
     from trainables.data.images import ImageSet
+    from trainables.models import Classifier
 
 ROWS = 4096
 """Images whose probabilities are worked on at a time."""
@@ -84,7 +86,7 @@ def bins_file(records: Path) -> Path:
 
 
 def evaluate(
-    model: PixelClip,
+    model: Measurable,
     sets: Sequence[ImageSet],
     config: EvaluationConfig,
     *,
@@ -127,7 +129,7 @@ def check_splits(sets: Sequence[ImageSet]) -> None:
 
 
 @torch.no_grad()
-def calibrate(model: PixelClip, images: ImageSet, config: EvaluationConfig) -> float:
+def calibrate(model: Measurable, images: ImageSet, config: EvaluationConfig) -> float:
     """The temperature of lowest NLL on clean images: validation images of the training distribution."""
     images = images.sample(config.images)
     with attacked(model), precision(model, config), named("temperature"):
@@ -141,7 +143,7 @@ def calibrate(model: PixelClip, images: ImageSet, config: EvaluationConfig) -> f
 
 
 @contextmanager
-def precision(model: PixelClip, config: EvaluationConfig) -> Iterator[None]:
+def precision(model: Measurable, config: EvaluationConfig) -> Iterator[None]:
     """Inside, the model computes as the evaluation says, on any device."""
     before, model.mixed_precision = model.mixed_precision, config.precision == "bfloat16"
     try:
@@ -150,7 +152,7 @@ def precision(model: PixelClip, config: EvaluationConfig) -> Iterator[None]:
         model.mixed_precision = before
 
 
-def classifier_of(model: PixelClip, images: ImageSet) -> Classifier:
+def classifier_of(model: Measurable, images: ImageSet) -> Classifier | NetClassifier:
     """The zero-shot classifier of the set's classes and prompts."""
     return model.classifier(images.classes, images.templates)
 
@@ -163,7 +165,7 @@ class SetEvaluation:
 
     def __init__(
         self,
-        classifier: Classifier,
+        classifier: Classifier | NetClassifier,
         images: ImageSet,
         config: EvaluationConfig,
         temperature: float | None,
@@ -173,10 +175,11 @@ class SetEvaluation:
         self.scale = float(classifier.model.scale)
         self.outputs = outputs_of(classifier, self.images, config, store)
         self.cosines = self.outputs.cosines
-        if images.role.outside:
-            self.temperature = temperature
-            return
-        self.own_temperature = fit_temperature(self._logits("clean").numpy(), self.images.labels)
+        self.own_temperature = (
+            math.nan
+            if images.role.outside
+            else fit_temperature(self._logits("clean").numpy(), self.images.labels)
+        )
         self.temperature = temperature or self.own_temperature
 
     def _logits(self, version: str) -> Tensor:

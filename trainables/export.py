@@ -23,13 +23,17 @@ import torch
 from open_clip.pretrained import download_pretrained_from_hf
 from safetensors.torch import save_file
 
-from trainables.card import card
+from trainables.card import card, card_as_it_is
+from trainables.classifiers import Measurable
 from trainables.config import TrialConfig
+from trainables.data import registry
+from trainables.data.config import as_data_set
 from trainables.errors import ModelError
 from trainables.finetune import fine_tuned, training_set
 from trainables.licences import hub_id, licence
 from trainables.models import PixelClip, class_prompts
 from trainables.sources import CONFIG, KNOWN_WEIGHTS, split_name
+from trainables.zoo_config import ZooConfig
 
 if TYPE_CHECKING:
     from trainables.config import ModelConfig
@@ -48,35 +52,80 @@ def export(*, trial: dict[str, Any], weights: str, target: str, about: dict[str,
     Raises ModelError if `target` holds something else, or if what open_clip loads from the folder gives
     features that differ in a single bit.
     """
-    config, folder = TrialConfig.model_validate(trial), Path(target)
+    config = TrialConfig.model_validate(trial)
+    check_target(Path(target))
+    trained_on = training_set(Path(weights))
+    known = {"training_set": trained_on, "classes": trained_on.pop("class_names")}
+    origin = {**about, **known, "templates": trained_on["templates"], **of_weights(config.model)}
+    write_whole(
+        fine_tuned(config.model, Path(weights), "cpu"),
+        config.model,
+        Path(target),
+        origin,
+        card(config, origin),
+    )
+    return origin
+
+
+def export_as_it_is(
+    *,
+    trial: dict[str, Any],
+    weights: str,  # noqa: ARG001, as `export` has it
+    target: str,
+    about: dict[str, Any],
+) -> dict[str, Any]:
+    """As `export`, of a model that nothing was trained of; class names and prompts are those of the set that
+    it was measured on. Raises ModelError for a classifier of timm."""
+    config = ZooConfig.model_validate(trial)
+    check_target(Path(target))
+    own = as_data_set(config.data.evaluated[0])
+    classes = list(registry.listed(own, "validation").classes)
+    known = {"classes": classes, "templates": list(registry.templates_of(own, config.data.prompt))}
+    origin = {**about, **known, **of_weights(config.model)}
+    write_whole(
+        fine_tuned(config.model, None, "cpu"),
+        config.model,
+        Path(target),
+        origin,
+        card_as_it_is(config, origin),
+    )
+    return origin
+
+
+def check_target(folder: Path) -> None:
+    """Raises ModelError if the folder holds something else than an earlier export."""
     if folder.exists() and not (folder / ORIGIN).is_file():
         raise ModelError(f"{folder} is there and is no earlier export (no {ORIGIN} in it); export elsewhere")
-    model = fine_tuned(config.model, Path(weights), "cpu")
-    trained_on = training_set(Path(weights))
-    classes, templates = trained_on.pop("class_names"), trained_on["templates"]
-    base = licence(config.model)
-    origin = {
-        **about,
-        "base_model": {**config.model.model_dump(), "hub": hub_id(config.model)},
+
+
+def of_weights(config: ModelConfig) -> dict[str, Any]:
+    """Where a model's weights come from, and their licence."""
+    base = licence(config)
+    return {
+        "base_model": {**config.model_dump(), "hub": hub_id(config)},
         "licence": {"identifier": base.identifier, "text": base.text},
-        "training_set": trained_on,
-        "classes": classes,
-        "templates": templates,
     }
+
+
+def write_whole(
+    model: Measurable, config: ModelConfig, folder: Path, origin: dict[str, Any], text: str
+) -> None:
+    """The folder: whole, or not there at all. text: its card."""
+    if not isinstance(model, PixelClip):
+        raise ModelError(f"{config.name} is no CLIP, and no folder of open_clip can hold it")
     partial = folder.with_name(f"{folder.name}.partial")
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir(parents=True)
     try:
-        write_model(model, config.model, partial)
+        write_model(model, config, partial)
         (partial / ORIGIN).write_text(json.dumps(origin, indent=1, allow_nan=False), encoding="utf-8")
-        (partial / CARD).write_text(card(config, origin), encoding="utf-8")
-        check_identical(model, partial, class_prompts(templates[0], classes))
+        (partial / CARD).write_text(text, encoding="utf-8")
+        check_identical(model, partial, class_prompts(origin["templates"][0], origin["classes"]))
         if folder.exists():
             shutil.rmtree(folder)
         partial.rename(folder)
     finally:
         shutil.rmtree(partial, ignore_errors=True)
-    return origin
 
 
 def write_model(model: PixelClip, config: ModelConfig, folder: Path) -> None:

@@ -47,10 +47,10 @@ from trainables.usage import Usage
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from trainables.classifiers import Measurable
     from trainables.data.config import DataSet
     from trainables.data.images import ImageSet, Split
     from trainables.data.role import Role
-    from trainables.models import PixelClip
 
 Report = dict[str, Any]
 
@@ -98,7 +98,11 @@ class Finetune:
         )
         store = store_at(config.get("cache"))
         self.trainer = Trainer(self.trial, config["seed"], store=store, micro_batch=micro_batch)
-        self.sets = evaluation_sets(self.trial.data, self.evaluation, "validation", self.trainer.pretrained)
+        model, data, whole = self.trainer.pretrained, self.trial.data, self.evaluation
+        self.sets = evaluation_sets(data, whole, "validation", model)
+        self.between = self.sets
+        if whole.suite_epochs:
+            self.between = evaluation_sets(data, whole.without_suites, "validation", model)
 
     def step(self) -> Report:
         if self.refusal is not None:
@@ -110,7 +114,9 @@ class Finetune:
             with usage:
                 summary = self.trainer.train_epoch()
                 started = time.perf_counter()
-                result = evaluate(self.trainer.model, self.sets, self.evaluation)
+                whole = self._measures_suites(summary.epoch)
+                sets = self.sets if whole else self.between
+                result = evaluate(self.trainer.model, sets, self.evaluation)
         except EXPECTED as error:
             return self._failure(str(error), self.trainer.epoch)
         except torch.OutOfMemoryError as error:  # where no smaller micro-batch would help
@@ -122,7 +128,7 @@ class Finetune:
             "epoch": summary.epoch,
             "split": "validation",
             **result.report(),
-            "sets": [images.about() for images in self.sets],
+            "sets": [images.about() for images in sets],
             "training_set": {
                 **self.trainer.images.about(),
                 "class_names": list(self.trainer.images.classes),
@@ -137,9 +143,16 @@ class Finetune:
         }
         file, state = epoch_file(self.folder, summary.epoch), self.trainer.state()
         write_results(file, epoch, result)
-        checkpoints.save(file.with_suffix(".safetensors"), checkpoints.weights(state))
+        if whole:
+            checkpoints.save(file.with_suffix(".safetensors"), checkpoints.weights(state))
         checkpoints.advance(self.folder, state)
         return self._report(epoch)
+
+    def _measures_suites(self, epoch: int) -> bool:
+        """Whether all is measured after this epoch. Only then is it known what the model is worth, and are
+        its weights kept."""
+        chosen = self.evaluation.suite_epochs
+        return not chosen or epoch in chosen or epoch >= self.until
 
     def _report(self, epoch: Report) -> Report:
         return {
@@ -219,7 +232,7 @@ def write_results(file: Path, result: Report, evaluation: Evaluation) -> None:
 
 
 def evaluation_sets(
-    data: DataConfig, evaluation: EvaluationConfig, split: Split, model: PixelClip
+    data: DataConfig, evaluation: EvaluationConfig, split: Split, model: Measurable
 ) -> list[ImageSet]:
     measured = measured_sets(data, evaluation).values()
     return [evaluation_set(asked, data, evaluation, split, model) for asked in measured]
@@ -230,7 +243,7 @@ def evaluation_set(
     data: DataConfig,
     evaluation: EvaluationConfig,
     split: Split,
-    model: PixelClip,
+    model: Measurable,
 ) -> ImageSet:
     config, role = asked
     images = registry.load(
@@ -251,7 +264,7 @@ def store_at(cache: str | None) -> Store:
 
 def fine_tuned(
     config: ModelConfig, weights: Path | None, device: str | None = None, store: Store = NOWHERE
-) -> PixelClip:
+) -> Measurable:
     """The model with the trained weights of a file; the pre-trained one without.
 
     The file alone says which weights were trained: method and optimiser are of no concern here.
@@ -286,10 +299,13 @@ def measure(
     parts: str | None = None,
 ) -> None:
     """Evaluates the model with the weights that an epoch of a trial wrote, or the pre-trained one if
-    `weights` is None, on the sets of `data`, and writes `target` (JSON) with its records beside it. Does
-    nothing where `target` is there already. cache: folder in which the pre-trained model's evaluations are
-    kept; see `Finetune`.  parts: folder in which what is measured is kept until all is, to go on from there
-    after an interruption; removed in the end."""
+    `weights` is None, on the sets of `data`, and writes `target` (JSON) with its records beside it; under
+    `measurement` it says what was measured, and how. Does nothing where `target` is there already.
+
+    cache: folder in which the pre-trained model's evaluations are kept; see `Finetune`.
+    parts: folder in which what is measured is kept until all is, to go on from there after an interruption;
+    removed in the end.
+    """
     file = Path(target)
     if file.exists():
         return
@@ -308,22 +324,28 @@ def measure(
         else evaluation_set((own, IN_DISTRIBUTION), config, ruler, "validation", clip)
     )
 
-    def measured() -> Evaluation:
+    def evaluated() -> Evaluation:
         temperature = None if held_out is None else calibrate(clip, held_out, ruler)
         return evaluate(clip, sets, ruler, temperature=temperature, store=store_at(parts))
 
     if trained is None:
-        result = store.get(BASELINE, baseline_key(clip, sets, held_out, ruler), measured)
+        result = store.get(BASELINE, baseline_key(clip, sets, held_out, ruler), evaluated)
     else:
-        result = measured()
+        result = evaluated()
     about = [images.about() for images in sets]
-    write_results(file, {"split": split, **result.report(), "sets": about}, result)
+    measured = {"model": model, "evaluation": evaluation, "weights": weights_name(trained)}
+    write_results(file, {"split": split, "measurement": measured, **result.report(), "sets": about}, result)
     if parts is not None:
         shutil.rmtree(parts, ignore_errors=True)
 
 
+def weights_name(file: Path | None) -> str | None:
+    """Of a trial's weights, wherever its run lies: as t003/epoch-005.safetensors."""
+    return None if file is None else f"{file.parent.name}/{file.name}"
+
+
 def baseline_key(
-    model: PixelClip, sets: list[ImageSet], held_out: ImageSet | None, ruler: EvaluationConfig
+    model: Measurable, sets: list[ImageSet], held_out: ImageSet | None, ruler: EvaluationConfig
 ) -> dict[str, Any]:
     """All that the pre-trained model's evaluation depends on. held_out: what its temperature is fitted on."""
 

@@ -28,7 +28,7 @@ from trainables.errors import ModelError
 from trainables.once import NOWHERE, Store, array_kind
 from trainables.pixels import to_device
 from trainables.progress import counted, named
-from trainables.sources import RANDOM, check_source, open_clip_name
+from trainables.sources import check_source, open_clip_name, random_seed
 
 Clip: TypeAlias = open_clip.CLIP | open_clip.CustomTextCLIP
 Tokenizer = Callable[[Sequence[str]], Tensor]
@@ -36,7 +36,6 @@ Tokenizer = Callable[[Sequence[str]], Tensor]
 CLASS_TEXT = array_kind("class-text")
 PROBE = "Sphinx of black quartz, judge my 12,345 vows!"
 """A text by which tokenisers differ."""
-RANDOM_SEED = 0
 
 
 class PixelClip(nn.Module):
@@ -283,10 +282,11 @@ def load(name: str, pretrained: str | None, device: str) -> PixelClip:
     `hf-hub:ORG/REPO` or `local-dir:FOLDER`.  Raises ModelError if it can't be had.
     """
     check_source(name, pretrained)
+    seed = random_seed(pretrained)
     try:
         with warnings.catch_warnings():
             warnings.filterwarnings("error", message="QuickGELU mismatch")  # wrong results otherwise
-            clip = random_clip(name) if pretrained == RANDOM else pretrained_clip(name, pretrained, device)
+            clip = pretrained_clip(name, pretrained, device) if seed is None else random_clip(name, seed)
         tokenizer = open_clip.get_tokenizer(open_clip_name(name))
         check_vocabulary(clip, tokenizer)
     except Exception as error:
@@ -309,10 +309,10 @@ def pretrained_clip(name: str, pretrained: str | None, device: str) -> Clip:
     )
 
 
-def random_clip(name: str) -> Clip:
+def random_clip(name: str, seed: int) -> Clip:
     """An architecture with random weights, the same in every process and on every device."""
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(RANDOM_SEED)
+        torch.manual_seed(seed)
         return create_without_weights(name, "cpu")
 
 

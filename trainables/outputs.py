@@ -30,6 +30,7 @@ from trainables.pixels import batch
 from trainables.progress import part
 
 if TYPE_CHECKING:
+    from trainables.classifiers import NetClassifier
     from trainables.config import EvaluationConfig
     from trainables.data.images import ImageSet
     from trainables.models import Classifier
@@ -56,7 +57,7 @@ class Outputs:
         arrays = {f"{COSINES}{version}": values.numpy() for version, values in self.cosines.items()}
         if self.broken_by is not None and self.zero_gradients is not None:
             arrays |= {"zero_gradients": self.zero_gradients, "broken_by": self.broken_by.astype(str)}
-        np.savez(folder / "outputs.npz", **arrays)
+        np.savez(folder / "outputs.npz", **arrays)  # type: ignore[arg-type]
 
     @classmethod
     def load(cls, folder: Path) -> Outputs:
@@ -82,7 +83,7 @@ OUTPUTS = Kind("outputs", write=Outputs.save, read=Outputs.load)
 
 
 def outputs_of(
-    classifier: Classifier, images: ImageSet, config: EvaluationConfig, store: Store = NOWHERE
+    classifier: Classifier | NetClassifier, images: ImageSet, config: EvaluationConfig, store: Store = NOWHERE
 ) -> Outputs:
     """What the classifier says of the images, attacked if that is their role. Raises Diverged if that is not
     finite, and MemoryShortage if a single image is too much."""
@@ -107,7 +108,9 @@ def costs(config: EvaluationConfig) -> list[int]:
 class Measuring:
     """One classifier on some images of a set."""
 
-    def __init__(self, classifier: Classifier, images: ImageSet, config: EvaluationConfig) -> None:
+    def __init__(
+        self, classifier: Classifier | NetClassifier, images: ImageSet, config: EvaluationConfig
+    ) -> None:
         self.classifier, self.images, self.config = classifier, images, config
         self.device = classifier.device
         self.costs = costs(config) if images.role.attacked else [1]
@@ -115,7 +118,7 @@ class Measuring:
     def key(self) -> dict[str, Any]:
         """All that the outputs depend on."""
         images, text = self.images, self.classifier.text.cpu().numpy()
-        measured = {"batch_size", "further_sets", "ood", "suites", "images"}
+        measured = {"batch_size", "further_sets", "ood", "suites", "suite_epochs", "images"}
         return {
             "model": self.classifier.model.fingerprint(),
             "arithmetic": self.classifier.model.arithmetic,

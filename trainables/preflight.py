@@ -36,11 +36,15 @@ def check_measurement(measurement: dict[str, Any]) -> None:
 
 
 def check_needs(model: ModelConfig, data: DataConfig, evaluations: Sequence[EvaluationConfig]) -> None:
+    check_evaluations(data, evaluations)
+    check_model(model.name, model.pretrained)
+
+
+def check_evaluations(data: DataConfig, evaluations: Sequence[EvaluationConfig]) -> None:
     for evaluation in evaluations:
         check_attacks(evaluation)
         for each, _ in measured_sets(data, evaluation).values():
             registry.check(each, ("validation", "test"))
-    check_model(model.name, model.pretrained)
 
 
 def check_attacks(evaluation: EvaluationConfig) -> None:

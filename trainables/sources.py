@@ -7,6 +7,7 @@ none, and takes `pretrained` for a file's path where it is no tag. Here all of t
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 RANDOM = "random"
-"""`pretrained` of an architecture whose weights are drawn from a fixed seed."""
+"""`pretrained` of an architecture whose weights are drawn from a fixed seed; `random-7` is another seed."""
 
 TIMM = "timm:"
 """What the names of timm's classifiers begin with."""
@@ -36,6 +37,12 @@ KNOWN_WEIGHTS = (
 """Names that open_clip prefers over any others in a folder."""
 
 
+def random_seed(pretrained: str | None) -> int | None:
+    """Of random weights; None for others."""
+    found = re.fullmatch(rf"{RANDOM}(?:-(\d+))?", pretrained or "")
+    return int(found[1] or 0) if found else None
+
+
 def open_clip_name(name: str) -> str:
     """The name by which open_clip knows a model."""
     return f"local-dir:{MODELS[name]}" if name in MODELS else name
@@ -50,12 +57,14 @@ def split_name(name: str) -> tuple[str, str]:
 def check_model(name: str, pretrained: str | None) -> None:
     """Raises ModelError unless the model's weights are on this machine or can be downloaded now."""
     check_source(name, pretrained)
+    if random_seed(pretrained) is not None:
+        return
     schema, rest = split_name(name)
-    if schema == "timm" and pretrained != RANDOM:
+    if schema == "timm":
         obtain(f"weights of timm's {rest}", lambda: download_classifier(rest))
     elif schema == "hf-hub":
         obtain(f"configuration and weights of {rest}", lambda: download_repository(rest))
-    elif not schema and pretrained != RANDOM:
+    elif not schema:
         obtain(f"weights {pretrained!r} of {name}", lambda: download_tag(name, pretrained))
 
 
@@ -90,7 +99,7 @@ def check_architecture(name: str, pretrained: str | None) -> None:
         raise ModelError(f"open_clip knows no architecture {name!r}; `open_clip.list_models()` lists them")
     if pretrained is None:
         raise ModelError(f"{name} needs `pretrained`, a weight tag such as openai, or `random`")
-    if pretrained == RANDOM or open_clip.get_pretrained_cfg(name, pretrained):
+    if random_seed(pretrained) is not None or open_clip.get_pretrained_cfg(name, pretrained):
         return
     tags = ", ".join(open_clip.list_pretrained_tags_by_model(name)) or "none"
     hint = "; a file of weights goes into an exported folder: `name: local-dir:FOLDER`"

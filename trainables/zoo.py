@@ -15,14 +15,22 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from trainables import checkpoints
-from trainables.config import EvaluationConfig
+from trainables import checkpoints, finetune
+from trainables.config import EvaluationConfig, trial_metrics
 from trainables.errors import EXPECTED
 from trainables.evaluate import evaluate
-from trainables.finetune import epoch_file, evaluation_sets, fine_tuned, store_at, write_results
+from trainables.finetune import (
+    BASELINE,
+    baseline_key,
+    epoch_file,
+    evaluation_sets,
+    fine_tuned,
+    store_at,
+    write_results,
+)
 from trainables.training import default_device
 from trainables.usage import Usage
-from trainables.zoo_config import ZooConfig, zoo_metrics
+from trainables.zoo_config import ZooConfig
 
 if TYPE_CHECKING:
     Report = dict[str, Any]
@@ -62,7 +70,11 @@ class Zoo:
         with usage:
             model = fine_tuned(self.trial.model, None, store=self.store)
             sets = evaluation_sets(self.trial.data, self.evaluation, "validation", model)
-            result = evaluate(model, sets, self.evaluation, store=store_at(str(parts)))
+            # under the baseline's key, as a sweep's first model is that, too
+            key = baseline_key(model, sets, None, self.evaluation)
+            result = self.store.get(
+                BASELINE, key, lambda: evaluate(model, sets, self.evaluation, store=store_at(str(parts)))
+            )
         seconds = time.perf_counter() - started
         epoch = {
             "epoch": 1,
@@ -81,7 +93,7 @@ class Zoo:
 
     def _failure(self, reason: str) -> Report:
         return {
-            **dict.fromkeys(zoo_metrics(self.trial, self.evaluation), math.nan),
+            **dict.fromkeys(trial_metrics(self.trial, self.evaluation), math.nan),
             "epoch": 0,
             "images_per_second": math.nan,
             "failed": reason,
@@ -93,3 +105,14 @@ class Zoo:
 
     def load(self, folder: str) -> None:
         """The same."""
+
+
+def measure(*, target: str, **own: Any) -> None:
+    """As `finetune.measure`; the weights of a trial are the model's own."""
+    parts = {"parts": str(Path(target).with_suffix(".parts"))}
+    finetune.measure(target=target, **parts | own | {"weights": None})
+
+
+def sanity(**own: Any) -> list[tuple[str, bool | None, str]]:
+    """As `finetune.sanity`."""
+    return finetune.sanity(**own | {"weights": None})

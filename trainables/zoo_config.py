@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
+import json
 import re
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import Field, model_validator
 
-from trainables.config import EvaluationConfig, ModelConfig, measured_sets
+from trainables.config import EvaluationConfig, ModelConfig
 from trainables.data.config import DataConfig
 from trainables.embedded import MODELS
-from trainables.metrics.names import metric_names
 from trainables.settings import Settings
-from trainables.sources import RANDOM, TIMM
+from trainables.sources import TIMM, random_seed
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
 SOURCES = (
     "openai",
     "laion400m",
+    "laion aesthetic",
     "laion2b",
     "laion5b",
     "datacomp",
@@ -32,6 +34,8 @@ SOURCES = (
     "cc12m",
     "yfcc15m",
     "redcaps",
+    "nllb",
+    "meta",
 )
 """Training sources, as the tags of open_clip's weights name them."""
 TIMM_SOURCES = {"in22k": "ImageNet-21k", "in21k": "ImageNet-21k", "in12k": "ImageNet-12k", "in1k": "ImageNet"}
@@ -66,7 +70,7 @@ class ZooConfig(Settings):
 
 def source_of(name: str, pretrained: str | None) -> str:
     """What a model was trained on, as far as its name says."""
-    if pretrained == RANDOM:
+    if random_seed(pretrained) is not None:
         return "random weights"
     if name in MODELS or not name:
         return "embedded"
@@ -78,16 +82,20 @@ def source_of(name: str, pretrained: str | None) -> str:
     return next((source for source in SOURCES if source in words), "other")
 
 
-def zoo_metrics(config: ZooConfig, evaluation: EvaluationConfig) -> list[str]:
-    """Names of all metrics that a model of this configuration always reports."""
-    measured = measured_sets(config.data, evaluation)
-    return metric_names({name: role for name, (_, role) in measured.items()}, evaluation.versions)
-
-
 def check(trial: dict[str, Any], evaluations: Sequence[dict[str, Any]] = ()) -> None:
-    """As `preflight.check`, where nothing is trained on."""
-    from trainables.preflight import check_needs
+    """As `preflight.check`, where nothing is trained on. Weights are not looked for: of a zoo some may be
+    gone from where they were, and then it is their trial that fails."""
+    from trainables.sources import check_source
 
     config = ZooConfig.model_validate(trial)
-    rulers = [EvaluationConfig.model_validate(each) for each in evaluations or [{}]]
-    check_needs(config.model, config.data, rulers)
+    check_data(config.data.model_dump_json(), tuple(map(json.dumps, evaluations or [{}])))
+    check_source(config.model.name, config.model.pretrained)
+
+
+@lru_cache(maxsize=1)
+def check_data(data: str, evaluations: tuple[str, ...]) -> None:
+    """Once for all models of a sweep: to list ImageNet takes a while."""
+    from trainables.preflight import check_evaluations
+
+    rulers = [EvaluationConfig.model_validate_json(each) for each in evaluations]
+    check_evaluations(DataConfig.model_validate_json(data), rulers)

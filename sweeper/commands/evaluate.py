@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -102,7 +102,7 @@ def command(
     from sweeper.trainable import Trainable
 
     asked = given(suites)
-    how = {"overrides": overrides, "attacks": attacks}
+    how: dict[str, Any] = {"overrides": overrides, "attacks": attacks}
     if sets or (asked and evaluation.is_model(model)):
         if run is not None:
             raise UserError(f"{model} is measured by itself, without a run; leave {run!r} out")

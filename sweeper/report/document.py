@@ -36,7 +36,7 @@ def document(
         style=(folder / "page.css").read_text(encoding="utf-8"),
         scripts=[(folder / name).read_text(encoding="utf-8") for name in ("page.js", "details.js")],
         data=packed(json.dumps(data, separators=(",", ":"), allow_nan=False).encode()),
-        plotly=plotly(),
+        plotly=plotly() if data["figures"] else packed(b""),
     )
 
 

@@ -12,6 +12,7 @@ from sweeper.report.interaction import interaction_chart
 from sweeper.report.methods import methods_chart
 from sweeper.report.prepare import Material
 from sweeper.report.progress import curves_chart, hypervolume_chart
+from sweeper.report.scatter import pairs_chart
 from sweeper.report.settings import settings_chart
 from sweeper.report.timing import rungs_chart, timeline_chart
 
@@ -19,6 +20,7 @@ FIGURES: dict[str, Callable[[Material], Chart | Absent]] = {
     "front": front,
     "front-3d": front_3d,
     "methods": methods_chart,
+    "pairs": pairs_chart,
     "reliability": reliability_chart,
     "confidence": confidence_chart,
     "uncertainty": uncertainty_chart,
@@ -30,7 +32,7 @@ FIGURES: dict[str, Callable[[Material], Chart | Absent]] = {
     "rungs": rungs_chart,
     "timeline": timeline_chart,
 }
-STAGED = ("front", "front-3d", "reliability", "confidence", "uncertainty")
+STAGED = ("front", "front-3d", "pairs", "reliability", "confidence", "uncertainty")
 """Those that can be drawn of each stage."""
 OF_MODELS = ("reliability", "confidence", "uncertainty")
 """Those that have a row for each of some models."""

@@ -27,6 +27,7 @@ DETAILED = 300
 SECTIONS = {
     "Pareto set": ("front", "front-3d"),
     "Methods": ("methods",),
+    "Metrics": ("pairs",),
     "Calibration": ("reliability", "confidence", "uncertainty"),
     "Settings": ("settings", "importance", "interaction"),
     "Search": ("curves", "hypervolume", "rungs", "timeline"),

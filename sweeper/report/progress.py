@@ -67,7 +67,7 @@ def curves_panel(of: Material, trials: Sequence[TrialRecord], name: str) -> Pane
         style = replace(of.look[method], width=2.6 if bold else 1, size=6 if bold else 3)
         if not bold:
             style = replace(style, opacity=FAINT)
-        curves = [(epochs_of(trial), [epoch["metrics"][name] for epoch in trial.epochs]) for trial in shown]
+        curves = [learning_curve(trial, name) for trial in shown]
         told = [
             [
                 f"{trial.id}@{epoch} {method}\n{of.labels[name]} {value:.4f}"
@@ -82,8 +82,10 @@ def curves_panel(of: Material, trials: Sequence[TrialRecord], name: str) -> Pane
     return Panel(marks, Axis("epoch", whole=True), Axis(), of.labels[name])
 
 
-def epochs_of(trial: TrialRecord) -> list[int]:
-    return [int(epoch["epoch"]) for epoch in trial.epochs]
+def learning_curve(trial: TrialRecord, name: str) -> tuple[list[int], list[float]]:
+    """The epochs after which a metric was measured, and what it was."""
+    measured = [epoch for epoch in trial.epochs if name in epoch["metrics"]]
+    return [int(epoch["epoch"]) for epoch in measured], [epoch["metrics"][name] for epoch in measured]
 
 
 # hypervolume

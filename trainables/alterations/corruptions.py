@@ -2,8 +2,8 @@
 
 Their constants are those of ImageNet-C, and for images below 64 pixels those of CIFAR-10-C, as published in
 hendrycks/robustness, ImageNet-C/create_c/make_imagenet_c.py and make_cifar_c.py. Lengths are in pixels, which
-were 224 and 32 a side there. What differs: frost is drawn, nothing is rounded to 8 bits between steps or saved
-as JPEG in the end, and what is told below.
+were 224 and 32 a side there. What differs: frost is drawn, nothing is rounded to 8 bits between steps or
+saved as JPEG in the end, and what is told below.
 """
 
 from __future__ import annotations

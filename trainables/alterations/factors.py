@@ -2,6 +2,7 @@
 
 They are made for grey objects on black, as those of the embedded sets. On photographs they are approximate:
 "the object" is everything that is not near-black, and what comes into view from beyond the border is black.
+At the last severities `larger` and `partial-view` can hide what tells two digits apart.
 """
 
 from __future__ import annotations
@@ -29,6 +30,12 @@ def hues(draws: Draws) -> Tensor:
     return draws.tensor(np.clip(np.abs(sixths % 6 - 3) - 1, 0, 1)[..., None, None])
 
 
+def tinted(pixels: Tensor, draws: Draws, strength: Tensor | float) -> Tensor:
+    """The object on its way, as far as `strength`, to one pure colour of the same value in HSV."""
+    coloured = pixels.amax(1, keepdim=True) * hues(draws)
+    return (pixels + (coloured - pixels) * strength).where(on_object(pixels), pixels)
+
+
 # Place
 
 
@@ -43,12 +50,12 @@ def smaller(pixels: Tensor, _: Draws, size: float) -> Tensor:
     return zoomed(pixels, size)
 
 
-@alteration("larger", (1.15, 1.3, 1.5, 1.75, 2.0))
+@alteration("larger", (1.1, 1.2, 1.3, 1.45, 1.6))
 def larger(pixels: Tensor, _: Draws, size: float) -> Tensor:
     return zoomed(pixels, size)
 
 
-@alteration("partial-view", (0.1, 0.2, 0.3, 0.4, 0.5))
+@alteration("partial-view", (0.08, 0.16, 0.24, 0.32, 0.4))
 def partial_view(pixels: Tensor, draws: Draws, share: float) -> Tensor:
     """share: of the object's extent along a random direction, from its edge."""
     rows, columns = places(pixels)
@@ -73,19 +80,17 @@ def background(pixels: Tensor, draws: Draws, strength: float) -> Tensor:
 
 @alteration("pattern", STRENGTHS)
 def pattern(pixels: Tensor, draws: Draws, strength: float) -> Tensor:
-    """Stripes, 4 to 8 across the shorter side, whose edges are soft."""
+    """Tinted in stripes with soft edges, 4 to 8 across the shorter side."""
     rows, columns = places(pixels)
     side = min(pixels.shape[-2:])
     right, down = directed(draws, 1, 1, 1) * draws.tensor(draws.uniform(8, 16, 1, 1, 1) / side)
     stripes = (wave(rows * down + columns * right) * 3 - 1).clamp(0, 1)
-    striped = pixels + (hues(draws) - pixels) * stripes * strength
-    return striped.where(on_object(pixels), pixels)
+    return tinted(pixels, draws, stripes * strength)
 
 
 @alteration("color", STRENGTHS)
 def color(pixels: Tensor, draws: Draws, strength: float) -> Tensor:
-    tinted = pixels.amax(1, keepdim=True) * hues(draws)
-    return (pixels + (tinted - pixels) * strength).where(on_object(pixels), pixels)
+    return tinted(pixels, draws, strength)
 
 
 # Light

@@ -40,12 +40,12 @@ CHROMINANCE[:4, :4] = [[17, 18, 24, 47], [18, 21, 26, 66], [24, 26, 56, 99], [47
 def compressed(pixels: Tensor, quality: int) -> Tensor:
     """Compressed at libjpeg's `quality`, 1 to 100, and read again."""
     height, width = pixels.shape[-2:]
-    border = (0, -width % 16, 0, -height % 16)
-    levels = functional.pad((pixels * 255).round(), border, mode="replicate")
-    luma, chroma = split(levels)
+    border = (0, -width % 16, 0, height % 2)  # as libjpeg, which repeats the last row after halving alone
+    luma, chroma = split(functional.pad((pixels * 255).round(), border, mode="replicate"))
     luma = coded(luma, steps(LUMINANCE, quality))
-    chroma = doubled(coded(halved(chroma), steps(CHROMINANCE, quality)))
-    return merged(luma, chroma)[..., :height, :width].round().clamp(0, 255) * (1 / 255)
+    chroma = coded(halved(chroma), steps(CHROMINANCE, quality))
+    chroma = doubled(chroma[..., : (width + 1) // 2])
+    return merged(luma[..., :height, :width], chroma[..., :height, :width]).round().clamp(0, 255) * (1 / 255)
 
 
 def split(levels: Tensor) -> tuple[Tensor, Tensor]:
@@ -57,6 +57,7 @@ def split(levels: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def merged(luma: Tensor, chroma: Tensor) -> Tensor:
+    """RGB again, neither rounded nor cut off."""
     blue, red = (chroma - 128).split(1, 1)
     green = luma - red * (0.299 * 1.402 / 0.587) - blue * (0.114 * 1.772 / 0.587)
     return torch.cat([luma + red * 1.402, green, luma + blue * 1.772], 1)
@@ -69,13 +70,15 @@ def steps(table: Table, quality: int) -> Table:
 
 
 def coded(levels: Tensor, steps: Table) -> Tensor:
-    """(B, C, H, W) of 0 to 255, H and W multiples of 8, with their cosine coefficients quantised."""
+    """(B, C, H, W) of 0 to 255, W a multiple of 8, with their cosine coefficients quantised."""
     height, width = levels.shape[-2:]
-    rows, columns = cosines(height), cosines(width)
-    tiled = np.tile(steps, (height // 8, width // 8)).astype(np.float32)
+    levels = functional.pad(levels, (0, 0, 0, -height % 8), mode="replicate")
+    rows, columns = cosines(levels.shape[-2]), cosines(width)
+    tiled = np.tile(steps, (len(rows) // 8, len(columns) // 8)).astype(np.float32)
     step = to_device(tiled, levels.device)
     coefficients = (separable(levels - 128, (rows, columns)) / step).round() * step
-    return (separable(coefficients, (rows.T, columns.T)) + 128).round().clamp(0, 255)
+    back = separable(coefficients, (rows.T, columns.T))[..., :height, :]
+    return (back + 128).round().clamp(0, 255)
 
 
 @cache
@@ -88,9 +91,10 @@ def cosines(size: int) -> Matrix:
 
 
 def halved(chroma: Tensor) -> Tensor:
-    """The mean of each 2 x 2 values."""
+    """The mean of each 2 x 2 values; a half is rounded down in even columns and up in odd ones."""
     rows, columns = (np.repeat(np.eye(size // 2), 2, axis=1) / 2 for size in chroma.shape[-2:])
-    return separable(chroma, (rows, columns)).round()
+    up = torch.arange(len(columns), device=chroma.device) % 2
+    return (separable(chroma, (rows, columns)) + (up + 1) * 0.25).floor()
 
 
 def doubled(chroma: Tensor) -> Tensor:
@@ -101,6 +105,7 @@ def doubled(chroma: Tensor) -> Tensor:
 
 @cache
 def between(size: int) -> Matrix:
+    """(2 size, size) three quarters of the nearest value and one of the next."""
     at = np.arange(2 * size)
     neighbour = np.clip(at // 2 + np.where(at % 2, 1, -1), 0, size - 1)
     return 0.75 * np.eye(size)[at // 2] + 0.25 * np.eye(size)[neighbour]

@@ -27,11 +27,11 @@ _CORRUPTIONS = {
 _FACTORS = {
     "pose": "turned to one side, 10 to 50 degrees give or take a fifth",
     "smaller": "0.9 to 0.5 of the size, on black",
-    "larger": "1.15 to 2 times the size; what is off the edges is lost",
+    "larger": "1.1 to 1.6 times the size; what is off the edges is lost",
     "background": "a two-coloured cloudy texture in place of what is black",
-    "pattern": "stripes in a random colour, on what is not black",
+    "pattern": "stripes of a random hue, on what is not black",
     "color": "a random hue, on what is not black",
-    "partial-view": "black over a tenth to half of the object's extent, from a random side",
+    "partial-view": "black over 8 to 40 % of the object's extent, from a random side",
     "brighter": "1.3 to 5 times the light, less of it towards white",
     "darker": "0.8 to 0.2 times the light",
 }

@@ -35,7 +35,7 @@ def separable(pixels: Tensor, *maps: tuple[Matrix, Matrix]) -> Tensor:
 
 def along(image: Tensor, matrix: Matrix, dim: Literal[0, 1]) -> Tensor:
     """A linear map (M, N) of the N values along a dimension of four."""
-    taps = int((matrix != 0).sum(1).max())
+    taps = max(1, int((matrix != 0).sum(1).max()))
     sources = np.argsort(matrix == 0, axis=1, kind="stable")[:, :taps]
     weights = np.take_along_axis(matrix, sources, 1).astype(np.float32)
     indices = to_device(np.ascontiguousarray(sources.T), image.device)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import (
@@ -16,6 +15,7 @@ from pydantic import (
     model_validator,
 )
 
+from trainables.errors import did_you_mean
 from trainables.settings import Settings
 
 if TYPE_CHECKING:
@@ -141,8 +141,7 @@ class FurtherAttack(Settings):
     def is_known(cls, name: str) -> str:
         if name in OWN_ATTACKS or (name.startswith(EXTERNAL) and name != EXTERNAL):
             return name
-        close = difflib.get_close_matches(name.lower(), OWN_ATTACKS, n=1)
-        hint = f"; did you mean {close[0]!r}?" if close else ""
+        hint = did_you_mean(name.lower(), OWN_ATTACKS)
         raise ValueError(f"unknown attack {name!r}{hint} (known: {', '.join(OWN_ATTACKS)}, {EXTERNAL}NAME)")
 
     @model_validator(mode="after")

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from trainables.attacks.config import FurtherAttack
+    from trainables.classifiers import NetClassifier
     from trainables.config import EvaluationConfig
     from trainables.data.images import ImageSet
     from trainables.models import Classifier
@@ -32,7 +33,7 @@ IMAGES = 2048
 
 def still_correct(
     attack: FurtherAttack,
-    classifier: Classifier,
+    classifier: Classifier | NetClassifier,
     images: ImageSet,
     config: EvaluationConfig,
 ) -> np.ndarray:
@@ -56,7 +57,7 @@ def still_correct(
 
 def survivors_of_apgd(
     attack: FurtherAttack,
-    classifier: Classifier,
+    classifier: Classifier | NetClassifier,
     images: ImageSet,
     config: EvaluationConfig,
 ) -> np.ndarray:
@@ -84,7 +85,7 @@ def survivors_of_apgd(
 
 def attack_batch(
     attack: FurtherAttack,
-    classifier: Classifier,
+    classifier: Classifier | NetClassifier,
     pixels: Tensor,
     labels: Tensor,
     *,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 from pathlib import Path
 from typing import Annotated, Any, Literal, Union
 
@@ -10,6 +9,7 @@ from pydantic import AfterValidator, Field, PositiveInt, model_validator
 
 from trainables.alterations.names import ALTERATIONS, SEVERITIES
 from trainables.data.names import ALIASES, NAMES, OUTSIDE, Factor
+from trainables.errors import did_you_mean
 from trainables.settings import Settings
 
 OWN_TEMPLATES = "clip_benchmark"
@@ -24,8 +24,7 @@ def known_set(name: str) -> str:
     """The name as tables show it, of a name that clip_benchmark knows too."""
     name = ALIASES.get(name, name)
     if name not in NAMES:
-        close = difflib.get_close_matches(name, [*NAMES, *ALIASES], n=1)
-        hint = f"; did you mean {close[0]!r}?" if close else ""
+        hint = did_you_mean(name, [*NAMES, *ALIASES])
         raise ValueError(
             f"unknown data set {name!r}{hint} (known: {', '.join(NAMES)}; or image_folder, webdataset or "
             "huggingface: PATH)"
@@ -46,8 +45,7 @@ def measured_set(name: str) -> str:
 
 def known_alteration(name: str) -> str:
     if name not in ALTERATIONS:
-        close = difflib.get_close_matches(name, ALTERATIONS, n=1)
-        hint = f"; did you mean {close[0]!r}?" if close else ""
+        hint = did_you_mean(name, ALTERATIONS)
         raise ValueError(f"unknown alteration {name!r}{hint} (known: {', '.join(ALTERATIONS)})")
     return name
 

@@ -24,10 +24,14 @@ def fall(
 
     before, after: records of the model's evaluations by `evaluation` and by `final`.  Returns `images`, the
     two accuracies `before` and `after`, and `masked`, 1 if they differ by more than `MASKED`; None if the two
-    attack in different balls, or no image in common, and so can't be compared.
+    attack in different balls, or not at all, or no image in common, and so can't be compared.
     """
-    balls = [EvaluationConfig.model_validate(each).attack for each in (evaluation, final)]
-    if len({(ball.norm, ball.epsilon, ball.at) for ball in balls}) > 1:
+    rulers = [EvaluationConfig.model_validate(each) for each in (evaluation, final)]
+    balls = [ruler.attack for ruler in rulers]
+    if (
+        not all(ruler.attacks for ruler in rulers)
+        or len({(ball.norm, ball.epsilon, ball.at) for ball in balls}) > 1
+    ):
         return None
     pairs = own_images(before).merge(own_images(after), on=["set", "index"], suffixes=("_before", "_after"))
     if pairs.empty:

@@ -103,6 +103,16 @@ def worse(metric: str) -> Literal["smaller", "larger"] | None:
     return "larger" if metric.endswith(LARGER_IS_WORSE) else None
 
 
+BENCHMARK_METRICS = {
+    "acc1": "clean_accuracy",
+    "robust_acc1": "robust_accuracy",
+    "ece": "clean_ece",
+    "robust_ece": "robust_ece",
+    "nll": "clean_nll",
+    "robust_nll": "robust_nll",
+}
+"""Our metrics by clip_benchmark's names, or those that `sweeper evaluate` gives them in such a file."""
+
 ZERO_GRADIENTS = 0.01
 """The share of exactly zero gradients above which an attack's result should not be believed."""
 
@@ -123,7 +133,8 @@ def metric_names(sets: Mapping[str, Role], versions: Sequence[str] = VERSIONS) -
     of = {name: of_role(sets[name], versions) for name in sets}
     names = list(of[first])
     for group in dict.fromkeys(group for name in others for group in sets[name].groups):
-        names += [f"{group}.{name}" for name in of_group([of[n] for n in others if group in sets[n].groups])]
+        members = [of[name] for name in others if group in sets[name].groups]
+        names += [f"{group}.{name}" for name in of_group(members)]
     return names + [f"{other}.{name}" for other in others for name in of[other]]
 
 
@@ -134,8 +145,16 @@ def of_role(role: Role, versions: Sequence[str]) -> list[str]:
 
 
 def of_group(of_sets: Sequence[Collection[str]]) -> list[str]:
-    """Metrics of a group: means of those that all sets of it have, and the worst where one end is worse."""
-    means = [name for name in of_sets[0] if all(name in names for names in of_sets)]
+    """Metrics of a group: means of those that all of its classified sets have, or all others, and the worst
+    where one end is worse."""
+    outside = [names for names in of_sets if not OUTSIDE.keys().isdisjoint(names)]
+    classified = [names for names in of_sets if names not in outside]
+    means = [
+        name
+        for kind in (classified, outside)
+        for name in (kind[0] if kind else ())
+        if all(name in names for names in kind)
+    ]
     return means + [f"{WORST}{name}" for name in means if worse(name)]
 
 

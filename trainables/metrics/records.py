@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 
-from trainables.data.listing import NO_CLASS
 from trainables.data.role import TRANSFER
 from trainables.metrics.names import CONFIDENCE_VERSIONS, UNCERTAINTIES, VERSIONS
 
@@ -36,15 +35,13 @@ def by_set(records: pd.DataFrame) -> dict[str, pd.DataFrame]:
 def own(rows: pd.DataFrame) -> pd.DataFrame:
     """Without the columns of which nothing is known, and in NumPy's types."""
     known = rows.dropna(axis=1, how="all").infer_objects()
-    extended = (pd.BooleanDtype, pd.Int64Dtype)
-    return known.astype(
-        {n: kind.numpy_dtype for n, kind in known.dtypes.items() if isinstance(kind, extended)}
-    )
+    extended = {pd.BooleanDtype(): np.bool_, pd.Int64Dtype(): np.int64}
+    return known.astype({name: extended[kind] for name, kind in known.dtypes.items() if kind in extended})
 
 
 def is_outside(own: pd.DataFrame) -> bool:
     """Whether a set's images are of no class of the in-distribution set. own: its records."""
-    return bool(own["label"].iloc[0] == NO_CLASS)
+    return "clean_correct" not in own
 
 
 def versions_of(own: pd.DataFrame) -> list[str]:

@@ -176,8 +176,8 @@ class _Part:
         if self.inside is None:
             return STATISTICS[name](self.columns, weights[self.images])
         score, _, kind = name.rpartition("_ood_")
-        scores = (part.columns[f"certainty_{score}"] for part in (self.inside, self))
-        return KINDS[kind](*at_scores(*scores, weights[self.inside.images], weights[self.images]))
+        inside, outside = (part.columns[f"certainty_{score}"] for part in (self.inside, self))
+        return KINDS[kind](*at_scores(inside, outside, weights[self.inside.images], weights[self.images]))
 
 
 class _Weights(dict[bytes, Array]):
@@ -236,15 +236,18 @@ def _statistic_name(metric: str) -> str:
 def _of_metric(metric: str, parts: Sequence[_Part], weights: _Weights) -> Array:
     """(D,) a metric of a file."""
     prefix, _, name = metric.rpartition(".")
-    values = [part.value(_statistic_name(metric), weights) for part in _parts_of(prefix, parts)]
+    statistic = _statistic_name(metric)
+    members = _parts_of(prefix, parts, outside=statistic in OUTSIDE)
+    values = [part.value(statistic, weights) for part in members]
     if not name.startswith(WORST):
         return np.asarray(np.mean(values, axis=0))
     return np.asarray(np.min(values, axis=0) if worse(name) == "smaller" else np.max(values, axis=0))
 
 
-def _parts_of(prefix: str, parts: Sequence[_Part]) -> Sequence[_Part]:
-    """The sets that metrics with this in front are of; the in-distribution one comes first."""
-    members = [part for part in parts[1:] if prefix in part.groups]
+def _parts_of(prefix: str, parts: Sequence[_Part], *, outside: bool) -> Sequence[_Part]:
+    """The sets that metrics with this in front are of; the in-distribution one comes first. outside: of other
+    classes, or of classified ones."""
+    members = [part for part in parts[1:] if prefix in part.groups and bool(part.inside) == outside]
     return members or [part for part in parts if part.set == (prefix or parts[0].set)]
 
 

@@ -91,12 +91,13 @@ def separation(inside: ArrayLike, outside: ArrayLike, *, seed: int = 0) -> dict[
     weights = [(np.ones((1, n)), np.ones((1, m)))]
     weights += [(resampled(sources[0], size, n), resampled(sources[1], size, m)) for size in sizes]
     drawn = [at_scores(inside, outside, *each) for each in weights]
-    found = {
-        kind: on_logit_scale(np.concatenate([of(*each) for each in drawn]), least=1 / (4 * min(n, m)))
-        for kind, of in KINDS.items()
-    }
+
+    def bootstrapped(of: Weighted) -> Estimate:
+        return on_logit_scale(np.concatenate([of(*each) for each in drawn]), least=1 / (4 * min(n, m)))
+
     known = np.concatenate([np.ones(n, dtype=bool), np.zeros(m, dtype=bool)])
-    return found | {"auroc": detection.auroc(np.concatenate([inside, outside]), known)}
+    area = detection.auroc(np.concatenate([inside, outside]), known)
+    return {"auroc": area, "aupr": bootstrapped(aupr), "fpr95": bootstrapped(fpr95)}
 
 
 def on_logit_scale(values: Array, least: float) -> Estimate:

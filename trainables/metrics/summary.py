@@ -66,11 +66,11 @@ def summarize(records: pd.DataFrame, class_bins: pd.DataFrame) -> Summary:
 
 
 def group_metrics(members: Sequence[Mapping[str, float]]) -> dict[str, float]:
-    """Means over sets of the metrics that all of them have, and the worst."""
+    """Means over the sets that have a metric, and the worst."""
     metrics = {}
     for name in of_group(members):
         of_worst = name.removeprefix(WORST)
-        values = [member[of_worst] for member in members]
+        values = [member[of_worst] for member in members if of_worst in member]
         if name == of_worst:
             metrics[name] = float(np.mean(values))
         else:

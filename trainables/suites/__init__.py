@@ -5,7 +5,6 @@ No torch here: sweep files are checked against these.
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Annotated, Any
@@ -17,7 +16,7 @@ from trainables.alterations.names import CORRUPTIONS, FACTORS
 from trainables.attacks.config import ConfidenceAttack, Distance, as_fraction
 from trainables.data.config import Altered, DataSet, DataSetConfig, OutsideSet, Severity, as_data_set
 from trainables.data.role import Role
-from trainables.errors import DataError
+from trainables.errors import DataError, did_you_mean
 from trainables.settings import Settings
 
 HERE = Path(__file__).parent
@@ -83,8 +82,7 @@ class Suite(Settings):
 def read(name: str) -> dict[str, Any]:
     """A suite of ours, as its file has it. Raises ValueError for another name."""
     if name not in NAMES:
-        close = difflib.get_close_matches(name, NAMES, n=1)
-        hint = f"; did you mean {close[0]!r}?" if close else ""
+        hint = did_you_mean(name, NAMES)
         raise ValueError(
             f"unknown suite {name!r}{hint} (known: {', '.join(NAMES)}; or one of your own, as a map)"
         )
@@ -97,7 +95,9 @@ def measurements(suites: Sequence[Any]) -> list[dict[str, Any]]:
 
     suites: names, or suites of one's own.  Raises DataError for what is none.
     """
-    alone, as_it_is, at = [], [], dict[float, list[Suite]]()
+    alone: list[Suite] = []
+    as_it_is: list[Suite] = []
+    at: dict[float, list[Suite]] = {}
     for suite in map(validated, suites):
         for epsilon in suite.epsilons:
             at.setdefault(epsilon, []).append(suite)
