@@ -20,6 +20,8 @@ from benchmarks.reproduction.results import QUESTIONS, results
 from benchmarks.reproduction.units import CONFIGURATIONS, PMG, TECOA, UNTRAINED, Configuration, Unit
 from tests.records import records
 from trainables.config import TrialConfig
+from trainables.metrics.comparison import resampled
+from trainables.metrics.resampling import squared_l2
 
 IMAGES = {"fashion-mnist-8k": 250, "digits": 60}
 DRAWS = 400
@@ -120,10 +122,44 @@ def test_at_an_accuracy_is_between_epochs() -> None:
     accuracies = [np.array([[0.2, 0.3]]), np.array([[0.4, 0.5]]), np.array([[0.3, 0.7]])]
     errors = [np.array([[0.1, 0.1]]), np.array([[0.3, 0.2]]), np.array([[0.9, 0.4]])]
     np.testing.assert_allclose(at_accuracy(accuracies, errors, 0.35), [[0.25, 0.125]])
-    assert at_accuracy(accuracies, errors, 0.6)[0, 1] == pytest.approx(0.3)
-    worse = [np.array([[0.1]]), np.array([[0.4]])]
-    assert common_accuracy(accuracies, worse) == pytest.approx(0.4)
+    np.testing.assert_allclose(
+        at_accuracy(accuracies, errors, 0.6), [[0.3, 0.3]]
+    )  # the first never gets there
+    np.testing.assert_allclose(at_accuracy(accuracies, errors, 0.1), [[0.1, 0.1]])
+    worse = [np.array([[0.1, 0.2]]), np.array([[0.35, 0.6]])]
+    assert common_accuracy(accuracies, worse) == pytest.approx(0.35)
     assert common_accuracy(accuracies, worse[:1]) is None
+
+
+def test_a_curve_that_falls_is_crossed_where_it_rises() -> None:
+    """Once it has fallen, the error of a later epoch is not that of the accuracy it had."""
+    accuracies = [np.array([[each]]) for each in (0.5, 0.6, 0.55, 0.65)]
+    errors = [np.array([[each]]) for each in (0.1, 0.2, 0.15, 0.25)]
+    assert at_accuracy(accuracies, errors, 0.62)[0, 0] == pytest.approx(0.15 + 0.7 * 0.1)
+    assert at_accuracy(accuracies[:3], errors[:3], 0.6)[0, 0] == pytest.approx(0.2)
+
+
+def off_by(gap: float, confidence: np.ndarray, rng: np.random.Generator) -> dict[str, np.ndarray]:
+    """Answers that are right less often than the confidence says."""
+    correct = rng.random(len(confidence)) < confidence - gap
+    return {"confidence": confidence, "correct": correct.astype(float)}
+
+
+@pytest.mark.parametrize("gap", [0.0, 0.1])
+def test_intervals_of_squared_errors_hold_the_truth(gap: float) -> None:
+    """That of a difference to a calibrated model, too, of which that of ECEs does not."""
+    rng, images, repeats = np.random.default_rng(0), 300, 150
+    values, held = [], []
+    for _ in range(repeats):
+        confidence = rng.uniform(0.2, 1, images)
+        weights = np.concatenate([np.ones((1, images)), resampled(rng, 200, images)])
+        one, other = (squared_l2(off_by(each, confidence, rng), weights)[:, None] for each in (gap, 0))
+        found = numbers.mean(one), numbers.difference(one, other)
+        held.append([of.low <= gap**2 <= of.high for of in found])
+        values.append([of.value for of in found])
+    assert np.mean(held, axis=0).min() > 0.93
+    error = np.std(values, axis=0) / np.sqrt(repeats)
+    np.testing.assert_array_less(np.abs(np.mean(values, axis=0) - gap**2), 3 * error)
 
 
 @pytest.mark.parametrize(

@@ -7,6 +7,10 @@ and the variance of the seeds over k are added, and the quantile is Student's wi
 Satterthwaite (Biometrics Bulletin 2 (1946) 110), where that of the images counts as known. What a seed does
 to single images is in both, so that intervals are rather too wide. Seeds of two configurations are taken as
 independent.
+
+An ECE is larger on fewer images. Its interval is for as many other images, not for all that there are; for
+these there is `squared_l2`. In simulations of both, with one seed and five, at least 97 % of the intervals
+held the true value and the true difference.
 """
 
 from __future__ import annotations
@@ -55,17 +59,24 @@ def _estimate(means: NDArray[np.float64], parts: Sequence[Values]) -> Estimate:
 
 
 def at_accuracy(accuracies: Sequence[Values], errors: Sequence[Values], accuracy: float) -> Values:
-    """A calibration error where a seed's training passes an accuracy: linear between its epochs, of which
-    `accuracies` and `errors` are in order. A seed that ends below has what it ends with."""
-    reached = np.maximum.accumulate(np.stack(accuracies, axis=-1), axis=-1)
-    error = np.stack(errors, axis=-1)
-    pairs = zip(reached.reshape(-1, reached.shape[-1]), error.reshape(-1, error.shape[-1]), strict=True)
-    found = [np.interp(accuracy, x, y) for x, y in pairs]
-    return np.array(found, dtype=np.float64).reshape(error.shape[:-1])
+    """A calibration error where a seed's training first reaches an accuracy: linear between its epochs, of
+    which `accuracies` and `errors` are in order. A seed that is above it after its first epoch has the error
+    of that, and one that never gets there that of its most accurate epoch."""
+    curve, error = np.stack(accuracies, axis=-1), np.stack(errors, axis=-1)
+    reached = curve >= accuracy
+    after = np.where(reached.any(axis=-1), reached.argmax(axis=-1), curve.argmax(axis=-1))
+    before = np.where(reached.any(axis=-1), np.maximum(after - 1, 0), after)
+
+    def at(values: NDArray[np.float64], epoch: NDArray[np.int64]) -> Values:
+        return np.take_along_axis(values, epoch[..., None], axis=-1)[..., 0]
+
+    rise = at(curve, after) - at(curve, before)
+    share = np.where(rise > 0, (accuracy - at(curve, before)) / np.where(rise > 0, rise, 1), 0)
+    return np.asarray(at(error, before) + share.clip(0, 1) * (at(error, after) - at(error, before)))
 
 
 def common_accuracy(*curves: Sequence[Values]) -> float | None:
-    """The largest mean accuracy that all end with or have passed between two epochs; None where one of them
-    has never been so low."""
-    at = min(float(curve[-1][0].mean()) for curve in curves)
+    """The largest accuracy that every seed of all reaches; None where one of them is above it on average
+    after its first epoch."""
+    at = min(float(np.max([epoch[0] for epoch in curve], axis=0).min()) for curve in curves)
     return at if all(float(curve[0][0].mean()) <= at for curve in curves) else None

@@ -8,7 +8,7 @@ from io import StringIO
 from pathlib import Path
 from typing import Any
 
-from benchmarks.reproduction.results import STANDARD
+from benchmarks.reproduction.results import SQUARED, STANDARD
 from benchmarks.reproduction.units import TECOA
 
 PAGE = Path(__file__).parents[2] / "docs" / "reproduction.md"
@@ -19,6 +19,7 @@ COLUMNS = {
     STANDARD: "`standard`",
     "clean_ece": "clean ECE",
     "robust_ece": "attacked ECE",
+    SQUARED: "attacked squared error",
     "digits.clean_accuracy": "digits, clean",
     "digits.robust_accuracy": "digits, attacked",
     "entropy_shift": "entropy shift",
@@ -30,6 +31,8 @@ Results = dict[str, Any]
 def written(metric: str, estimate: list[float]) -> str:
     """Value and interval in per cent; the epistemic uncertainty is too small for that."""
     value, low, high = estimate
+    if metric == SQUARED:
+        return f"{100 * value:.2f} [{100 * low:.2f}, {100 * high:.2f}]"
     if metric == "epistemic_shift":
         return f"{value:.1e} [{low:.1e}, {high:.1e}]"
     return f"{100 * value:.1f} [{100 * low:.1f}, {100 * high:.1f}]"

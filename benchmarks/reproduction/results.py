@@ -32,7 +32,8 @@ METRICS = (
     "robust_accuracy",
     "clean_ece",
     "robust_ece",
-    "robust_calibration_l2",
+    "clean_squared_l2",
+    "robust_squared_l2",
     "robust_scaled_ece",
     "robust_confidence",
     "digits.clean_accuracy",
@@ -40,7 +41,8 @@ METRICS = (
     "entropy_shift",
     "epistemic_shift",
 )
-CURVE = ("robust_accuracy", "robust_ece")
+SQUARED = "robust_squared_l2"
+CURVE = ("robust_accuracy", SQUARED)
 
 Measured = dict[str, dict[str, Values]]
 """By configuration and metric."""
@@ -78,13 +80,13 @@ QUESTIONS = (
     Question("Robust accuracy above TeCoA's?", "robust_accuracy", "above", TO_TECOA),
     Question("Clean accuracy above TeCoA's?", "clean_accuracy", "above", TO_TECOA),
     Question("Attacked ECE below TeCoA's?", "robust_ece", "below", ALIGNED_TO_TECOA),
-    Question("The same at equal robust accuracy?", "robust_ece", "below", ALIGNED_TO_TECOA, matched=True),
-    Question(
-        "The same as L2 error, which is free of bias?", "robust_calibration_l2", "below", ALIGNED_TO_TECOA
-    ),
+    Question("Attacked squared error below TeCoA's?", SQUARED, "below", ALIGNED_TO_TECOA),
+    Question("The same at equal robust accuracy?", SQUARED, "below", ALIGNED_TO_TECOA, matched=True),
     Question("Does evidence change the attacked ECE?", "robust_ece", "other", EVIDENCE),
+    Question("Does evidence change the attacked squared error?", SQUARED, "other", EVIDENCE),
     Question("Does evidence change robust accuracy?", "robust_accuracy", "other", EVIDENCE),
     Question("Does the scale change the attacked ECE?", "robust_ece", "other", SCALES),
+    Question("Does the scale change the attacked squared error?", SQUARED, "other", SCALES),
     Question("Does the scale change robust accuracy?", "robust_accuracy", "other", SCALES),
     Question("Clean accuracy on digits above TeCoA's?", "digits.clean_accuracy", "above", TO_TECOA),
     Question("Robust accuracy on digits above TeCoA's?", "digits.robust_accuracy", "above", TO_TECOA),
