@@ -15,7 +15,7 @@ from scipy import stats
 from benchmarks.reproduction import numbers, units
 from benchmarks.reproduction.__main__ import KEPT, run_all, write
 from benchmarks.reproduction.numbers import at_accuracy, common_accuracy
-from benchmarks.reproduction.page import BEGIN, END, PAGE, as_csv, block, page, verdict
+from benchmarks.reproduction.page import BEGIN, END, PAGE, as_csv, block, in_words, page, verdict
 from benchmarks.reproduction.results import QUESTIONS, results
 from benchmarks.reproduction.units import CONFIGURATIONS, PMG, TECOA, UNTRAINED, Configuration, Unit
 from tests.records import records
@@ -176,6 +176,23 @@ def test_a_verdict_is_what_the_interval_allows(
     difference: list[float] | None, expected: str, said: str
 ) -> None:
     assert verdict({"difference": difference, "expected": expected}) == said
+
+
+@pytest.mark.parametrize(
+    ("difference", "said"),
+    [
+        (
+            [0.04, 0.03, 0.05],
+            "A has more attacked squared error than B where both have 60.0 % robust accuracy",
+        ),
+        ([-0.04, -0.05, -0.03], "A has less attacked squared error than B where both have 60.0 % robust"),
+        ([-0.04, -0.05, 0.0], "A and B can't be told apart in attacked squared error where both have 60.0 %"),
+        (None, "A and B were never equally robust, so"),
+    ],
+)
+def test_a_sentence_says_what_the_interval_allows(difference: list[float] | None, said: str) -> None:
+    row = {"metric": "robust_squared_l2", "of": "A", "less": "B", "difference": difference}
+    assert in_words(row | ({"at": 0.6} if difference else {})).startswith(said)
 
 
 def test_every_question_is_answered(found: dict[str, Any]) -> None:

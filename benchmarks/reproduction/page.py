@@ -99,6 +99,25 @@ def verdict(row: dict[str, Any]) -> str:
     return "**yes**" if found == row["expected"] else f"**no**, {found}"
 
 
+def in_words(row: dict[str, Any]) -> str:
+    """A comparison of two configurations as a sentence that its interval allows."""
+    what, of, less = COLUMNS[row["metric"]], row["of"], row["less"]
+    where = f" where both have {100 * row['at']:.1f} % robust accuracy" if "at" in row else ""
+    if row["difference"] is None:
+        return f"{of} and {less} were never equally robust, so their {what} is not compared there."
+    _, low, high = row["difference"]
+    shown = written(row["metric"], row["difference"])
+    if low <= 0 <= high:
+        return f"{of} and {less} can't be told apart in {what}{where}: {shown}."
+    return f"{of} has {'more' if low > 0 else 'less'} {what} than {less}{where}: {shown}."
+
+
+def in_short(results: Results) -> str:
+    """What became of calibration, in sentences: against TeCoA, by evidence, by scale."""
+    rows = (row for row in results["questions"] if row["metric"] == SQUARED)
+    return "".join(f"* {in_words(row)}\n" for row in rows)
+
+
 def block(results: Results) -> str:
     """The part of the page that is made."""
     images, machine, steps = (
@@ -118,6 +137,9 @@ def block(results: Results) -> str:
 to {max(seconds):.0f} processor seconds.
 Validation images: {sizes}; `standard`, with {steps} steps, on {images[STANDARD]} of {inside}.
 
+In short, of calibration under attack:
+
+{in_short(results)}
 All but the epistemic shift in per cent, with 95 % intervals.
 
 {means(results)}
