@@ -531,6 +531,20 @@ def test_direction_swaps_the_arguments():
     np.testing.assert_allclose(reverse["dirichlet_kl"], expected, rtol=1e-6)
 
 
+def test_without_evidence_the_shape_of_the_softmax_is_aligned():
+    """Whatever all cosines of an image are shifted by, and with the same weight for each image."""
+    cosines = [RNG.uniform(0, 0.4, (4, 6)) for _ in "ab"]
+    log_a, log_b = (log_concentration(tensor(c), 5) for c in cosines)
+    p, q = (softmax(5 * c) for c in reversed(cosines))
+    expected = 0.3 * (p * np.log(p / q)).sum(-1)
+    for shift in (0, 1):
+        parts = dirichlet_parts(log_a + shift, log_b, weight=0.3, evidence=False)
+        np.testing.assert_allclose(parts["dirichlet_kl"], expected, rtol=1e-4)
+    assert Dirichlet(evidence=False).applied_weight == 1.0
+    with pytest.raises(ValueError, match="evidence needs `evidence: true`"):
+        Dirichlet(evidence=False, weight_normalisation="evidence")
+
+
 def test_evidence_normalisation_divides_by_one_number_for_the_batch():
     """So the images' weighting by their own evidence stays."""
     log_a, log_b = (log_concentration(tensor(RNG.uniform(0, 0.4, (4, 6))), 14.29) for _ in "ab")

@@ -10,9 +10,9 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING, Literal
 
-from pydantic import Field, NonNegativeFloat, PositiveFloat
+from pydantic import Field, NonNegativeFloat, PositiveFloat, model_validator
 
-from trainables.methods.base import LossParts, Method, Views, cross_entropy, register
+from trainables.methods.base import LossParts, Method, Views, cross_entropy, kl_divergence, register
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -82,6 +82,7 @@ def dirichlet_loss(
     weight: float,
     weight_normalisation: WeightNormalisation = "none",
     direction: Direction = "trained_to_frozen",
+    evidence: bool = True,
 ) -> LossParts:
     """CE(adversarial) + weight * KL(Dir(alpha) || Dir(beta)).
 
@@ -89,15 +90,15 @@ def dirichlet_loss(
     attacked images.  log_beta: (B, K) of the frozen model on the clean images.
     `none` is the publication; `evidence` divides by the batch mean of beta_0, so that a weight means
     the same for any number of classes and any concentration scale, and the weighting of images by
-    their evidence stays. Returns parts of shape (B,), in nats, weights applied; the
-    divergence in float64.
+    their evidence stays. Without `evidence` the divergence is KL(m_beta || m_alpha) of the means alone,
+    softmax distillation at temperature 1 / scale. Returns parts of shape (B,), in nats, weights applied;
+    the divergence of Dirichlets in float64.
     """
     pair = (log_alpha, log_beta) if direction == "trained_to_frozen" else (log_beta, log_alpha)
-    evidence = log_beta.double().logsumexp(-1)
-    divergence = dirichlet_kl(*pair)
+    divergence = dirichlet_kl(*pair) if evidence else kl_divergence(pair[1], pair[0])
     if weight_normalisation == "evidence":
-        mean_evidence = evidence.logsumexp(0) - math.log(len(evidence))
-        divergence = divergence * (-mean_evidence).exp()
+        log_evidence = log_beta.double().logsumexp(-1)
+        divergence = divergence * (math.log(len(log_evidence)) - log_evidence.logsumexp(0)).exp()
     return {
         "cross_entropy": cross_entropy(adversarial_logits, labels),
         "dirichlet_kl": weight * divergence,
@@ -112,7 +113,7 @@ class Dirichlet(Method):
     weight: NonNegativeFloat | None = Field(
         None,
         description="Weight of the divergence; by default the published 3.905e-8, or 1 where "
-        "weight_normalisation is evidence.",
+        "weight_normalisation is evidence, or `evidence` false.",
     )
     concentration_scale: PositiveFloat = Field(
         PUBLISHED_SCALE, le=100, description="kappa in alpha = exp(kappa (cosine + 1)); published 1/0.07."
@@ -123,6 +124,17 @@ class Dirichlet(Method):
     direction: Direction = Field(
         "trained_to_frozen", description="Of the divergence; the other one was found to collapse."
     )
+    evidence: bool = Field(
+        True,
+        description="False leaves out all evidence, to see what it does: the divergence is then that of "
+        "softmax(kappa cosine) alone, the same weight for each image.",
+    )
+
+    @model_validator(mode="after")
+    def evidence_is_there_to_normalise_by(self) -> Dirichlet:
+        if self.weight_normalisation == "evidence" and not self.evidence:
+            raise ValueError("weight_normalisation: evidence needs `evidence: true`")
+        return self
 
     @property
     def couples_images(self) -> bool:
@@ -132,7 +144,8 @@ class Dirichlet(Method):
     def applied_weight(self) -> float:
         if self.weight is not None:
             return self.weight
-        return 1.0 if self.weight_normalisation == "evidence" else PUBLISHED_WEIGHT
+        published = self.evidence and self.weight_normalisation == "none"
+        return PUBLISHED_WEIGHT if published else 1.0
 
     def loss(self, views: Views) -> LossParts:
         return dirichlet_loss(
@@ -143,4 +156,5 @@ class Dirichlet(Method):
             weight=self.applied_weight,
             weight_normalisation=self.weight_normalisation,
             direction=self.direction,
+            evidence=self.evidence,
         )

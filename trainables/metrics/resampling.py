@@ -55,12 +55,17 @@ def ece(columns: Columns, weights: Array, *, confidence: str = "confidence") -> 
 
 def calibration_l2(columns: Columns, weights: Array) -> Array:
     """`debiased.debiased_calibration_error`."""
+    return np.sqrt(np.maximum(squared_l2(columns, weights), 0.0))
+
+
+def squared_l2(columns: Columns, weights: Array) -> Array:
+    """`debiased.squared_error`, which is unbiased where its root is not, and negative by chance."""
     difference = columns["correct"] - columns["confidence"]
     images, sums, squares = (weights @ _binned(columns, difference**power) for power in range(3))
     gap = sums / np.maximum(images, 1)
     variance = np.maximum(squares - images * gap**2, 0) / np.maximum(images - 1, 1)
     terms = np.where(images > 1, images * gap**2 - variance, 0.0)
-    return np.sqrt(np.maximum(terms.sum(axis=1) / weights.sum(axis=1), 0.0))
+    return terms.sum(axis=1) / weights.sum(axis=1)
 
 
 def _binned(columns: Columns, values: Array, confidence: str = "confidence") -> Array:
@@ -133,6 +138,7 @@ OF_VERSION: dict[str, Statistic] = {
     "ece": ece,
     "ece_equal_mass": ece_equal_mass,
     "calibration_l2": calibration_l2,
+    "squared_l2": squared_l2,
     "aurc": aurc,
     "scaled_ece": partial(ece, confidence="scaled_confidence"),
     **{name: mean_of(name) for name in MEANS},
@@ -152,7 +158,8 @@ STATISTICS: dict[str, Statistic] = {
     for name, statistic in OF_VERSION.items()
 } | OF_SET
 """By name, all but `ece_class_wise`, whose probabilities of all classes are not in the records, and the
-`ece_null_` ones, which describe a model that is not this one. Those of `OUTSIDE` are about two sets."""
+`ece_null_` ones, which describe a model that is not this one. Those of `OUTSIDE` are about two sets.
+`squared_l2` is not reported, and there for differences."""
 
 
 @dataclass(frozen=True)
