@@ -100,6 +100,6 @@ def test_what_was_measured_or_trained_otherwise_is_not_taken(earlier: Run, tmp_p
 
 
 def test_an_unknown_run_is_one_line_before_anything_starts(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="nowhere: not a run folder"):
+    with pytest.raises(UserError, match="no run 'nowhere' in "):
         warmed(tmp_path, SMALL, "nowhere")
     assert Run.all(tmp_path) == []
