@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import atexit
+import shutil
+import tempfile
+from functools import cache
+from pathlib import Path
 
 from sweeper import front, kept, spec
-from sweeper.files import write_json
+from sweeper.files import read_json, write_json
 from sweeper.jobs import Jobs
 from sweeper.run import Run
 from sweeper.search import Suggestion
 from sweeper.trial import Point, Stage
 from trainables import finetune
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 SWEEP = """\
 name: finished
@@ -33,7 +34,24 @@ METHODS = ("tecoa", "carot", "fare")
 
 
 def finished_run(root: Path) -> Run:
-    """TeCoA (t000), CaRot (t001, both towers) and a third trial that has not finished an epoch."""
+    """TeCoA (t000), CaRot (t001, both towers) and a third trial that has not finished an epoch. A copy:
+    the run is made once a process."""
+    shutil.copytree(_made(), root, dirs_exist_ok=True)
+    (path,) = root.glob("finished-*")
+    about = read_json(path / "run.json") or {}
+    write_json(path / "run.json", about | {"directory": str(root)})
+    return Run.load(path)
+
+
+@cache
+def _made() -> Path:
+    root = Path(tempfile.mkdtemp(prefix="finished-"))
+    atexit.register(shutil.rmtree, root, ignore_errors=True)
+    make(root)
+    return root
+
+
+def make(root: Path) -> None:
     about = {"seed": 7, "directory": str(root), "versions": {"torch": "2"}}
     run = Run.create(root, spec.from_text(SWEEP, "finished.yaml"), about)
     measure(run, None)
@@ -50,7 +68,6 @@ def finished_run(root: Path) -> Run:
         for point in (None, *models):
             measure(run, point, stage)
     write_json(run.path / "pareto.json", run.pareto())
-    return run
 
 
 def measure(run: Run, point: Point | None, stage: Stage = "validation") -> None:

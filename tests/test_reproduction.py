@@ -24,7 +24,7 @@ from trainables.metrics.comparison import resampled
 from trainables.metrics.resampling import squared_l2
 
 IMAGES = {"fashion-mnist-8k": 250, "digits": 60}
-DRAWS = 400
+DRAWS = 200
 
 
 @pytest.fixture(scope="module")
