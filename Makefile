@@ -25,7 +25,7 @@ lint: .venv/ready
 	$(BIN)/mypy
 
 tests: .venv/ready
-	$(BIN)/pytest -n 3 --dist loadfile --no-loadscope-reorder -m "not hosts and not slow"
+	$(BIN)/pytest -n 2 --dist loadfile --no-loadscope-reorder -m "not hosts and not slow"
 
 slow: .venv/ready
 	$(BIN)/pytest -m slow
