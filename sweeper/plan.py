@@ -24,7 +24,7 @@ def print_plan(sweep: SweepSpec) -> None:
 
     most = search.trials * sweep.max_epochs()
     say(f"sweep {file.name}: {amount(search.trials, 'trial')}, at most {amount(most, 'epoch')}")
-    steps, warnings = sweep.trainable.steps(probes(sweep))
+    steps, warnings = sweep.trainable.steps(sweep.probes())
     if steps:
         say(f"a trial of all its epochs has {span(steps)}")
     for line in warnings:
@@ -64,22 +64,17 @@ def print_plan(sweep: SweepSpec) -> None:
     say("data and weights are looked for when the sweep is run", style="dim")
 
 
-def probes(sweep: SweepSpec) -> list[dict[str, Any]]:
-    """Trials that together have every option and both ends of every range."""
-    return [sweep.trial(probe.value) for probe in space.probes(sweep.space)]
-
-
 def memory(sweep: SweepSpec) -> list[str]:
     """How much memory trials need, and what fits. Asks the trainable, so it takes seconds, not a moment."""
     resources = sweep.file.resources
     own = {"cpus": resources.cpus, "gpus": resources.gpus, "concurrent": sweep.file.search.concurrent}
-    return sweep.trainable.memory(probes(sweep), **own)
+    return sweep.trainable.memory(sweep.probes(), **own)
 
 
 def as_json(sweep: SweepSpec) -> dict[str, Any]:
     """What `sweeper plan --json` prints; docs/scripts.md says what the keys are."""
     file, search = sweep.file, sweep.file.search
-    steps, warnings = sweep.trainable.steps(probes(sweep))
+    steps, warnings = sweep.trainable.steps(sweep.probes())
     return {
         "name": file.name,
         "trials": search.trials,

@@ -16,7 +16,7 @@ from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 
-from sweeper import kept, plan, result, space, storage, warm
+from sweeper import kept, result, space, storage, warm
 from sweeper.budget import Clock
 from sweeper.cluster import Cluster
 from sweeper.display import Display
@@ -70,7 +70,7 @@ def drive(run: Run, *, quiet: bool = False) -> Run:
         print(line, flush=True)
         run.log(line)
 
-    for line in sweep.trainable.steps(plan.probes(sweep))[1]:
+    for line in sweep.trainable.steps(sweep.probes())[1]:
         say(line)
     connected = Cluster.connect(sweep.file.resources, say)
     with sigterm_as_interrupt(), space_needed(run), run.driving(), logged(run), connected as cluster:

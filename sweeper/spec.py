@@ -267,7 +267,11 @@ class SweepSpec:
 
     def max_epochs(self) -> int:
         """Epochs of the longest trial that the space can choose."""
-        return max(int(self.trial(probe.value)["epochs"]) for probe in space.probes(self.space))
+        return max(int(trial["epochs"]) for trial in self.probes())
+
+    def probes(self) -> list[dict[str, Any]]:
+        """Trials that together have every option and both ends of every range."""
+        return [self.trial(probe.value) for probe in space.probes(self.space)]
 
     def trial(self, value: dict[str, Any]) -> dict[str, Any]:
         """A resolved configuration with all defaults filled in, as plain JSON values."""
