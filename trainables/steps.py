@@ -7,6 +7,7 @@ from typing import Any
 
 from trainables.config import TrialConfig
 from trainables.data import registry
+from trainables.data.config import DataConfig, as_data_set
 from trainables.errors import DataError
 
 
@@ -15,12 +16,18 @@ def per_epoch(images: int, batch_size: int) -> int:
     return max(1, images // batch_size)
 
 
+def training_images(data: DataConfig) -> int:
+    """As many as a trial trains on, without choosing which. Raises DataError."""
+    there = len(registry.listed(as_data_set(data.train), "train").labels)
+    return there if data.images is None else min(data.images, there)
+
+
 def steps(trials: Sequence[dict[str, Any]]) -> tuple[list[int], list[str]]:
     """The steps of each trial, in order, and a line if the learning rate of one is still rising when it ends;
     of those the shortest. Both are empty where the training images are not there."""
     configs = [TrialConfig.model_validate(trial) for trial in trials]
     try:
-        images = [len(registry.chosen(c.data.train, "train", c.data.images).labels) for c in configs]
+        images = [training_images(config.data) for config in configs]
     except DataError:
         return [], []
     counts = [
