@@ -27,6 +27,7 @@ from sweeper.pareto import as_costs, non_dominated
 from sweeper.run import Run
 from sweeper.table import ARROW, interval
 from sweeper.table import percent as probability
+from sweeper.terminal import amount
 from sweeper.trial import SPLIT, Stage
 
 Content = Mapping[str, Any]
@@ -274,7 +275,7 @@ def to_csv(content: Content) -> str:
 def compare_table(content: Content) -> RenderableType:
     """For the terminal: the runs and methods, the joint front, and what the numbers are."""
     runs, joined = content["runs"], joint_front(content)
-    title = f"Joint front of {len(runs)} runs: {len(joined)} of {len(content['models'])} models"
+    title = f"Joint front of {len(runs)} runs: {len(joined)} of {amount(len(content['models']), 'model')}"
     shares = Table(title=title, **LOOK)
     for name in ("", "models", "on the\njoint front", "hypervolume\nof the joint front's", "gained"):
         shares.add_column(name, justify="right" if name else "left")
@@ -295,7 +296,7 @@ def compare_table(content: Content) -> RenderableType:
     for row in joined:
         cells = (f"{row['metrics'][n]:.4f} {interval(row['intervals'], n)}".rstrip() for n in names)
         front.add_row(f"{row['run']} {row['id']}", row["method"], *cells, probability(row["probability"]))
-    texts = [f"{row['letter']}: {row['run']}, {row['trials']} trials" for row in runs]
+    texts = [f"{row['letter']}: {row['run']}, {amount(row['trials'], 'trial')}" for row in runs]
     notes = [Text(note, "dim") for note in explanations(content)]
     return Group(*map(Text, texts), Text(), shares, Text(), front, Text(), *notes)
 

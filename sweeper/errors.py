@@ -83,7 +83,12 @@ class SpecError(UserError):
 def suggestion(wrong: str, known: Iterable[str]) -> str:
     """`; did you mean 'epsilon'?` if something known is close, else what is known."""
     known = sorted(name for name in known if name != wrong)
-    return near(wrong, known) or (f"; expected one of {', '.join(known)}" if known else "")
+    return near(wrong, known) or one_of(known)
+
+
+def one_of(known: Sequence[str]) -> str:
+    """`; expected one of epochs, trials`, in the order given; empty if there are none."""
+    return f"; expected one of {', '.join(known)}" if known else ""
 
 
 def near(wrong: str, known: Iterable[str]) -> str:

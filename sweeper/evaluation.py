@@ -18,7 +18,7 @@ from rich.text import Text
 
 from sweeper import pages, spec
 from sweeper.bars import shown
-from sweeper.errors import UserError, suggestion
+from sweeper.errors import UserError, one_of
 from sweeper.files import read_json, write_json
 from sweeper.result import described
 from sweeper.run import Run
@@ -196,7 +196,7 @@ def find_points(run: Run, names: Sequence[str]) -> list[Point]:
         if name not in points:
             own = points.get(name.partition("@")[0])
             known = f"; kept are the epochs {', '.join(map(str, own.trial.kept))}" if own else ""
-            known = known or suggestion("", [BASELINE, *(trial.id for trial in trials)])
+            known = known or one_of([BASELINE, *(trial.id for trial in trials)])
             raise UserError(f"{run.name} has no trial {name!r} with kept weights{known}", pages.RESULTS)
     return [points[name] for name in names]
 

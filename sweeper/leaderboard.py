@@ -106,7 +106,7 @@ def leaderboard(found: Found, suites: Sequence[str] = (), metrics: Sequence[str]
     made = [column for section in sections(found, suites, metrics) for column in columns(found, section)]
     if not made:
         wanted = ", ".join((*suites, *metrics))
-        raise UserError(f"nothing was measured of {wanted}{metric_hint(found, metrics)}", pages.LEADERBOARD)
+        raise UserError(f"nothing was measured of {wanted}{measured_hint(found, metrics)}", pages.LEADERBOARD)
     drawn = resampled(found.trainable, made)
     by_section: dict[Section, list[tuple[Column, Array | str]]] = {}
     for column, draws in zip(made, drawn, strict=True):
@@ -122,7 +122,7 @@ def leaderboard(found: Found, suites: Sequence[str] = (), metrics: Sequence[str]
     }
 
 
-def metric_hint(found: Found, metrics: Sequence[str]) -> str:
+def measured_hint(found: Found, metrics: Sequence[str]) -> str:
     """A metric that may be meant, or all that there are, without the sets and suites in front of them."""
     known = {
         name.rpartition(".")[2] for model in found.models for of in model.measured for name in of.metrics

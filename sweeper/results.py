@@ -15,6 +15,7 @@ from sweeper.errors import UserError, near, suggestion
 from sweeper.prefer import KNEE, ChosenBy, Prefer, Tolerance, best
 from sweeper.result import ranked_members
 from sweeper.run import Run
+from sweeper.terminal import amount
 from sweeper.trial import BASELINE, STAGES, Stage
 
 if TYPE_CHECKING:
@@ -42,7 +43,8 @@ class Results:
 
     def __repr__(self) -> str:
         trials, members = len(self.content["trials"]), len(ranked_members(self.content))
-        return f"<Results of {self.run.name}: {trials} trials, {members} models in the Pareto set>"
+        found = f"{amount(members, 'model')} in the Pareto set"
+        return f"<Results of {self.run.name}: {amount(trials, 'trial')}, {found}>"
 
     @property
     def path(self) -> Path:
@@ -194,8 +196,8 @@ class Comparison:
 
     def __repr__(self) -> str:
         runs, models = self.content["runs"], self.content["models"]
-        joined = sum(row["joint"] for row in models)
-        return f"<Comparison of {len(runs)} runs: {joined} of {len(models)} models on the joint front>"
+        joined = f"{sum(row['joint'] for row in models)} of {amount(len(models), 'model')}"
+        return f"<Comparison of {len(runs)} runs: {joined} on the joint front>"
 
     def runs(self) -> pd.DataFrame:
         """Each run: how many `models` it has and how many of them are on the `joint` front, which `share` of

@@ -15,7 +15,7 @@ from sweeper.result import protocol
 from sweeper.run import Run
 from sweeper.state import State, Task, pace
 from sweeper.table import ARROW
-from sweeper.terminal import percent
+from sweeper.terminal import amount, percent
 from sweeper.trainable import MEASURING, TRAINING
 from sweeper.trial import Metrics
 
@@ -116,7 +116,8 @@ def tables(of: State, about: About, width: int, height: int) -> list[RenderableT
     rows = [model(point.id, point.trial.method, point.metrics, fits) for point in front]
     if of.untrained:
         rows.insert(0, model("", "untrained", of.untrained, fits))
-    title = f"Front so far: {len(of.front)} models" + (f", {len(front)} shown" * (len(front) < len(of.front)))
+    title = f"Front so far: {amount(len(of.front), 'model')}"
+    title += f", {len(front)} shown" * (len(front) < len(of.front))
     shown: list[RenderableType] = [table(fits.columns, [], heading=True), line(title, width, "bold")]
     shown += [table(fits.columns, rows)] if rows else []
     if of.running:

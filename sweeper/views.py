@@ -10,6 +10,7 @@ from sweeper.compare import explanations, joint_front, percent, spread
 from sweeper.result import objectives, ranked_members
 from sweeper.table import ARROW, LABEL, interval, models_of, number, remarks
 from sweeper.table import percent as probability
+from sweeper.terminal import amount
 from sweeper.trial import Stage
 
 Content = Mapping[str, Any]
@@ -44,7 +45,9 @@ def comparison(content: Content) -> str:
         for row in runs
     ]
     first = page(
-        f"Joint front of {len(runs)} runs: {len(joined)} of {len(content['models'])} models", heads, rows
+        f"Joint front of {len(runs)} runs: {len(joined)} of {amount(len(content['models']), 'model')}",
+        heads,
+        rows,
     )
     heads = ["run", "model", "method", *metric_heads(content), "P(joint)"]
     rows = [

@@ -15,6 +15,7 @@ from sweeper.report.chart import INK, Axis, Chart, Cloud, Lines, Look, Mark, Pan
 from sweeper.report.prepare import HOVER_WIDTH, words
 from sweeper.result import objectives
 from sweeper.table import ARROW, interval, number, percent, settings
+from sweeper.terminal import amount
 
 Content = Mapping[str, Any]
 """What `sweeper.compare.compare` returns."""
@@ -48,7 +49,7 @@ def joint_front(content: Content) -> Chart:
     joined = sum(row["joint"] for row in content["models"])
     return Chart(
         "joint-front",
-        f"Joint front: {joined} of {len(content['models'])} models of {len(content['runs'])} runs",
+        f"Joint front: {joined} of {amount(len(content['models']), 'model')} of {len(content['runs'])} runs",
         "The models on the front of each run, after the letter of the run. Those on the joint front, which "
         "no model of any run dominates, are outlined, and have their 95 % intervals"
         f"{'; a dotted line is what a run attains by itself' if len(names) == 2 else ''}. "

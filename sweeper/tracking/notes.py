@@ -21,6 +21,7 @@ from sweeper.table import (
     settings,
     with_interval,
 )
+from sweeper.terminal import amount
 from sweeper.tracking.links import Links
 from sweeper.trial import BASELINE, STAGES, Point, Stage, TrialRecord
 
@@ -50,7 +51,7 @@ def of_result(run: Run, content: Row, links: Links) -> str:
     members, first = ranked_members(content), objectives(content)[0]
     heads = ["model", "", *(f"{name} {arrow}" for name, arrow in _goals(run)), "P(optimal)"]
     untrained = content["baseline"] | {"id": "untrained", "method": ""}
-    found = f"{len(members)} Pareto-optimal models of {len(content['trials'])} trials"
+    found = f"{amount(len(members), 'Pareto-optimal model')} of {amount(len(content['trials']), 'trial')}"
     shown = f"[side by side]({links.compare}), [report]({links.artifact('report/index.html')})"
     words = [
         f"**{found}**, the best in {first} on validation images first: {shown}.",
