@@ -245,6 +245,8 @@ def test_whichever_answer_is_lost_the_next_delivery_makes_it_good(
     tmp_path: Path, server: Server, first: int
 ) -> None:
     """A request that never arrived is as one before it whose answer was lost. Every third, from `first`."""
+    Mirror(a_finished_run(tmp_path / "first", f"{tmp_path.name}-first", trials=1)).deliver()
+    server.forget()  # of the experiment, too, which whoever comes first makes
     whole = a_finished_run(tmp_path / "whole", f"{tmp_path.name}-whole", trials=1)
     Mirror(whole).deliver()
     count, expected = len(server.requests), tracked(whole, server)
