@@ -44,7 +44,7 @@ KEEP, STEP = 0.8, 0.1
 """Near a trial: the chance that a choice stays as it is; the standard deviation of a step along a range."""
 REGROWN = 50
 """The trees are grown anew when there are more trials by one in this many."""
-LOOKED_BACK = 1000
+LOOKED_BACK = 500
 """Trials that the trees are grown from, the latest."""
 
 
@@ -125,6 +125,7 @@ class Forest:
             seen = [trial for trial in latest if trial in self.epochs]
             if len(seen) < self.sweep.file.search.startup_trials or self.failed.issuperset(seen):
                 return None
+            self.grown = None  # trees take megabytes; not those before and these at a time
             self.grown = until, self._grow(seen, baseline, stable_hash(self.sweep.file.search.seed, until))
         return self.grown[1]
 
