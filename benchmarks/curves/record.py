@@ -5,7 +5,7 @@
     python -m benchmarks.curves.record --held-back --from runs/held-back-*
 
 The sweeps are real ones, random over space.yaml without early stopping: 220 configurations of seed 0, and
-of seeds 1 and 2 those that nothing is to be chosen by. A row is an epoch, see `sweeper.curves`.
+of seeds 1, 2 and 3 those that nothing is to be chosen by. A row is an epoch, see `sweeper.curves`.
 
 What an epoch took depends on its method and on what else the machine did, and little on the other settings,
 as images, steps and batch size are the same. So each is given the median over all epochs of its method, in
@@ -37,6 +37,7 @@ SWEEPS = {
     "held_back": [
         ["search.trials=71", "search.seed=1", "name=held-back"],
         ["search.trials=63", "search.seed=2", "name=held-back-2"],
+        ["search.trials=134", "search.seed=3", "name=held-back-3"],
     ],
 }
 
