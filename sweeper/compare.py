@@ -275,8 +275,7 @@ def to_csv(content: Content) -> str:
 def compare_table(content: Content) -> RenderableType:
     """For the terminal: the runs and methods, the joint front, and what the numbers are."""
     runs, joined = content["runs"], joint_front(content)
-    title = f"Joint front of {len(runs)} runs: {len(joined)} of {amount(len(content['models']), 'model')}"
-    shares = Table(title=title, **LOOK)
+    shares = Table(title=heading(content), **LOOK)
     for name in ("", "models", "on the\njoint front", "hypervolume\nof the joint front's", "gained"):
         shares.add_column(name, justify="right" if name else "left")
     for row in [*runs, *content["methods"]]:
@@ -299,6 +298,12 @@ def compare_table(content: Content) -> RenderableType:
     texts = [f"{row['letter']}: {row['run']}, {amount(row['trials'], 'trial')}" for row in runs]
     notes = [Text(note, "dim") for note in explanations(content)]
     return Group(*map(Text, texts), Text(), shares, Text(), front, Text(), *notes)
+
+
+def heading(content: Content) -> str:
+    """As `Joint front of 2 runs: 3 of 4 models`."""
+    models = amount(len(content["models"]), "model")
+    return f"Joint front of {len(content['runs'])} runs: {len(joint_front(content))} of {models}"
 
 
 def joint_front(content: Content) -> list[Row]:

@@ -6,11 +6,10 @@ from collections.abc import Iterable, Mapping, Sequence
 from html import escape
 from typing import Any
 
-from sweeper.compare import explanations, joint_front, percent, spread
+from sweeper.compare import explanations, heading, joint_front, percent, spread
 from sweeper.result import objectives, ranked_members
 from sweeper.table import ARROW, LABEL, interval, models_of, number, remarks
 from sweeper.table import percent as probability
-from sweeper.terminal import amount
 from sweeper.trial import Stage
 
 Content = Mapping[str, Any]
@@ -44,11 +43,7 @@ def comparison(content: Content) -> str:
         ]
         for row in runs
     ]
-    first = page(
-        f"Joint front of {len(runs)} runs: {len(joined)} of {amount(len(content['models']), 'model')}",
-        heads,
-        rows,
-    )
+    first = page(heading(content), heads, rows)
     heads = ["run", "model", "method", *metric_heads(content), "P(joint)"]
     rows = [
         [
