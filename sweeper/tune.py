@@ -6,6 +6,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -35,6 +36,12 @@ def trial_name(trial: Any) -> str:
     return str(trial.config["id"])
 
 
+@cache
+def shared(resources: Any) -> Any:
+    """The first of those that are equal: Tune makes them anew for every trial, two kilobytes each."""
+    return resources
+
+
 def forget(trial: Any) -> None:
     """Empties Tune's object of a trial that has ended: Tune keeps all of them to the end of a sweep, each
     with its configuration, its last report and statistics of every metric. The run folder has it all."""
@@ -44,6 +51,7 @@ def forget(trial: Any) -> None:
     known = trial.run_metadata
     known.last_result, known.metric_analysis, known.metric_n_steps = {}, {}, {}
     trial._default_result_or_future = None  # holds an object of Ray
+    trial.placement_group_factory = shared(trial.placement_group_factory)
 
 
 def user_error(error: BaseException | None) -> UserError | None:
