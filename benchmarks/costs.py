@@ -56,11 +56,15 @@ def median(costs: ArrayLike, generator: np.random.Generator) -> Interval:
 def ratio(first: ArrayLike, second: ArrayLike, generator: np.random.Generator) -> Interval:
     """The ratio of the medians of (n,) and (m,) costs, of independent runs, by the percentile bootstrap.
 
-    Where the second is infinite the ratio is 0: not less is known than that the first is lower.
+    Where the second alone is infinite the ratio is 0: no more is known than that the first is lower. Where
+    both are, it is nan, and may be anything: the interval takes it for 0 below and for infinity above.
     """
     first, second = np.asarray(first, dtype=np.float64), np.asarray(second, dtype=np.float64)
-    draws = _median(_resampled(first, generator)) / _median(_resampled(second, generator))
-    return _interval(_median(first) / _median(second), np.nan_to_num(draws, nan=1.0, posinf=np.inf))
+    with np.errstate(invalid="ignore"):  # infinite by infinite
+        draws = _median(_resampled(first, generator)) / _median(_resampled(second, generator))
+        value = _median(first) / _median(second)
+    low, high = (np.where(np.isnan(draws), either, draws) for either in (0.0, np.inf))
+    return Interval(float(value), _interval(value, low).low, _interval(value, high).high)
 
 
 def _median(costs: Array) -> Array:

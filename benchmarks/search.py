@@ -4,6 +4,7 @@
     python -m benchmarks.search --seeds 5 --workers 4    # a quick look
     python -m benchmarks.search --ablations              # what of ours does it
     python -m benchmarks.search --constrained            # with a bound on clean accuracy
+    python -m benchmarks.search --arms ours "Ray ASHA"   # only these
 
 Every arm searches the space of benchmarks/curves/space.yaml in the simulator, `sweeper.simulator`: the same
 curves, the same workers, the same clock. What it has found are the points of all epochs that it has trained,
@@ -16,7 +17,10 @@ Cost is what is paid for: time times workers, in full trainings (the median reco
 a configuration). The share at equal cost is a mean over seeds, its interval Student's; the cost of reaching
 95 % of the best known is a median over seeds, its interval a bootstrap's, as those of ratios to random search
 and to the best peer. Runs that do not reach it within 120 full trainings count as infinitely
-long; those of Syne Tune's within 60, as it takes minutes to sort the thousand trials that it stops by then.
+long; those of Syne Tune's within 40, as it takes minutes to sort the thousand trials that it stops by then.
+
+Fifty seeds of all arms take hours on two cores. Each run that has ended is kept in a file (`--outcomes`),
+and is not run again as long as the code stays the same.
 """
 
 from __future__ import annotations
@@ -35,6 +39,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from benchmarks import costs, peers, telling
+from benchmarks.outcomes import Outcomes
 from sweeper import spec
 from sweeper.curves import Curves, Unrepeated
 from sweeper.front import judged
@@ -47,6 +52,7 @@ Array = NDArray[np.float64]
 HERE = Path(__file__).parent
 SPACE = HERE / "curves" / "space.yaml"
 FILES = {"curves": HERE / "curves" / "curves.parquet", "held back": HERE / "curves" / "held_back.parquet"}
+OUTCOMES = Path("runs/search-benchmark.jsonl")
 PEERS = Path(".peers/bin/python")
 INSTALL = "uv venv .peers && uv pip install --python .peers syne-tune==0.16.0"
 
@@ -93,7 +99,7 @@ ARMS = [
     Arm("Optuna TPE, multivariate", ("sampler=tpe", NONE), ours),
     Arm("Optuna NSGA-II", ("sampler=nsga2", NONE), partial(ours, kind=peers.OptunaDefaults)),
     Arm("Ray ASHA", ("sampler=random", NONE), partial(asha, reduction_factor=3)),
-    Arm("Syne Tune MOASHA", ("sampler=random", NONE), moasha, limits=(60,)),
+    Arm("Syne Tune MOASHA", ("sampler=random", NONE), moasha, limits=(40,)),
     Arm("ours", OURS, ours, peer=False),
 ]
 ABLATIONS = [
@@ -119,11 +125,22 @@ class Task(NamedTuple):
     python: Path
     more: tuple[str, ...]
 
+    @property
+    def key(self) -> dict[str, Any]:
+        """What its outcome depends on, beside the code."""
+        return {
+            "arm": self.arm.name,
+            "file": self.file.name,
+            "workers": self.workers,
+            "seed": self.seed,
+            "more": self.more,
+        }
+
 
 class Outcome(NamedTuple):
-    """shares: (len(GRID),).  reached: the cost of the target, in full trainings."""
+    """shares: at each of GRID.  reached: the cost of the target, in full trainings."""
 
-    shares: Array
+    shares: list[float]
     reached: float
     seconds: float
 
@@ -181,7 +198,11 @@ def run(task: Task) -> Outcome:
         reached = costs.cost_to_reach(paid, shares, TARGET)
         if np.isfinite(reached):
             break
-    return Outcome(costs.value_at(paid, shares, GRID), reached, time.process_time() - started)
+    return Outcome(costs.value_at(paid, shares, GRID).tolist(), reached, time.process_time() - started)
+
+
+def run_keyed(task: Task) -> tuple[dict[str, Any], Outcome]:
+    return task.key, run(task)
 
 
 def experiment(
@@ -192,12 +213,17 @@ def experiment(
     seeds: int,
     python: Path,
     pool: Any,
+    kept: Outcomes,
     more: tuple[str, ...] = (),
 ) -> pd.DataFrame:
     """A row for each arm: its name, shares at the costs of GRID, cost of the target, ratios."""
-    tasks = [Task(arm, file, workers, seed, python, more) for arm in arms for seed in range(seeds)]
-    outcomes = pool.map(run, tasks, chunksize=1)
-    found = {arm.name: outcomes[i * seeds : (i + 1) * seeds] for i, arm in enumerate(arms)}
+    tasks = {
+        arm.name: [Task(arm, file, workers, seed, python, more) for seed in range(seeds)] for arm in arms
+    }
+    left = [task for each in tasks.values() for task in each if task.key not in kept]
+    for key, outcome in pool.imap_unordered(run_keyed, left):
+        kept.add(key, outcome)
+    found = {name: [Outcome(*kept[task.key]) for task in each] for name, each in tasks.items()}
     reached = {name: np.array([outcome.reached for outcome in each]) for name, each in found.items()}
     generator = np.random.default_rng(0)
     others = [arm.name for arm in arms if arm.peer and arm.name != "random"] or ["random"]
@@ -241,15 +267,20 @@ def main() -> None:
     parser.add_argument("--files", nargs="+", choices=list(FILES), default=list(FILES))
     parser.add_argument("--ablations", action="store_true", help="what of ours does it, instead of peers")
     parser.add_argument("--constrained", action="store_true", help="with a bound on clean accuracy")
+    parser.add_argument("--arms", nargs="+", metavar="ARM", help="only these")
+    parser.add_argument("--outcomes", type=Path, default=OUTCOMES, help="where runs that have ended are kept")
     parser.add_argument("--python", type=Path, default=PEERS, help="of the environment that has Syne Tune")
     parser.add_argument("--processes", type=int, default=2)
     options = parser.parse_args()
     arms = ABLATIONS if options.ablations else ARMS
+    if options.arms:
+        arms = [arm for arm in arms if arm.name in options.arms]
     if not options.ablations and not options.python.exists():
         arms = [arm for arm in arms if arm.drive is not moasha]
         print(f"Syne Tune MOASHA: not run, there is no {options.python}. {INSTALL}")
     more = (CONSTRAINT,) if options.constrained else ()
     started = time.perf_counter()
+    kept = Outcomes(options.outcomes)
     with get_context("fork").Pool(options.processes) as pool:
         for name in options.files:
             _, ruler = loaded(FILES[name], more)
@@ -263,6 +294,7 @@ def main() -> None:
                     seeds=options.seeds,
                     python=options.python,
                     pool=pool,
+                    kept=kept,
                     more=more,
                 )
                 print(f"\n{workers} workers", *text(found), sep="\n", flush=True)

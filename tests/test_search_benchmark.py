@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -10,6 +11,7 @@ import pytest
 from scipy import stats
 
 from benchmarks import costs, peers, search
+from benchmarks.outcomes import Outcomes
 from sweeper.curves import Curves
 from sweeper.simulator import simulate
 from tests.curves import curves
@@ -56,6 +58,29 @@ def test_runs_that_never_arrive_are_infinitely_long() -> None:
     assert some.high == np.inf
     assert costs.median([1, np.inf, np.inf], rng).value == np.inf
     assert costs.ratio([1, 2, 3], [np.inf] * 3, rng) == (0, 0, 0)
+    assert costs.ratio([np.inf] * 3, [1, 2, 3], rng) == (np.inf, np.inf, np.inf)
+    assert str(costs.ratio([np.inf] * 3, [np.inf] * 3, rng)) == "nan [0.00, inf]"
+
+
+def test_an_interrupted_benchmark_goes_on(tmp_path: Path) -> None:
+    kept, of = Outcomes(tmp_path / "kept.jsonl"), {"arm": "ours", "seed": 3}
+    kept.add(of, [[0.5], np.inf, 1.5])
+    with kept.file.open("a") as file:
+        file.write('\n{"of": {"arm": "ours", "se')  # killed while it wrote
+    again = Outcomes(kept.file)
+    assert again[{"seed": 3, "arm": "ours"}] == [[0.5], np.inf, 1.5]
+    again.add({"arm": "ours", "seed": 4}, None)
+    assert {"arm": "ours", "seed": 4} in Outcomes(kept.file)
+    assert {"arm": "ours", "seed": 5} not in Outcomes(kept.file)
+
+
+def test_what_other_code_had_does_not_count(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    Outcomes(tmp_path / "kept.jsonl").add({"seed": 0}, 1.0)
+    assert {"seed": 0} in Outcomes(tmp_path / "kept.jsonl")
+    changed = tmp_path / "halving.py"
+    changed.write_text("FACTOR = 4")
+    monkeypatch.setattr("sweeper.halving.__file__", str(changed))
+    assert {"seed": 0} not in Outcomes(tmp_path / "kept.jsonl")
 
 
 def test_ray_stops_by_one_objective() -> None:

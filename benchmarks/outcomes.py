@@ -1,0 +1,45 @@
+"""What was computed is kept: a benchmark of hours goes on where it was interrupted."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+OURS = ("sweeper", "trainables", "benchmarks", "__main__")
+
+
+def code() -> str:
+    """A digest of the modules of ours that are loaded: an outcome counts for the code that made it."""
+    modules = [module for name, module in sys.modules.items() if name.partition(".")[0] in OURS]
+    files = {module.__file__ for module in modules if hasattr(module, "__file__")}
+    return hashlib.sha256(b"".join(sorted(Path(file).read_bytes() for file in files if file))).hexdigest()[:16]
+
+
+class Outcomes:
+    """Outcomes by what they are of, in a file: a line of JSON for each. Those of other code are not found."""
+
+    def __init__(self, file: Path) -> None:
+        self.file, self.code = file, code()
+        lines = file.read_text().splitlines() if file.exists() else []
+        records = [json.loads(line) for line in lines if line.endswith("}")]  # some may be cut off
+        self.known = {self._key(record["of"]): record for record in records if record["code"] == self.code}
+
+    def __contains__(self, of: dict[str, Any]) -> bool:
+        return self._key(of) in self.known
+
+    def __getitem__(self, of: dict[str, Any]) -> Any:
+        return self.known[self._key(of)]["outcome"]
+
+    def add(self, of: dict[str, Any], outcome: Any) -> None:
+        record = {"of": of, "outcome": outcome, "code": self.code}
+        self.known[self._key(of)] = record
+        self.file.parent.mkdir(parents=True, exist_ok=True)
+        with self.file.open("a") as file:
+            file.write(f"\n{json.dumps(record)}")  # first the newline: the line before may be cut off
+
+    @staticmethod
+    def _key(of: dict[str, Any]) -> str:
+        return json.dumps(of, sort_keys=True)
