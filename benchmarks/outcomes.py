@@ -15,7 +15,8 @@ def code() -> str:
     """A digest of the modules of ours that are loaded: an outcome counts for the code that made it."""
     modules = [module for name, module in sys.modules.items() if name.partition(".")[0] in OURS]
     files = {module.__file__ for module in modules if hasattr(module, "__file__")}
-    return hashlib.sha256(b"".join(sorted(Path(file).read_bytes() for file in files if file))).hexdigest()[:16]
+    texts = sorted(Path(file).read_bytes() for file in files if file)
+    return hashlib.sha256(b"".join(texts)).hexdigest()[:16]
 
 
 class Outcomes:
