@@ -1,6 +1,6 @@
 # make quickstart   a real sweep on the embedded model and images, a few minutes on two cores
 # make test         lint, types and tests
-# make slow         further sweeps: full size, a bucket and Ctrl-C, other attacks, images of one's own; minutes
+# make slow         further sweeps: full size, buckets, MLflow's page, other attacks, images of one's own; long
 # make hosts        a cluster of three hosts on this machine; as root, with iproute2, openssh-server and rsync
 # make docs         these pages as HTML in docs/_build/html; warnings are errors
 # make audit        are there known vulnerabilities? needs the network

@@ -239,6 +239,7 @@ def test_stop_and_two_drivers_at_once(world: World, whole: Run) -> None:
     same(Run.find(None, runs), whole)
 
 
+@pytest.mark.slow
 def test_credentials_that_expire_and_another_host_goes_on(world: World, whole: Run) -> None:
     """A third one reads along."""
     hosts = [{SCRATCH: str(world.root / f"{name} host")} for name in ("first", "second", "third")]

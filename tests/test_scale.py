@@ -162,6 +162,7 @@ def test_a_budget_looks_at_no_ended_trial_twice(tmp_path: Path, monkeypatch: pyt
     assert set(looked.values()) == {1}
 
 
+@pytest.mark.slow
 def test_the_benchmark_of_a_whole_run_with_its_tracker(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -431,16 +431,16 @@ def test_the_pareto_set_of_a_run_is_measured_by_suites(tmp_path):
     assert all(result["split"] == "test" for result in results)
 
 
-@pytest.mark.parametrize("split", ["test", "validation"])
-def test_what_attacks_nothing_measures_a_trial_of_a_sweep_that_is_judged_under_attack(tmp_path, split):
+def test_what_attacks_nothing_measures_a_trial_of_a_sweep_that_is_judged_under_attack(tmp_path):
     file = finished_run(tmp_path).path / "sweep.yaml"
     file.write_text(file.read_text().replace("clean_accuracy", "robust_accuracy"))
     run = Run.load(file.parent)
     assert run.spec.file.pareto.maximize == ["robust_accuracy"]
-    make = partial(evaluation_of.of_trial, run, "baseline", split)
-    (found,) = planned(run.spec.trainable, ["embedded-shifts", "embedded-ood"], make)
-    assert found.content["evaluation"]["attack"]["epsilon"] == "0/255"
-    assert found.split == split
+    for split in ("test", "validation"):
+        make = partial(evaluation_of.of_trial, run, "baseline", split)
+        (found,) = planned(run.spec.trainable, ["embedded-shifts", "embedded-ood"], make)
+        assert found.content["evaluation"]["attack"]["epsilon"] == "0/255"
+        assert found.split == split
 
 
 @pytest.mark.parametrize(

@@ -220,6 +220,7 @@ def test_mlflow_has_parameters_steps_tags_and_artifacts(whole: Finished) -> None
     assert {"sweep.yaml", "pareto.json", "report"} <= parent
 
 
+@pytest.mark.slow
 @pytest.mark.browser
 def test_mlflows_page_shows_the_sweep(whole: Finished, page: Page, tmp_path: Path) -> None:  # noqa: F811
     with shown(whole.run) as links:
