@@ -6,19 +6,22 @@ sampling), and what is drawn is the best of many candidates by that opinion. Whi
 is the best one is drawn, too: a direction w, uniform on the positive part of the sphere, by which a point is
 worth min_i gain_i / w_i, its gains over the worst that was seen, each as a share of the range that was seen.
 The mean of that worth to the power of the number of objectives is proportional to the dominated hypervolume
-(Zhang and Golovin 2020, arXiv 2006.04655), so over many draws it is this that grows.
+(Zhang and Golovin 2020, arXiv 2006.04655), so over many draws it is this that grows. An objective in which
+all are equal does not count.
 
-A worth counts times the share of trials that keep the constraints, by the same trees.
-A failed trial has reached the worst that was seen at every epoch, and breaks them.
+A worth counts times the share of trials that keep the constraints, by the same trees; as long as nothing is
+worth anything, what breaks the constraints least is drawn. A failed trial has reached the worst that was seen
+at every epoch, and breaks them the most. No configuration of a space is drawn twice before all were: it would
+be the same training again.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from fractions import Fraction
-from functools import cached_property
+from functools import cache, cached_property
 from typing import Any
 
 import numpy as np
@@ -34,6 +37,7 @@ from sweeper.tree import Choice, Range
 from sweeper.trial import Metrics, TrialRecord
 
 Array = NDArray[np.float64]
+Indices = NDArray[np.intp]
 Point = dict[str, Any]
 """Values of parameters by name, as Optuna has them: an option's label, or a number."""
 
@@ -46,6 +50,8 @@ REGROWN = 50
 """The trees are grown anew when there are more trials by one in this many."""
 LOOKED_BACK = 500
 """Trials that the trees are grown from, the latest."""
+ENUMERATED = 100_000
+"""Configurations of a space that are gone through for one that was not drawn yet."""
 
 
 class Forest:
@@ -54,6 +60,7 @@ class Forest:
     def __init__(self, sweep: SweepSpec) -> None:
         self.sweep = sweep
         self.points: dict[int, Point] = {}
+        self.drawn: set[int] = set()  # hashes: points themselves take a kilobyte each
         self.epochs: dict[int, dict[int, Metrics]] = {}
         self.failed: set[int] = set()
         self.grown: tuple[int, Grown] | None = None
@@ -67,15 +74,22 @@ class Forest:
         return space.decisions(self.sweep.space)
 
     @cached_property
-    def looked_at(self) -> list[int]:
-        """The epochs that are learned and predicted: 1, 3, 9, ... and the last."""
-        last = self.sweep.max_epochs()
-        return [*(3**k for k in range(last.bit_length()) if 3**k < last), last]
+    def longest(self) -> int:
+        return self.sweep.max_epochs()
+
+    def last(self, point: Point) -> int:
+        """The last epoch of a trial: its own, where that is searched."""
+        return int(point.get("epochs", self.longest))
+
+    def add(self, trial: int, point: Point) -> None:
+        """A trial that was drawn, before anything is told of it. Numbers below 0: of earlier runs."""
+        self.points[trial] = point
+        self.drawn.add(hash(frozenset(point.items())))
 
     def observe(self, trial: int, epoch: int, metrics: Metrics) -> None:
         """What a trial has reached after an epoch."""
         known = {name: metrics.get(name, math.nan) for name in self.sweep.file.pareto.deciding}
-        if epoch in self.looked_at and all(map(math.isfinite, known.values())):
+        if epoch in self._looked_at(trial) and all(map(math.isfinite, known.values())):
             self.epochs.setdefault(trial, {})[epoch] = known
 
     def end(self, trial: TrialRecord) -> None:
@@ -84,25 +98,43 @@ class Forest:
         if trial.status == "failed":
             self.failed.add(trial.number)
             nothing = dict.fromkeys(self.sweep.file.pareto.deciding, math.nan)
-            self.epochs[trial.number] = dict.fromkeys(self.looked_at, nothing)
+            self.epochs[trial.number] = dict.fromkeys(self._looked_at(trial.number), nothing)
+
+    def _looked_at(self, trial: int) -> list[int]:
+        """None of a trial that is looked back to no more."""
+        return looked_at(self.last(self.points[trial])) if trial in self.points else []
 
     def draw(self, number: int, last: int, baseline: Metrics | None, given: Point) -> Point | None:
-        """The point of trial `number`. None while fewer than `startup_trials` have reported.
+        """The point of trial `number`. None while fewer than `startup_trials` have reported, unless the space
+        is finite.
 
         last: the latest trial that may be known.  baseline: the untrained model's metrics, if they are known.
         given: values that are fixed.
         """
+        generator = np.random.default_rng([self.sweep.file.search.seed, number])
         grown = self._grown(last, baseline)
         if grown is None:
-            return None
-        generator = np.random.default_rng([self.sweep.file.search.seed, number])
+            return next(iter(self._left(given, generator)), None)
         direction = np.abs(generator.normal(size=len(self.sweep.file.pareto.metrics)))
         direction /= np.linalg.norm(direction)
         parents = [self.points[trial] for trial in grown.best(direction, PARENTS)]
         near = [None, *parents] * (CANDIDATES // (PARENTS + 1))
         candidates = [self._candidate(given, parent, generator) for parent in near]
+        candidates = self._new(candidates) or self._left(given, generator) or candidates
         encoded = np.array([self.encoding(candidate) for candidate in candidates])
-        return candidates[int(grown.worth(encoded, direction, generator).argmax())]
+        lasts = np.array([self.last(candidate) for candidate in candidates])
+        return candidates[int(grown.worth(encoded, lasts, direction, generator).argmax())]
+
+    def _new(self, points: Iterable[Point]) -> list[Point]:
+        return [point for point in points if hash(frozenset(point.items())) not in self.drawn]
+
+    def _left(self, given: Point, generator: np.random.Generator) -> list[Point]:
+        """Up to `CANDIDATES` of what was not drawn yet; empty if there is nothing left, or no end of it."""
+        size = space.count(self.sweep.space)
+        if size is None or size > ENUMERATED:
+            return []
+        left = self._new(space.every(self.sweep.space, given))
+        return [left[index] for index in generator.permutation(len(left))[:CANDIDATES]]
 
     def _candidate(self, given: Point, parent: Point | None, generator: np.random.Generator) -> Point:
         """A point of the space; near `parent` if there is one."""
@@ -118,7 +150,7 @@ class Forest:
     def _grown(self, last: int, baseline: Metrics | None) -> Grown | None:
         """Of the trials up to about `last`; in a deterministic sweep it depends on nothing else."""
         every = 1 + max(0, last) // REGROWN
-        until = (last + 1) // every * every
+        until = max(0, last + 1) // every * every
         if self.grown is None or self.grown[0] != until:
             latest = [trial for trial in sorted(self.points) if trial < until][-LOOKED_BACK:]
             self._forget(latest)
@@ -141,13 +173,21 @@ class Forest:
         which = np.array([trial for trial, _, _ in rows])
         failed = np.isin(which, list(self.failed))
         worst, span = costs[~failed].max(axis=0), np.ptp(costs[~failed], axis=0)
-        gains = (worst - costs) / np.where(span > 0, span, 1)
-        gains[failed] = 0
+        counts = span > 0 if span.any() else np.ones(len(span), dtype=bool)
+        gains = ((worst - costs) / np.where(span > 0, span, 1))[:, counts]
+        broken = violation / max(1e-12, violation[~failed].max())
+        gains[failed], broken[failed] = 0, 1
         at = {trial: self.encoding(self.points[trial]) for trial in trials}
         known = np.array([[*at[trial], math.log(epoch)] for trial, epoch, _ in rows])
-        kept = (violation <= 0) & ~failed
-        trees = grow(known, np.column_stack([gains, kept]), np.random.default_rng(seed))
-        return Grown(which, gains, kept, np.log(self.looked_at), trees)
+        values = np.column_stack([gains, broken, broken <= 0])
+        trees = grow(known, values, np.random.default_rng(seed))
+        return Grown(which, counts, gains, broken, trees)
+
+
+@cache
+def looked_at(last: int) -> list[int]:
+    """The epochs of a trial that are learned and predicted: 1, 3, 9, ... and the last."""
+    return [*(3**k for k in range(last.bit_length()) if 3**k < last), last]
 
 
 def grow(known: Array, values: Array, generator: np.random.Generator) -> list[ExtraTreeRegressor]:
@@ -163,33 +203,39 @@ def grow(known: Array, values: Array, generator: np.random.Generator) -> list[Ex
 class Grown:
     """Trees, and what they were grown from: what some trials have reached after some epochs.
 
-    trials: (n,) their numbers.  gains: (n, m) in [0, 1].  kept: (n,) whether the constraints hold.
-    epochs: the logarithms of those that are predicted.
+    trials: (n,) their numbers.  counts: (m,) which objectives do.  gains: (n, k) in [0, 1], of those.
+    broken: (n,) in [0, 1], by how much the constraints are.
     """
 
-    trials: NDArray[np.intp]
+    trials: Indices
+    counts: NDArray[np.bool_]
     gains: Array
-    kept: NDArray[np.bool_]
-    epochs: Array
+    broken: Array
     trees: list[ExtraTreeRegressor]
 
     def best(self, direction: Array, count: int) -> list[int]:
-        """The trials that have reached the most in a direction. direction: (m,), positive."""
-        order = np.argsort(-np.min(self.gains / direction, axis=1) * self.kept, kind="stable")
-        return list(dict.fromkeys(self.trials[order].tolist()))[:count]
+        """The trials that have reached the most in a direction, then those that break the constraints least.
+        direction: (m,), positive."""
+        worth = np.min(self.gains / direction[self.counts], axis=1) * (self.broken <= 0)
+        return list(dict.fromkeys(self.trials[np.lexsort((self.broken, -worth))].tolist()))[:count]
 
-    def worth(self, points: Array, direction: Array, generator: np.random.Generator) -> Array:
-        """(n,) the most that each of some points is worth after any epoch, in the opinion of a few trees.
+    def worth(self, points: Array, lasts: Indices, direction: Array, generator: np.random.Generator) -> Array:
+        """(n,) the most that each of some points is worth after any epoch, in the opinion of a few trees. If
+        none is worth anything: by how little each breaks the constraints.
 
-        points: (n, d), encoded.
+        points: (n, d), encoded.  lasts: (n,) their last epochs.
         """
         trees = [self.trees[index] for index in generator.choice(TREES, OPINION, replace=False)]
-        worth = np.zeros(len(points))
-        for epoch in self.epochs:
-            asked = np.column_stack([points, np.full(len(points), epoch)]).astype(np.float32)
+        worth, broken = np.zeros(len(points)), np.ones(len(points))
+        epochs = {last: looked_at(last) for last in set(lasts.tolist())}
+        for epoch in sorted({epoch for each in epochs.values() for epoch in each}):
+            asked = np.column_stack([points, np.full(len(points), math.log(epoch))]).astype(np.float32)
             seen = np.mean([tree.predict(asked, check_input=False) for tree in trees], axis=0)
-            worth = np.maximum(worth, np.min(seen[:, :-1] / direction, axis=1) * seen[:, -1])
-        return worth
+            comes = np.array([epoch in epochs[last] for last in lasts.tolist()])
+            here = np.min(seen[:, :-2] / direction[self.counts], axis=1) * seen[:, -1]
+            worth = np.where(comes, np.maximum(worth, here), worth)
+            broken = np.where(comes, np.minimum(broken, seen[:, -2]), broken)
+        return worth if worth.any() else -broken
 
 
 class Encoding:

@@ -88,6 +88,7 @@ class Search:
         self.fixed = itertools.islice(sweep.fixed(), self.next, None)
         self.ended: dict[int, TrialRecord] = {t.number: t for t in known if t.status != "unfinished"}
         self._drop_torn_trials()
+        self.warm = bool(warm)
         self._warm(warm)
         self.forest = Forest(sweep) if sweep.file.search.sampler == "forest" else None
         if self.forest:
@@ -100,7 +101,8 @@ class Search:
         ready = number - 1
         if self.sweep.file.search.deterministic:
             ready = number - self.lag
-            if (ready >= 0 and self.baseline is None) or any(n not in self.ended for n in range(ready + 1)):
+            known = ready >= 0 or self.warm
+            if (known and self.baseline is None) or any(n not in self.ended for n in range(ready + 1)):
                 return None
             self._tell_up_to(ready)
         elif self.baseline is not None:
@@ -115,7 +117,7 @@ class Search:
         trial.set_user_attr(NUMBER, number)
         resolved = space.resolve(self.sweep.space, lambda name, d: suggest(trial, name, d))
         if self.forest:
-            self.forest.points[number] = trial.params
+            self.forest.add(number, trial.params)
         self.next += 1
         config = self.sweep.trial(resolved.value)
         return Suggestion(number, config, resolved.drawn, trial_seed(self.sweep.file.search.seed, config))
@@ -160,12 +162,12 @@ class Search:
         """What earlier drivers and earlier runs have seen. The latter's trials get numbers below 0."""
         for trial in self.study.get_trials(deepcopy=False):
             if trial.user_attrs.get(NUMBER, self.next) < self.next:
-                forest.points[trial.user_attrs[NUMBER]] = trial.params
+                forest.add(trial.user_attrs[NUMBER], trial.params)
         for record in known:
             forest.end(record)
         for index, earlier in enumerate(warm):
-            forest.points[-1 - index] = earlier["point"]
-            forest.observe(-1 - index, forest.looked_at[-1], earlier["metrics"])
+            forest.add(-1 - index, earlier["point"])
+            forest.observe(-1 - index, forest.last(earlier["point"]), earlier["metrics"])
 
     def _tell_up_to(self, last: int) -> None:
         """In order of the trials' numbers."""

@@ -25,15 +25,17 @@ from tests.timing import Killed, Tune, chance, outcome, timed
 WORKERS = 3
 
 
-def a_sweep(deterministic: bool = True, stopping: str = "{brackets: 2}") -> tuple[SweepSpec, Curves]:
+def a_sweep(
+    deterministic: bool = True, stopping: str = "{brackets: 2}", sampler: str = "forest"
+) -> tuple[SweepSpec, Curves]:
     """One in which trials are stopped at both rungs, diverge, and end; results matter to what is drawn."""
-    made = sweep(stopping, trials=24, sampler="tpe", constrained=True, deterministic=deterministic)
+    made = sweep(stopping, trials=24, sampler=sampler, constrained=True, deterministic=deterministic)
     return made, Curves(curves(made, 40, 9, seed=8))
 
 
-@pytest.mark.parametrize("stopping", ["{}", "{brackets: 2}"])
-def test_the_timing_does_not_matter(stopping: str) -> None:
-    made, table = a_sweep(stopping=stopping)
+@pytest.mark.parametrize(("stopping", "sampler"), [("{}", "forest"), ("{brackets: 2}", "tpe")])
+def test_the_timing_does_not_matter(stopping: str, sampler: str) -> None:
+    made, table = a_sweep(stopping=stopping, sampler=sampler)
     regular = simulate(made, table, workers=WORKERS)
     assert {trial.status for trial in regular.trials} == {"completed", "stopped", "failed"}
     for seed in range(6):
@@ -79,7 +81,7 @@ def test_tune_and_the_simulator_agree_whatever_is_lost_or_killed(tmp_path: Path)
     """The untrained model's measurement, which the constraints wait for, takes its time like any job."""
     made, table = a_sweep()
     simulation = simulate(made, table, workers=WORKERS)
-    for seed in range(4):
+    for seed in range(3):
         run, rng, drivers = a_run(tmp_path / str(seed), made), random.Random(seed), 1
         faults = {"lost": 0.1, "killed": 0.05} if seed else {}
         while True:
@@ -95,7 +97,7 @@ def test_tune_and_the_simulator_agree_whatever_is_lost_or_killed(tmp_path: Path)
 
 
 def test_trials_whose_worker_is_lost_for_good_keep_nobody_waiting(tmp_path: Path) -> None:
-    made, table = a_sweep()
+    made, table = a_sweep(sampler="tpe")
     ends = []
     for seed in range(3):
         run = a_run(tmp_path / str(seed), made)
@@ -113,7 +115,7 @@ def test_trials_whose_worker_is_lost_for_good_keep_nobody_waiting(tmp_path: Path
 def test_an_epoch_that_was_never_reported_is_decided_on(tmp_path: Path) -> None:
     """With or without it: a trial does not slip past a rung with its worker."""
     for deterministic in (True, False):
-        made, table = a_sweep(deterministic, stopping="{}")
+        made, table = a_sweep(deterministic, stopping="{}", sampler="tpe")
         run = a_run(tmp_path / str(deterministic), made)
         Tune(run, table, WORKERS, random.Random(0), lost=0.4).go()
         at_first = {d.trial for d in run.decisions() if d.epoch == 1}

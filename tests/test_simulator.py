@@ -37,7 +37,7 @@ WORKERS = 2
 @pytest.fixture(scope="module")
 def traced() -> tuple[SweepSpec, Curves, Simulation]:
     """A small sweep, in which trials are stopped at both rungs, diverge, and end."""
-    spec = sweep("{brackets: 2}", trials=16, sampler="tpe", constrained=True)
+    spec = sweep("{brackets: 2}", trials=16, sampler="forest", constrained=True)
     table = Curves(curves(spec, 30, 9, seed=3))
     return spec, table, simulate(spec, table, workers=WORKERS)
 
@@ -78,6 +78,7 @@ class Folder:
         if crash == "epoch":
             return
         last = epoch == trial.config["epochs"]
+        self.search.report(number, epoch, metrics)
         goes_on = self.halving.record(number, epoch, metrics, last=last)
         if crash == "decision" or (goes_on and not last):
             return
