@@ -182,6 +182,9 @@ class Searcher(Stateless, RaySearcher):
         if reason:
             self.broken = UserError(f"{job} could not be measured: {reason}", pages.FAILURES)
         self.search.baseline = self.run.baseline()
+        for number in self.search.ended if self.run.spec.file.pareto.constraints else ():
+            trial = kept.tidy(self.run, self.run.trial(number), self.search.baseline)  # now that it can be
+            self.search.ended[number] = self.run.outline(trial)
 
     def _new_trial(self) -> TrialRecord | None:
         if self._all_started():

@@ -11,13 +11,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sweeper import front, kept, spec
+from sweeper.budget import Clock
 from sweeper.files import write_json
+from sweeper.jobs import Jobs
 from sweeper.pareto import non_dominated
 from sweeper.plan import print_plan
 from sweeper.run import Run
-from sweeper.search import Suggestion
+from sweeper.search import Suggestion, of_run
 from sweeper.spec import SweepSpec
 from sweeper.trial import Metrics, epoch_file
+from sweeper.tune import Searcher
 from tests.searching import UNTRAINED
 
 SWEEP = """\
@@ -158,6 +161,24 @@ def test_nothing_is_taken_away_before_constraints_can_be_judged(tmp_path: Path) 
     assert run.trial(0).kept == [1, 2, 3]
     kept.tidy(run, run.trial(0), UNTRAINED)
     assert run.trial(0).kept == [2]
+
+
+def test_what_ended_before_the_untrained_model_was_measured_is_tidied_then(tmp_path: Path) -> None:
+    """Its measurement may take longer than a trial, as when its worker is lost."""
+    run = Run.create(tmp_path, sweep(1, ', subject_to: {clean_accuracy: ">= 0.8"}'), {})
+    searcher = Searcher(run, of_run(run, 2), Jobs(run, threads=1, concurrent=2), Clock(run))
+    measurement, job = searcher.suggest("measurement"), searcher.suggest("trial")
+    assert isinstance(measurement, dict)
+    assert isinstance(job, dict)
+    for report in reports([(0.2, 0.3), (0.3, 0.2), (0.9, 0.01)]):
+        file = epoch_file(Path(job["folder"]), report["epoch"], "json")
+        write_json(file, report)
+        file.with_suffix(".safetensors").touch()
+    searcher.on_trial_complete("trial", {**report["metrics"], "epoch": 3, "failed": None})
+    assert run.trial(0).kept == searcher.search.ended[0].kept == [1, 2, 3]
+    write_json(run.baseline_file, {"metrics": UNTRAINED})
+    searcher.on_trial_complete("measurement", {"failed": None})
+    assert run.trial(0).kept == searcher.search.ended[0].kept == [2]
 
 
 def test_thousands_of_epochs(tmp_path: Path) -> None:
