@@ -5,11 +5,12 @@ is compared at once with the n trials that are there, itself included, and goes 
 first n / eta, rounded up, in the order of `sweeper.ranking`. It goes on in any case
 
 * while there are fewer than eta trials;
+* while there are fewer than `protect` trials, if none of them dominates it;
 * while there are constraints and the untrained model, which they may be relative to, has not been
   measured: the trial is recorded, and those that come after the measurement are compared with it.
 
-A first front that is larger than that is not protected, though of few points of several objectives most are
-non-dominated: when it was, up to 27 trials a rung, the front cost half as much again (docs/searching.md).
+By default no first front is protected: of few points of several objectives most are non-dominated, and a
+search that trains them all on is later at the front (docs/searching.md).
 
 Nobody is called back: a trial that was stopped stays so. What is decided depends on the order in which
 trials arrive, on their metrics and on the sweep's seed; the past decisions, in their order, and which trials
@@ -197,6 +198,8 @@ class Halving:
         if count < eta or (self.pareto.constraints and self.baseline is None):
             return True
         self._compare(rung)
+        if count < self.stopping.protect and rung.fronts.front[-1] == 0:
+            return True
         room = math.ceil(count / eta)
         return rung.fronts.among_first(count - 1, room, self.stopping.within, generator)
 

@@ -27,6 +27,7 @@ from pydantic import (
     ConfigDict,
     Field,
     NonNegativeFloat,
+    NonNegativeInt,
     PositiveFloat,
     PositiveInt,
     ValidationError,
@@ -96,6 +97,9 @@ class EarlyStopping(Section):
     reduction_factor: float = Field(3, gt=1, description="One in so many goes on at each rung.")
     brackets: PositiveInt = Field(1, description="Groups of trials, each spared one rung more than the last.")
     within: Within = Field("epsilon_net", description="What is preferred inside a non-dominated front.")
+    protect: NonNegativeInt = Field(
+        0, description="While fewer trials than this are at a rung, all that no other dominates go on."
+    )
 
     def rungs(self, longest: int) -> list[int]:
         """The epochs after which it is decided: grace_epochs times powers of reduction_factor, rounded

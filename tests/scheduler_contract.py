@@ -253,6 +253,21 @@ def fewer_than_the_factor_go_on(make: Make) -> None:
     assert decide(make(sweep("{reduction_factor: 4}")), worse) == [True, True, True]
 
 
+def a_first_front_is_protected_while_it_is_asked_for(make: Make) -> None:
+    """Whom nobody who came before dominates, if there are fewer than so many; the others as ever."""
+    rng = np.random.default_rng(11)
+    costs = rng.dirichlet(np.ones(3), 60) + 0.2 * rng.random((60, 1))  # of most nobody is better in all
+    arrivals = as_metrics(costs)
+    alone = [
+        not ((costs[:n] <= costs[n]).all(axis=1) & (costs[:n] < costs[n]).any(axis=1)).any()
+        for n in range(60)
+    ]
+    plain, protected = (decide(make(sweep(f"{{protect: {n}}}")), arrivals) for n in (0, 40))
+    spared = [of_first_front and n + 1 < 40 for n, of_first_front in enumerate(alone)]
+    assert protected == [either or other for either, other in zip(plain, spared, strict=True)]
+    assert sum(protected) > sum(plain) + 3
+
+
 def nothing_is_decided_between_rungs(make: Make) -> None:
     scheduler = make(sweep())
     assert all(decide(scheduler, some_metrics(1), epoch=2))
@@ -395,6 +410,7 @@ def the_seed_is_the_only_source_of_chance(make: Make) -> None:
 STOPPING: list[Callable[[Any], None]] = [
     some_go_on_and_some_are_stopped,
     fewer_than_the_factor_go_on,
+    a_first_front_is_protected_while_it_is_asked_for,
     nothing_is_decided_between_rungs,
     the_best_newcomer_goes_on_and_the_worst_is_stopped,
     one_objective_is_asynchronous_successive_halving,

@@ -48,6 +48,11 @@ class Ranking(Halving):
         costs = np.array([self.costs(metrics) for metrics in rung.metrics])
         for c in constraints:
             violation += [c.violation(metrics[c.metric], baseline[c.metric]) for metrics in rung.metrics]
+        before = violation[:-1] <= violation[-1]
+        beaten = before & (costs[:-1] <= costs[-1]).all(axis=1) & (costs[:-1] < costs[-1]).any(axis=1)
+        first = not (beaten | (violation[:-1] < violation[-1])).any()
+        if first and count < self.stopping.protect:
+            return True
         return bool(type(self).ranker(costs, violation)[-1] < math.ceil(count / eta))
 
 
