@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import NamedTuple
 
 import numpy as np
@@ -11,15 +12,25 @@ Array = NDArray[np.float64]
 DRAWS = 10_000
 
 
-class Interval(NamedTuple):
-    """An estimate with its 95 % interval."""
+class Estimate(NamedTuple):
+    """A value with its 95 % interval. Of costs that were not seen to their end the value is one between
+    `least` and `most`."""
 
-    value: float
+    least: float
+    most: float
     low: float
     high: float
 
     def __str__(self) -> str:
-        return f"{self.value:.2f} [{self.low:.2f}, {self.high:.2f}]"
+        return f"{self.value} [{self.low:.2f}, {self.high:.2f}]"
+
+    @property
+    def value(self) -> str:
+        if self.least == self.most:
+            return f"{self.most:.2f}"
+        if self.least == 0 and self.most == math.inf:
+            return "unknown"
+        return f"> {self.least:.2f}" if self.most == math.inf else f"< {self.most:.2f}"
 
 
 def value_at(costs: ArrayLike, values: ArrayLike, grid: ArrayLike) -> Array:
@@ -47,24 +58,35 @@ def mean(values: ArrayLike, axis: int = 0) -> tuple[Array, Array]:
     return values.mean(axis=axis), error * t.ppf(0.975, count - 1)
 
 
-def median(costs: ArrayLike, generator: np.random.Generator) -> Interval:
-    """The median of (n,) costs, of which some may be infinite, by the percentile bootstrap."""
-    costs = np.asarray(costs, dtype=np.float64)
-    return _interval(_median(costs), _median(_resampled(costs, generator)))
+def median(costs: ArrayLike, limit: float, generator: np.random.Generator) -> Estimate:
+    """The median of (n,) costs, by the percentile bootstrap. Infinite ones are those of runs that were broken
+    off at `limit`."""
+    least, most = _ends(costs, limit)
+    at = _drawn(least.shape, generator)
+    return _estimate(_median(least), _median(most), _median(least[at]), _median(most[at]))
 
 
-def ratio(first: ArrayLike, second: ArrayLike, generator: np.random.Generator) -> Interval:
-    """The ratio of the medians of (n,) and (m,) costs, of independent runs, by the percentile bootstrap.
+def ratio(
+    first: ArrayLike, second: ArrayLike, limits: tuple[float, float], generator: np.random.Generator
+) -> Estimate:
+    """The ratio of the medians of two series of (n,) costs, by the percentile bootstrap. See `median`.
 
-    Where the second alone is infinite the ratio is 0: no more is known than that the first is lower. Where
-    both are, it is nan, and may be anything: the interval takes it for 0 below and for infinity above.
+    They are paired, one by one: runs of one seed begin with the same configurations.
     """
-    first, second = np.asarray(first, dtype=np.float64), np.asarray(second, dtype=np.float64)
-    with np.errstate(invalid="ignore"):  # infinite by infinite
-        draws = _median(_resampled(first, generator)) / _median(_resampled(second, generator))
-        value = _median(first) / _median(second)
-    low, high = (np.where(np.isnan(draws), either, draws) for either in (0.0, np.inf))
-    return Interval(float(value), _interval(value, low).low, _interval(value, high).high)
+    (least, most), (others, at_most) = _ends(first, limits[0]), _ends(second, limits[1])
+    at = _drawn(least.shape, generator)
+    return _estimate(
+        _median(least) / _median(at_most),
+        _median(most) / _median(others),
+        _median(least[at]) / _median(at_most[at]),
+        _median(most[at]) / _median(others[at]),
+    )
+
+
+def _ends(costs: ArrayLike, limit: float) -> tuple[Array, Array]:
+    """(n,) each, between which the costs lie."""
+    costs = np.asarray(costs, dtype=np.float64)
+    return np.where(np.isfinite(costs), costs, limit), costs
 
 
 def _median(costs: Array) -> Array:
@@ -72,10 +94,12 @@ def _median(costs: Array) -> Array:
     return np.asarray(np.sort(costs, axis=-1)[..., costs.shape[-1] // 2])
 
 
-def _resampled(costs: Array, generator: np.random.Generator) -> Array:
-    return costs[generator.integers(len(costs), size=(DRAWS, len(costs)))]
+def _drawn(shape: tuple[int, ...], generator: np.random.Generator) -> NDArray[np.intp]:
+    """(DRAWS, n) indices."""
+    return generator.integers(shape[0], size=(DRAWS, shape[0]))
 
 
-def _interval(value: Array, draws: Array) -> Interval:
-    low, high = np.quantile(draws, [0.025, 0.975], method="inverted_cdf")
-    return Interval(float(value), float(low), float(high))
+def _estimate(least: Array, most: Array, least_draws: Array, most_draws: Array) -> Estimate:
+    low = np.quantile(least_draws, 0.025, method="inverted_cdf")
+    high = np.quantile(most_draws, 0.975, method="inverted_cdf")
+    return Estimate(float(least), float(most), float(low), float(high))

@@ -4,7 +4,7 @@
     python -m benchmarks.search --seeds 5 --workers 4    # a quick look
     python -m benchmarks.search --ablations              # what of ours does it
     python -m benchmarks.search --constrained            # with a bound on clean accuracy
-    python -m benchmarks.search --arms ours "Ray ASHA"   # only these
+    python -m benchmarks.search --arms ours "Ray ASHA"   # only these, beside random search
 
 Every arm searches the space of benchmarks/curves/space.yaml in the simulator, `sweeper.simulator`: the same
 curves, the same workers, the same clock. What it has found are the points of all epochs that it has trained,
@@ -16,8 +16,10 @@ best known one, that of all recorded epochs, from which the reference point is t
 Cost is what is paid for: time times workers, in full trainings (the median recorded time of all epochs of
 a configuration). The share at equal cost is a mean over seeds, its interval Student's; the cost of reaching
 95 % of the best known is a median over seeds, its interval a bootstrap's, as those of ratios to random search
-and to the best peer. Runs that do not reach it within 120 full trainings count as infinitely
-long; those of Syne Tune's within 40, as it takes minutes to sort the thousand trials that it stops by then.
+and to the best peer, for which seeds are paired. Runs that do not reach it are broken off after 120 full
+trainings, those of Syne Tune's after 40, as it takes minutes to sort the thousand trials that it stops by
+then; where a median is one of these, no more is known than that it is above, and of a ratio to it that it is
+below what is printed.
 
 Fifty seeds of all arms take hours on two cores. Each run that has ended is kept in a file (`--outcomes`),
 and is not run again as long as the code stays the same.
@@ -114,6 +116,8 @@ ABLATIONS = [
     Arm("factor 4", ("sampler=forest", "early_stopping={reduction_factor: 4}"), ours, peer=False),
     Arm("grace 2", ("sampler=forest", "early_stopping={grace_epochs: 2}"), ours, peer=False),
     Arm("by crowding", ("sampler=forest", "early_stopping={within: crowding}"), ours, peer=False),
+    Arm("protected below 9", ("sampler=forest", "early_stopping={protect: 9}"), ours, peer=False),
+    Arm("protected below 27", ("sampler=forest", "early_stopping={protect: 27}"), ours, peer=False),
 ]
 
 
@@ -138,7 +142,7 @@ class Task(NamedTuple):
 
 
 class Outcome(NamedTuple):
-    """shares: at each of GRID.  reached: the cost of the target, in full trainings."""
+    """shares: at each of GRID.  reached: the cost of the target, in full trainings; inf if it was not."""
 
     shares: list[float]
     reached: float
@@ -225,6 +229,7 @@ def experiment(
         kept.add(key, outcome)
     found = {name: [Outcome(*kept[task.key]) for task in each] for name, each in tasks.items()}
     reached = {name: np.array([outcome.reached for outcome in each]) for name, each in found.items()}
+    limit = {arm.name: arm.limits[-1] for arm in arms}
     generator = np.random.default_rng(0)
     others = [arm.name for arm in arms if arm.peer and arm.name != "random"] or ["random"]
     best = min(others, key=lambda name: float(np.median(reached[name])))
@@ -234,9 +239,11 @@ def experiment(
             **dict(
                 zip(GRID, zip(*costs.mean([each.shares for each in found[name]]), strict=True), strict=True)
             ),
-            "reached": costs.median(reached[name], generator),
-            "random": costs.ratio(reached[name], reached["random"], generator),
-            "peer": costs.ratio(reached[name], reached[best], generator),
+            "reached": costs.median(reached[name], limit[name], generator),
+            **{
+                column: costs.ratio(reached[name], reached[to], (limit[name], limit[to]), generator)
+                for column, to in (("random", "random"), ("peer", best))
+            },
             "best": name == best,
             "seconds": sum(outcome.seconds for outcome in found[name]),
         }
@@ -267,20 +274,20 @@ def main() -> None:
     parser.add_argument("--files", nargs="+", choices=list(FILES), default=list(FILES))
     parser.add_argument("--ablations", action="store_true", help="what of ours does it, instead of peers")
     parser.add_argument("--constrained", action="store_true", help="with a bound on clean accuracy")
-    parser.add_argument("--arms", nargs="+", metavar="ARM", help="only these")
+    parser.add_argument("--arms", nargs="+", metavar="ARM", help="only these, beside random")
     parser.add_argument("--outcomes", type=Path, default=OUTCOMES, help="where runs that have ended are kept")
     parser.add_argument("--python", type=Path, default=PEERS, help="of the environment that has Syne Tune")
     parser.add_argument("--processes", type=int, default=2)
     options = parser.parse_args()
     arms = ABLATIONS if options.ablations else ARMS
     if options.arms:
-        arms = [arm for arm in arms if arm.name in options.arms]
+        arms = [arm for arm in arms if arm.name in {"random", *options.arms}]
     if not options.ablations and not options.python.exists():
         arms = [arm for arm in arms if arm.drive is not moasha]
         print(f"Syne Tune MOASHA: not run, there is no {options.python}. {INSTALL}")
     more = (CONSTRAINT,) if options.constrained else ()
     started = time.perf_counter()
-    kept = Outcomes(options.outcomes)
+    kept = Outcomes(options.outcomes, (SPACE, *FILES.values(), peers.SERVER))
     with get_context("fork").Pool(options.processes) as pool:
         for name in options.files:
             _, ruler = loaded(FILES[name], more)

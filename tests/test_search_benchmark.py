@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ from scipy import stats
 
 from benchmarks import costs, peers, search
 from benchmarks.outcomes import Outcomes
+from sweeper import space
 from sweeper.curves import Curves
 from sweeper.simulator import simulate
 from tests.curves import curves
@@ -38,7 +40,7 @@ def test_the_interval_of_a_mean_is_students() -> None:
     np.testing.assert_allclose(mean + half, peer.high)
 
 
-def covered(intervals: Sequence[costs.Interval], truth: float) -> float:
+def covered(intervals: Sequence[costs.Estimate], truth: float) -> float:
     return float(np.mean([each.low <= truth <= each.high for each in intervals]))
 
 
@@ -47,26 +49,32 @@ def test_intervals_of_medians_and_their_ratios_hold(monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr(costs, "DRAWS", 400)
     rng = np.random.default_rng(1)
     samples = rng.exponential(size=(300, 2, 50)) * np.array([[1.0], [3.0]])
-    assert 0.91 <= covered([costs.median(first, rng) for first, _ in samples], np.log(2)) <= 0.99
-    assert 0.91 <= covered([costs.ratio(first, second, rng) for first, second in samples], 1 / 3) <= 0.99
+    medians = [costs.median(first, np.inf, rng) for first, _ in samples]
+    assert 0.91 <= covered(medians, np.log(2)) <= 0.99
+    ratios = [costs.ratio(first, second, (np.inf, np.inf), rng) for first, second in samples]
+    assert 0.91 <= covered(ratios, 1 / 3) <= 0.99
+    pairs = [(rng.exponential(size=50), scale) for scale in (1.0, 3.0) for _ in range(150)]
+    paired = [costs.ratio(each, scale * each, (np.inf, np.inf), rng) for each, scale in pairs]
+    for (_, scale), found in zip(pairs, paired, strict=True):
+        np.testing.assert_allclose(found, 1 / scale)  # of pairs that differ by a factor it is certain
 
 
-def test_runs_that_never_arrive_are_infinitely_long() -> None:
-    rng = np.random.default_rng(2)
-    some = costs.median([1, 2, 3, 4, np.inf], rng)
-    assert some.value == 3
-    assert some.high == np.inf
-    assert costs.median([1, np.inf, np.inf], rng).value == np.inf
-    assert costs.ratio([1, 2, 3], [np.inf] * 3, rng) == (0, 0, 0)
-    assert costs.ratio([np.inf] * 3, [1, 2, 3], rng) == (np.inf, np.inf, np.inf)
-    assert str(costs.ratio([np.inf] * 3, [np.inf] * 3, rng)) == "nan [0.00, inf]"
+def test_of_runs_that_were_broken_off_no_more_is_known_than_that() -> None:
+    rng, inf = np.random.default_rng(2), np.inf
+    some = costs.median([1, 2, 3, 4, inf], 10, rng)
+    assert (some.value, some.high) == ("3.00", inf)
+    assert str(costs.median([1, inf, inf, inf, inf], 120, rng)).startswith("> 120.00 [1")
+    ones, limits = [100] * 5, (120, 120)
+    assert str(costs.ratio(ones, [inf] * 5, limits, rng)) == "< 0.83 [0.00, 0.83]"
+    assert str(costs.ratio([inf] * 5, ones, limits, rng)) == "> 1.20 [1.20, inf]"
+    assert str(costs.ratio([inf] * 5, [inf] * 5, (40, 120), rng)) == "unknown [0.00, inf]"
 
 
 def test_an_interrupted_benchmark_goes_on(tmp_path: Path) -> None:
     kept, of = Outcomes(tmp_path / "kept.jsonl"), {"arm": "ours", "seed": 3}
     kept.add(of, [[0.5], np.inf, 1.5])
     with kept.file.open("a") as file:
-        file.write('\n{"of": {"arm": "ours", "se')  # killed while it wrote
+        file.write('\n{"of": {"arm": "ours", "seed": 3}')  # killed while it wrote
     again = Outcomes(kept.file)
     assert again[{"seed": 3, "arm": "ours"}] == [[0.5], np.inf, 1.5]
     again.add({"arm": "ours", "seed": 4}, None)
@@ -83,6 +91,15 @@ def test_what_other_code_had_does_not_count(tmp_path: Path, monkeypatch: pytest.
     assert {"seed": 0} not in Outcomes(tmp_path / "kept.jsonl")
 
 
+def test_what_was_computed_from_other_data_does_not_count(tmp_path: Path) -> None:
+    data = tmp_path / "curves.parquet"
+    data.write_bytes(b"134")
+    Outcomes(tmp_path / "kept.jsonl", [data]).add({"seed": 0}, 1.0)
+    assert {"seed": 0} in Outcomes(tmp_path / "kept.jsonl", [data])
+    data.write_bytes(b"267")
+    assert {"seed": 0} not in Outcomes(tmp_path / "kept.jsonl", [data])
+
+
 def test_ray_stops_by_one_objective() -> None:
     """Those below the two thirds of a rung, whatever else they are good at."""
     asha = peers.Asha(sweep(), "robust_accuracy", 3)
@@ -94,6 +111,40 @@ def test_ray_stops_by_one_objective() -> None:
     best = as_metrics(np.array([[-9.0, 9, 9]]))[0]
     assert asha.record(99, 1, best)
     assert asha.record(99, 9, best, last=True)
+
+
+SERVER = """\
+import json, sys
+for line in sys.stdin:
+    message = json.loads(line)
+    if "new" in message:
+        space, epochs = message["new"]["space"], message["new"]["epochs"]
+    elif "suggest" in message:
+        first = {name: each[0] if isinstance(each, list) else each["low"] for name, each in space.items()}
+        print(json.dumps({"config": first}), flush=True)
+    else:
+        goes_on = message["metrics"]["robust_accuracy"] < -0.5 and not message["last"]
+        print(json.dumps({"goes_on": goes_on}), flush=True)
+"""
+
+
+def test_what_another_environment_is_asked_and_answers(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It draws and decides; it is told of costs, smaller is better."""
+    (tmp_path / "server.py").write_text(SERVER)
+    monkeypatch.setattr(peers, "SERVER", tmp_path / "server.py")
+    made = sweep()
+    peer = peers.Moasha(made, Path(sys.executable))
+    suggestion = peer.ask()
+    assert suggestion.number == 0
+    parameters = space.distributions(made.space)
+    assert set(suggestion.drawn) <= {*parameters, *(name.replace(".pmg", "") for name in parameters)}
+    assert suggestion.config["optimizer"]["learning_rate"] == parameters["optimizer.learning_rate"].low  # type: ignore[union-attr]
+    good, bad = ({"robust_accuracy": a, "clean_accuracy": 0.5, "robust_ece": 0.1} for a in (0.6, 0.4))
+    assert [peer.record(0, 1, good), peer.record(0, 2, bad), peer.record(0, 9, good, last=True)] == [
+        True, False, False
+    ]  # fmt: skip
 
 
 class Never:
