@@ -10,7 +10,7 @@ from rich.text import Text
 
 from sweeper import budget, kept, space
 from sweeper.result import protocol
-from sweeper.spec import SearchConfig, SweepSpec
+from sweeper.spec import EarlyStopping, SearchConfig, SweepSpec
 from sweeper.terminal import amount, console
 from sweeper.trial import STAGES
 
@@ -39,10 +39,7 @@ def print_plan(sweep: SweepSpec) -> None:
         shown = ", ".join(f"{name} {value}" for name, value in point.items())
         say(f"known point t{number:03d}: {shown}")
     if search.early_stopping:
-        stopping = search.early_stopping
-        rungs = ", ".join(map(str, sweep.rungs()))
-        metrics = ", ".join(stopping.metrics or file.pareto.metrics)
-        say(f"early stopping on {metrics}: one in {stopping.reduction_factor:g} goes on at epoch {rungs}")
+        say(f"early stopping on {stopped_by(sweep, search.early_stopping)}")
     if search.seeds > 1:
         say(f"then each configuration on the front is trained with {search.seeds - 1} more seeds")
     say(kept.bound(sweep))
@@ -114,8 +111,19 @@ def coverage(sweep: SweepSpec) -> str:
         return (
             f", the first {sweep.file.search.trials} of the space's {space.count(sweep.space)} configurations"
         )
-    combinations = len(space.grid(sweep.space))
-    return f", every one of {combinations} grid combinations in turn" if combinations > 1 else ""
+    combinations, size = len(space.grid(sweep.space)), space.count(sweep.space)
+    found = f", every one of {combinations} grid combinations in turn" if combinations > 1 else ""
+    if size is not None and (again := sweep.file.search.trials - size) > 0:
+        found += f"; the space has {amount(size, 'configuration')}: "
+        found += f"{amount(again, 'trial')} or more train one again"
+    return found
+
+
+def stopped_by(sweep: SweepSpec, stopping: EarlyStopping) -> str:
+    rungs = ", ".join(map(str, sweep.rungs()))
+    metrics = ", ".join(stopping.metrics or sweep.file.pareto.metrics)
+    spared = f", and the first front of fewer than {stopping.protect}" if stopping.protect else ""
+    return f"{metrics}: one in {stopping.reduction_factor:g} goes on at epoch {rungs}{spared}"
 
 
 def determinism(search: SearchConfig) -> str:

@@ -236,6 +236,14 @@ def test_a_grid_is_a_finite_space_of_which_nothing_runs_twice(capsys: pytest.Cap
         spec.from_text(FINITE.replace("!choice [4/255, 8/255]", "!uniform [1/255, 8/255]"), "f.yaml")
 
 
+def test_plan_says_that_a_space_has_too_few_configurations(capsys: pytest.CaptureFixture[str]) -> None:
+    for trials, said in ((8, False), (11, True)):
+        text = FINITE.replace("sampler: grid", "sampler: forest").replace("trials: 8", f"trials: {trials}")
+        print_plan(spec.from_text(text, "f.yaml"))
+        line = "the space has 8 configurations: 3 trials or more train one again"
+        assert (line in capsys.readouterr().out) == said
+
+
 def test_a_huge_grid_is_counted_without_being_run_through() -> None:
     huge = FINITE.replace("!int [1, 3]", "!int [1, 1000000000000]")
     sweep = spec.from_text(huge, "f.yaml")
