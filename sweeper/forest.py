@@ -18,7 +18,7 @@ be the same training again.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from fractions import Fraction
 from functools import cache, cached_property
@@ -50,7 +50,7 @@ REGROWN = 50
 """The trees are grown anew when there are more trials by one in this many."""
 LOOKED_BACK = 500
 """Trials that the trees are grown from, the latest."""
-ENUMERATED = 100_000
+ENUMERATED = 10_000
 """Configurations of a space that are gone through for one that was not drawn yet."""
 
 
@@ -114,27 +114,34 @@ class Forest:
         generator = np.random.default_rng([self.sweep.file.search.seed, number])
         grown = self._grown(last, baseline)
         if grown is None:
-            return next(iter(self._left(given, generator)), None)
+            return self._first(given, generator)
         direction = np.abs(generator.normal(size=len(self.sweep.file.pareto.metrics)))
         direction /= np.linalg.norm(direction)
         parents = [self.points[trial] for trial in grown.best(direction, PARENTS)]
         near = [None, *parents] * (CANDIDATES // (PARENTS + 1))
         candidates = [self._candidate(given, parent, generator) for parent in near]
-        candidates = self._new(candidates) or self._left(given, generator) or candidates
+        candidates = [*filter(self._is_new, candidates)] or self._left(given, generator) or candidates
         encoded = np.array([self.encoding(candidate) for candidate in candidates])
         lasts = np.array([self.last(candidate) for candidate in candidates])
         return candidates[int(grown.worth(encoded, lasts, direction, generator).argmax())]
 
-    def _new(self, points: Iterable[Point]) -> list[Point]:
-        return [point for point in points if hash(frozenset(point.items())) not in self.drawn]
+    def _first(self, given: Point, generator: np.random.Generator) -> Point | None:
+        """A random point that was not drawn yet. None in an infinite space, where every one is new."""
+        if space.count(self.sweep.space) is None:
+            return None
+        tried = (self._candidate(given, None, generator) for _ in range(CANDIDATES))
+        return next(filter(self._is_new, [*tried, *self._left(given, generator)]), None)
 
     def _left(self, given: Point, generator: np.random.Generator) -> list[Point]:
         """Up to `CANDIDATES` of what was not drawn yet; empty if there is nothing left, or no end of it."""
         size = space.count(self.sweep.space)
         if size is None or size > ENUMERATED:
             return []
-        left = self._new(space.every(self.sweep.space, given))
+        left = [*filter(self._is_new, space.every(self.sweep.space, given))]
         return [left[index] for index in generator.permutation(len(left))[:CANDIDATES]]
+
+    def _is_new(self, point: Point) -> bool:
+        return hash(frozenset(point.items())) not in self.drawn
 
     def _candidate(self, given: Point, parent: Point | None, generator: np.random.Generator) -> Point:
         """A point of the space; near `parent` if there is one."""

@@ -183,6 +183,22 @@ def test_nothing_is_trained_twice_before_all_was() -> None:
     assert sum(best[5:9]) >= 2
 
 
+def test_each_option_has_its_turn_however_few_configurations_it_has() -> None:
+    """Of 2,001 configurations one is TeCoA's; half of the random trials are."""
+    method = "!choice [{name: tecoa}, {name: carot, average_every: !int [1, 2000]}]"
+    rate = "!choice [1e-5, 1e-4, 1e-3, 1e-2, 1e-1]"
+    text = (
+        FINITE.replace("{name: tecoa}", method)
+        .replace(rate, "1e-3")
+        .replace("!choice [16, 32, 64, 128]", "32")
+    )
+    search = Search(spec.from_text(text, "x"), None, name="test", lag=1, baseline=UNTRAINED)
+    assert space.count(search.sweep.space) == 2001
+    drawn = [started(search).drawn for _ in range(5)]
+    assert len({str(each) for each in drawn}) == 5
+    assert {"method": "tecoa"} in drawn
+
+
 def test_a_trial_is_learned_from_at_its_own_last_epoch() -> None:
     """Long trials are better, and short ones say nothing about epochs that they do not have."""
     made = spec.from_text(SWEEP.replace("epochs: 9", "epochs: !choice [5, 20]"), "x")
