@@ -62,7 +62,7 @@ def median(costs: ArrayLike, limit: float, generator: np.random.Generator) -> Es
     """The median of (n,) costs, by the percentile bootstrap. Infinite ones are those of runs that were broken
     off at `limit`."""
     least, most = _ends(costs, limit)
-    at = _drawn(least.shape, generator)
+    at = _drawn(len(least), generator)
     return _estimate(_median(least), _median(most), _median(least[at]), _median(most[at]))
 
 
@@ -74,7 +74,7 @@ def ratio(
     They are paired, one by one: runs of one seed begin with the same configurations.
     """
     (least, most), (others, at_most) = _ends(first, limits[0]), _ends(second, limits[1])
-    at = _drawn(least.shape, generator)
+    at = _drawn(len(least), generator)
     return _estimate(
         _median(least) / _median(at_most),
         _median(most) / _median(others),
@@ -94,9 +94,9 @@ def _median(costs: Array) -> Array:
     return np.asarray(np.sort(costs, axis=-1)[..., costs.shape[-1] // 2])
 
 
-def _drawn(shape: tuple[int, ...], generator: np.random.Generator) -> NDArray[np.intp]:
-    """(DRAWS, n) indices."""
-    return generator.integers(shape[0], size=(DRAWS, shape[0]))
+def _drawn(count: int, generator: np.random.Generator) -> NDArray[np.intp]:
+    """(DRAWS, count) indices."""
+    return generator.integers(count, size=(DRAWS, count))
 
 
 def _estimate(least: Array, most: Array, least_draws: Array, most_draws: Array) -> Estimate:

@@ -181,9 +181,14 @@ class Searcher(Stateless, RaySearcher):
         reason = f"see {self.run.path / 'error.txt'}" if report is None else report["failed"]
         if reason:
             self.broken = UserError(f"{job} could not be measured: {reason}", pages.FAILURES)
-        self.search.baseline = self.run.baseline()
+        if self.search.baseline is None:
+            self.search.baseline = self.run.baseline()
+            self._tidy_ended()
+
+    def _tidy_ended(self) -> None:
+        """What could not be judged before the untrained model was known, see `kept.tidy`."""
         for number in self.search.ended if self.run.spec.file.pareto.constraints else ():
-            trial = kept.tidy(self.run, self.run.trial(number), self.search.baseline)  # now that it can be
+            trial = kept.tidy(self.run, self.run.trial(number), self.search.baseline)
             self.search.ended[number] = self.run.outline(trial)
 
     def _new_trial(self) -> TrialRecord | None:

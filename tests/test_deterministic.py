@@ -81,7 +81,7 @@ def test_tune_and_the_simulator_agree_whatever_is_lost_or_killed(tmp_path: Path)
     """The untrained model's measurement, which the constraints wait for, takes its time like any job."""
     made, table = a_sweep()
     simulation = simulate(made, table, workers=WORKERS)
-    for seed in range(3):
+    for seed in range(4):
         run, rng, drivers = a_run(tmp_path / str(seed), made), random.Random(seed), 1
         faults = {"lost": 0.1, "killed": 0.05} if seed else {}
         while True:

@@ -48,10 +48,9 @@ class Ranking(Halving):
         costs = np.array([self.costs(metrics) for metrics in rung.metrics])
         for c in constraints:
             violation += [c.violation(metrics[c.metric], baseline[c.metric]) for metrics in rung.metrics]
-        before = violation[:-1] <= violation[-1]
-        beaten = before & (costs[:-1] <= costs[-1]).all(axis=1) & (costs[:-1] < costs[-1]).any(axis=1)
-        first = not (beaten | (violation[:-1] < violation[-1])).any()
-        if first and count < self.stopping.protect:
+        dominates = (costs <= costs[-1]).all(axis=1) & (costs < costs[-1]).any(axis=1)
+        before = (violation < violation[-1]) | ((violation == violation[-1]) & dominates)
+        if count < self.stopping.protect and not before.any():
             return True
         return bool(type(self).ranker(costs, violation)[-1] < math.ceil(count / eta))
 

@@ -118,7 +118,7 @@ import json, sys
 for line in sys.stdin:
     message = json.loads(line)
     if "new" in message:
-        space, epochs = message["new"]["space"], message["new"]["epochs"]
+        space = message["new"]["space"]
     elif "suggest" in message:
         first = {name: each[0] if isinstance(each, list) else each["low"] for name, each in space.items()}
         print(json.dumps({"config": first}), flush=True)
